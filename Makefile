@@ -1,0 +1,76 @@
+# Every target sets itself up; a second run installs nothing again.
+#   make lab     JupyterLab on the first chapter       (LAB_ARGS=--no-browser on a remote machine)
+#   make test    all tests, and every notebook
+#   make book    the book, into book/_build/html
+# On Windows, run make in Git Bash.
+
+VENV := .venv
+ifeq ($(OS),Windows_NT)
+  BIN := $(VENV)/Scripts
+  PYTHON ?= python
+  # Git Bash would take the page of `make lab` for a folder.
+  export MSYS2_ARG_CONV_EXCL := *
+else
+  BIN := $(VENV)/bin
+  PYTHON ?= $(shell command -v python3 || command -v python3.11 || echo python3)
+endif
+PY := $(BIN)/python
+PIP := $(PY) -m pip install --quiet --disable-pip-version-check
+LAB_ARGS ?=
+TEST_ARGS ?=
+
+# Stamps: an install is done again only when the files it was made from have changed.
+FOR_LEARNERS := $(VENV)/.installed-for-learners
+FOR_TESTS := $(VENV)/.installed-for-tests
+
+.PHONY: help lab test book bench notebooks lint clean
+
+help:
+	@echo "make lab        install what the chapters need and open JupyterLab on chapter 00"
+	@echo "make test       install what the tests need and run all of them (TEST_ARGS='-k rope')"
+	@echo "make book       build the book into book/_build/html"
+	@echo "make bench      run the benchmarks"
+	@echo "make notebooks  make and run every notebook from chapters/src"
+	@echo "make lint       what ruff says of the code"
+	@echo "make clean      remove .venv and all that was built"
+
+lab: $(FOR_LEARNERS)
+	$(PY) -m jupyterlab --ServerApp.root_dir="$(CURDIR)" \
+	  --LabApp.default_url=/lab/tree/chapters/00_start_here.ipynb $(LAB_ARGS)
+
+# Two processes; all tests of one file, and all cells of one notebook, stay in one of them.
+test: $(FOR_TESTS)
+	$(PY) -m pytest -n 2 --dist loadscope --nbval-lax --nbval-cell-timeout=180 $(TEST_ARGS)
+
+book: $(FOR_TESTS)
+	$(PY) -m sphinx -W -n --keep-going -q -c book -d book/_build/doctrees . book/_build/html
+	@echo "Open book/_build/html/index.html"
+
+bench: $(FOR_TESTS)
+	$(PY) -m benchmarks
+
+notebooks: $(FOR_TESTS)
+	$(PY) tools/notebooks.py
+
+lint: $(FOR_TESTS)
+	$(PY) -m ruff check .
+
+clean:
+	rm -rf $(VENV) book/_build book/reference build *.egg-info .pytest_cache .ruff_cache .hypothesis
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c "import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 14))" || \
+	  { echo "$(PYTHON) was found; Python 3.11 to 3.14 is needed. Install one, or name it: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv $(VENV) > /dev/null 2>&1 || { rm -rf $(VENV); \
+	  echo "$(PYTHON) cannot make a virtual environment; its venv module is needed. On Debian: apt install python3-venv"; exit 1; }
+
+$(FOR_LEARNERS): requirements.txt tools/constraints.txt pyproject.toml | $(VENV)/pyvenv.cfg
+	@echo "Installing what the chapters need into $(VENV) (a few minutes) ..."
+	@$(PIP) -r requirements.txt
+	@touch $@
+
+$(FOR_TESTS): requirements.txt requirements-dev.txt requirements-oracles.txt tools/constraints.txt pyproject.toml | $(VENV)/pyvenv.cfg
+	@echo "Installing what the tests need into $(VENV) (a few minutes) ..."
+	@$(PIP) -r requirements-dev.txt
+	@$(PIP) --no-deps -r requirements-oracles.txt
+	@touch $(FOR_LEARNERS) $@

@@ -1,0 +1,41 @@
+"""What all tests share: quiet processors, and Meta's official code as an oracle."""
+
+import os
+import sys
+from types import SimpleNamespace
+
+# Two test processes share two cores; the kernels that nbval starts inherit this.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+
+torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+
+@pytest.fixture(scope="session")
+def meta_transformer():
+    """Meta's official `Transformer` and `ModelArgs`, ready to be built on one CPU process.
+
+    Its weights start uninitialised, and its RoPE scaling factor is always 8.
+    """
+    try:
+        from fairscale.nn.model_parallel import initialize
+        from llama_models.llama3.args import ModelArgs
+        from llama_models.llama3.model import Transformer
+    except ImportError as error:
+        pytest.fail(
+            f"{error}. The parity tests need Meta's code: "
+            "pip install --no-deps -r requirements-oracles.txt"
+        )
+    import torch.distributed as dist
+
+    # One process talks to itself; the loopback interface is always there, a host name is not.
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    if sys.platform == "win32":
+        del os.environ["GLOO_SOCKET_IFNAME"]
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    initialize.initialize_model_parallel(1)
+    yield SimpleNamespace(Transformer=Transformer, ModelArgs=ModelArgs)
+    initialize.destroy_model_parallel()
+    dist.destroy_process_group()

@@ -1,0 +1,134 @@
+"""The book builds without a warning and without a network, and every page reads well.
+
+Every page is opened in headless Chromium, on a desk and at a phone's width, where one is
+installed. Only the first test runs elsewhere.
+"""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PHONE = {"width": 390, "height": 844}
+DESK = {"width": 1280, "height": 900}
+BROWSERS = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"]
+MAC_BROWSERS = ["/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"]
+
+# Formulas that MathJax did not draw, or drew as an error, and TeX that never reached it.
+UNDRAWN_MATHS = r"""() => {
+  const undrawn = [...document.querySelectorAll('.math')]
+    .filter(m => !m.querySelector('mjx-container'));
+  const errors = [...document.querySelectorAll('mjx-merror')];
+  const clone = document.querySelector('.bd-article, body').cloneNode(true);
+  clone.querySelectorAll('code, pre, .math, script, style').forEach(e => e.remove());
+  const raw = clone.textContent.match(/\$\$|\\(?:frac|sqrt|mathrm|begin|sum|left|text)\b/g) || [];
+  return [...undrawn, ...errors].map(e => e.textContent.slice(0, 60)).concat(raw);
+}"""
+BROKEN_IMAGES = """async () => {
+  const images = [...document.images];
+  await Promise.all(images.map(i => { i.loading = 'eager'; return i.decode().catch(() => 0); }));
+  return images.filter(i => !i.naturalWidth).map(i => i.src);
+}"""
+IMAGES_WITHOUT_WORDS = """() =>
+  [...document.querySelectorAll('.bd-article img')].filter(i => !i.alt).map(i => i.src)"""
+SIDEWAYS = "() => document.documentElement.scrollWidth - window.innerWidth"
+
+
+@pytest.fixture(scope="session")
+def book(root, tmp_path_factory) -> Path:
+    """The folder of the finished book."""
+    out = tmp_path_factory.mktemp("book")
+    command = [sys.executable, "-m", "sphinx", "-W", "-n", "--keep-going", "-q", "-c", "book"]
+    command += ["-d", str(out / "doctrees"), ".", str(out / "html")]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, encoding="utf-8")
+    assert done.returncode == 0, done.stderr
+    return out / "html"
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Headless Chromium, the one that is installed; nothing is downloaded."""
+    found = [path for path in map(shutil.which, BROWSERS) if path]
+    found += [path for path in MAC_BROWSERS if Path(path).exists()]
+    if not found:
+        pytest.skip("no Chromium or Chrome is installed, so no page can be looked at")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
+        flags = ["--disable-gpu", "--disable-quic", "--no-first-run"]
+        flags += ["--disable-background-networking", "--disable-component-update"]
+        chromium = playwright.chromium.launch(executable_path=found[0], args=flags)
+        yield chromium
+        chromium.close()
+
+
+def complaints(browser, page_file: Path) -> list[str]:
+    """What is wrong with one page: on a desk, and at the width of a phone."""
+    wrong = []
+    page = browser.new_page(viewport=DESK)
+    page.on("console", lambda m: wrong.append(f"console: {m.text}") if m.type == "error" else None)
+    page.on("pageerror", lambda error: wrong.append(f"script: {error}"))
+
+    def only_from_disk(route):
+        if route.request.url.startswith(("file:", "data:", "blob:")):
+            return route.continue_()
+        wrong.append(f"network: {route.request.url}")
+        return route.abort()
+
+    page.route("**/*", only_from_disk)
+    page.goto(page_file.as_uri())
+    page.evaluate("() => window.MathJax?.startup?.promise")
+    wrong += [f"broken image: {source[:80]}" for source in page.evaluate(BROKEN_IMAGES)]
+    wrong += [f"image without words: {s[:80]}" for s in page.evaluate(IMAGES_WITHOUT_WORDS)]
+    wrong += [f"undrawn maths: {tex}" for tex in page.evaluate(UNDRAWN_MATHS)]
+    page.set_viewport_size(PHONE)
+    page.evaluate("() => document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    if (sideways := page.evaluate(SIDEWAYS)) > 0:
+        wrong.append(f"{sideways} pixels of sideways scroll on a phone")
+    page.close()
+    return wrong
+
+
+def test_the_book_builds_and_holds_every_notebook_and_module(book, root):
+    for folder in ("chapters", "solutions"):
+        for notebook in root.glob(f"{folder}/*.ipynb"):
+            assert (book / folder / f"{notebook.stem}.html").exists()
+    for module in root.glob("llama_edu/[a-z]*.py"):
+        assert (book / "book" / "reference" / f"{module.stem}.html").exists()
+
+
+def test_every_page_reads_well_on_a_desk_and_on_a_phone(book, browser):
+    pages = sorted(path for path in book.rglob("*.html") if "_static" not in path.parts)
+    assert len(pages) > 5
+    wrong = {page.relative_to(book).as_posix(): complaints(browser, page) for page in pages}
+    assert {page: found for page, found in wrong.items() if found} == {}
+
+
+@pytest.mark.parametrize(
+    ("body", "complaint"),
+    [
+        ('<img src="nowhere.png" alt="A line.">', "broken image"),
+        ('<article class="bd-article"><img alt="" src="data:,"></article>', "image without words"),
+        ('<span class="math">\\(x\\)</span>', "undrawn maths"),
+        ("<p>the root \\sqrt{x} of it</p>", "undrawn maths"),
+        ("<p>$$x$$</p>", "undrawn maths"),
+        ("<script>throw new Error('no')</script>", "script: no"),
+        ("<script>console.error('bad')</script>", "console: bad"),
+        ('<script src="https://example.org/x.js"></script>', "network: https://example.org/x.js"),
+        ('<div style="width: 500px">wide</div>', "pixels of sideways scroll"),
+    ],
+)
+def test_a_page_that_reads_badly_is_found(browser, tmp_path, body, complaint):
+    page = tmp_path / "page.html"
+    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width">'
+    page.write_text(f"<!doctype html>{head}<body>{body}</body>", encoding="utf-8")
+    assert any(wrong.startswith(complaint) or complaint in wrong
+               for wrong in complaints(browser, page))
+    assert complaints(browser, page)
+
+
+def test_a_page_that_reads_well_passes(browser, tmp_path):
+    page = tmp_path / "page.html"
+    page.write_text("<!doctype html><meta charset='utf-8'><p>Well.</p>", encoding="utf-8")
+    assert complaints(browser, page) == []

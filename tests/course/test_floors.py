@@ -1,0 +1,128 @@
+"""A module imports only from floors below its own; the lowest floors know no torch."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# The architecture. A folder stands for all of its files, unless they are named one by one.
+FLOORS = [
+    {"config"},
+    {"releases", "accounting", "tokenizer"},
+    {"cache"},  # below layers, which write into it
+    {"layers", "chat", "surgery", "formats.names"},
+    {"model", "sampling", "lora", "quant", "parallel"}
+    | {"formats.meta", "formats.huggingface", "formats.gguf"},
+    {"generate", "losses", "data", "checkpoint", "vision"},
+    {"train", "rlhf", "evaluate"},
+    {"plots", "exercises", "claims"},
+    {"cli"},  # on top, because `llama-edu progress` reads the exercises
+]
+FLOORS_WITHOUT_TORCH = FLOORS[:2]
+LEVEL = {name: level for level, floor in enumerate(FLOORS) for name in floor}
+
+
+def place(module: str) -> str | None:
+    """The name in the table that stands for a module such as `formats.names` or `data.packing`."""
+    parts = module.split(".")
+    names = [".".join(parts[:n]) for n in range(len(parts), 0, -1)]
+    return next((name for name in names if name in LEVEL), None)
+
+
+def module_of(path: Path, package: Path) -> str:
+    parts = path.relative_to(package).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports(path: Path, package: Path) -> Iterator[str]:
+    """Every module that a file imports, anywhere in it; ours without the leading `llama_edu.`"""
+    here = path.relative_to(package).parts[:-1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            folder = here[: len(here) - node.level + 1] if node.level else ()
+            base = ".".join([*folder, *([node.module] if node.module else [])])
+            if node.level:
+                base = f"llama_edu.{base}".rstrip(".")
+            names = [base] + [f"{base}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        yield from (name.removeprefix("llama_edu.") for name in names)
+
+
+def imports_that_go_up(package: Path) -> list[str]:
+    wrong = []
+    for path in sorted(package.rglob("*.py")):
+        module = module_of(path, package)
+        mine = place(module)
+        if path.name == "__init__.py" and mine is None:
+            continue  # the package's own, and formats': they hold no code of a floor
+        if mine is None:
+            wrong.append(f"{module} has no floor; give it one in FLOORS")
+            continue
+        theirs = {place(name) for name in imports(path, package)} - {None, mine}
+        wrong += [
+            f"{module} (floor {LEVEL[mine]}) imports {name} (floor {LEVEL[name]})"
+            for name in sorted(theirs)
+            if LEVEL[name] >= LEVEL[mine]
+        ]
+    return wrong
+
+
+def test_every_import_goes_down(root):
+    assert imports_that_go_up(root / "llama_edu") == []
+
+
+def test_the_lowest_floors_do_not_name_torch(root, package_file):
+    package = root / "llama_edu"
+    if place(module_of(package_file, package)) in set.union(*FLOORS_WITHOUT_TORCH):
+        roots = {name.partition(".")[0] for name in imports(package_file, package)}
+        assert "torch" not in roots
+
+
+def test_the_shapes_can_be_studied_without_loading_torch(root):
+    code = (
+        "import llama_edu.config, llama_edu.releases, llama_edu.accounting, sys;"
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=root, check=True)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "complaint"),
+    [
+        ("layers.py", "from .model import Llama", "layers (floor 3) imports model (floor 4)"),
+        ("layers.py", "from . import model", "layers (floor 3) imports model (floor 4)"),
+        ("layers.py", "import llama_edu.model", "layers (floor 3) imports model (floor 4)"),
+        ("layers.py", "from llama_edu import chat", "layers (floor 3) imports chat (floor 3)"),
+        ("layers.py", "def f():\n    from .cli import main", "layers (floor 3) imports cli"),
+        ("data/packing.py", "from ..train import x", "data.packing (floor 5) imports train"),
+        ("formats/names.py", "from .meta import x", "formats.names (floor 3) imports formats.meta"),
+        ("helpers.py", "", "helpers has no floor"),
+    ],
+)
+def test_an_import_that_goes_up_is_found(tmp_path, file, text, complaint):
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    assert [wrong[: len(complaint)] for wrong in imports_that_go_up(tmp_path)] == [complaint]
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("model.py", "from .layers import RMSNorm\nfrom .config import ModelConfig"),
+        ("data/packing.py", "from .tales import tell"),
+        ("exercises/rope.py", "from . import engine"),
+        ("formats/meta.py", "from .names import table\nfrom ..config import ModelConfig"),
+    ],
+)
+def test_an_import_that_goes_down_or_stays_in_its_folder_is_fine(tmp_path, file, text):
+    path = tmp_path / file
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    assert imports_that_go_up(tmp_path) == []
