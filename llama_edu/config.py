@@ -1,0 +1,225 @@
+"""The shape of a Llama, as data.
+
+One frozen dataclass tells one text model of the family from another. Nothing here imports
+torch, so shapes can be studied on any machine. Sources of the rules: Meta's `params.json` and
+model code, and the `config.json` that `transformers` writes.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+def _whole_number(name: str, value: Any) -> None:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{name} is {value!r}; a whole number of 1 or more is needed. "
+                         "Look it up in llama_edu.releases.")
+
+
+def _positive(name: str, value: Any) -> None:
+    if type(value) not in (int, float) or not 0 < value < math.inf:
+        raise ValueError(f"{name} is {value!r}; a positive number is needed. "
+                         "Look it up in llama_edu.releases.")
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """How Llama 3.1 stretches slow rotations so that 8k positions reach 128k.
+
+    Waves longer than `original_context / low_freq_factor` positions are slowed by `factor`;
+    waves shorter than `original_context / high_freq_factor` are left alone; in between, blend.
+    """
+
+    factor: float
+    low_freq_factor: float
+    high_freq_factor: float
+    original_context: int       # tokens
+
+    def __post_init__(self) -> None:
+        for name in ("factor", "low_freq_factor", "high_freq_factor"):
+            _positive(name, getattr(self, name))
+        if self.factor < 1:
+            raise ValueError(f"RoPE scaling factor {self.factor} would speed rotations up; "
+                             "it must be 1 or more. The published ones are 8 and 32.")
+        if not self.low_freq_factor < self.high_freq_factor:
+            raise ValueError(
+                f"low_freq_factor {self.low_freq_factor} and high_freq_factor "
+                f"{self.high_freq_factor} leave no band to blend; 0 < low < high is needed. "
+                "Llama 3.1 uses 1 and 4; perhaps they are swapped.")
+        _whole_number("original_context", self.original_context)
+
+
+LLAMA_3_1_SCALING = RopeScaling(8.0, low_freq_factor=1.0, high_freq_factor=4.0,
+                                original_context=8192)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that tells one text-only Llama from another."""
+
+    dim: int                    # width of the residual stream
+    n_layers: int
+    n_heads: int                # query heads
+    n_kv_heads: int             # key/value heads; equal to n_heads before grouped-query attention
+    hidden_dim: int             # width inside the feed-forward layer
+    vocab_size: int
+    norm_eps: float
+    rope_theta: float
+    max_seq_len: int            # context, in tokens
+    rope_scaling: RopeScaling | None = None
+    tied_embeddings: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("dim", "n_layers", "n_heads", "n_kv_heads", "hidden_dim", "vocab_size",
+                     "max_seq_len"):
+            _whole_number(name, getattr(self, name))
+        for name in ("norm_eps", "rope_theta"):
+            _positive(name, getattr(self, name))
+        if type(self.tied_embeddings) is not bool:
+            raise ValueError(f"tied_embeddings is {self.tied_embeddings!r}; True or False is "
+                             "needed. Look it up in llama_edu.releases.")
+        if self.dim % self.n_heads:
+            raise ValueError(f"dim {self.dim} does not split into {self.n_heads} heads; "
+                             "it must be a multiple. Change dim or n_heads.")
+        if self.n_heads % self.n_kv_heads:
+            raise ValueError(
+                f"{self.n_heads} query heads cannot share {self.n_kv_heads} key/value heads "
+                "evenly; n_heads must be a multiple of n_kv_heads. Change one of them.")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim is {self.dim} / {self.n_heads} = {self.head_dim}, an odd "
+                             "number; RoPE turns pairs of features. Change dim or n_heads.")
+
+    @property
+    def head_dim(self) -> int:
+        """Features of one head."""
+        return self.dim // self.n_heads
+
+
+def swiglu_width(dim: int, *, multiple_of: int, multiplier: float = 1.0) -> int:
+    """The feed-forward width that Meta derives from `params.json`.
+
+    Three matrices replace the classic two, so 4 * dim shrinks to 2/3 of itself; the result is
+    scaled by `multiplier` and rounded up to `multiple_of` for the hardware's sake.
+
+    >>> swiglu_width(4096, multiple_of=256), swiglu_width(4096, multiple_of=1024, multiplier=1.3)
+    (11008, 14336)
+    """
+    width = int(multiplier * int(2 * 4 * dim / 3))
+    return multiple_of * ((width + multiple_of - 1) // multiple_of)
+
+
+def from_meta(params: Mapping[str, Any], *, vocab_size: int, max_seq_len: int) -> ModelConfig:
+    """The config in Meta's `params.json`.
+
+    vocab_size and max_seq_len come from the caller: Llama 1 and 2 write -1 for the first, and
+    no file of Meta's states the second. `use_scaled_rope` means factor 8, as in Meta's own code;
+    the 3.2 models of 1B and 3B were trained with 32, which only `llama_edu.releases` knows.
+    """
+    params, file = dict(params), "params.json"
+    given_vocab, scaled = params.pop("vocab_size", -1), params.pop("use_scaled_rope", False)
+    dim, n_heads = _needed(params, "dim", file), _needed(params, "n_heads", file)
+    kv_heads, multiplier = params.pop("n_kv_heads", None), params.pop("ffn_dim_multiplier", None)
+    multiple_of = _needed(params, "multiple_of", file)
+    for name, value in (("dim", dim), ("multiple_of", multiple_of)):
+        _whole_number(name, value)
+    config = ModelConfig(
+        dim=dim, n_layers=_needed(params, "n_layers", file), n_heads=n_heads,
+        n_kv_heads=n_heads if kv_heads is None else kv_heads,
+        hidden_dim=swiglu_width(dim, multiple_of=multiple_of,
+                                multiplier=1.0 if multiplier is None else multiplier),
+        vocab_size=vocab_size if given_vocab == -1 else given_vocab,
+        norm_eps=_needed(params, "norm_eps", file),
+        rope_theta=params.pop("rope_theta", 10_000.0),
+        max_seq_len=max_seq_len, rope_scaling=LLAMA_3_1_SCALING if scaled else None)
+    _none_left(params, "params.json")
+    return config
+
+
+# Fields of a Hugging Face config.json that do not change what the model computes.
+HUGGINGFACE_IGNORED = frozenset({
+    "_name_or_path", "architectures", "bos_token_id", "chunk_size_feed_forward", "dtype",
+    "eos_token_id", "id2label", "initializer_range", "is_encoder_decoder", "label2id",
+    "output_attentions", "output_hidden_states", "pad_token_id", "pretraining_tp",
+    "problem_type", "return_dict", "torch_dtype", "transformers_version", "use_cache",
+    "attention_dropout",
+})
+HUGGINGFACE_REQUIRED = {    # field: the one value that a Llama has
+    "model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False,
+}
+
+
+def from_huggingface(fields: Mapping[str, Any]) -> ModelConfig:
+    """The config in a `config.json` that `transformers` wrote, old style or new.
+
+    Raises ValueError for a field that is missing, unknown, or would change the arithmetic.
+    """
+    fields = {k: v for k, v in fields.items() if k not in HUGGINGFACE_IGNORED}
+    for name, needed in HUGGINGFACE_REQUIRED.items():
+        if (given := fields.pop(name, needed)) != needed:
+            raise ValueError(f"config.json says {name} = {given!r}; a Llama has {needed!r}. "
+                             "This package runs text Llamas only.")
+    theta, scaling = _huggingface_rope(fields)
+    file = "config.json"
+    n_heads, kv_heads, given_head_dim = (
+        _needed(fields, "num_attention_heads", file), fields.pop("num_key_value_heads", None),
+        fields.pop("head_dim", None))
+    config = ModelConfig(
+        dim=_needed(fields, "hidden_size", file),
+        n_layers=_needed(fields, "num_hidden_layers", file), n_heads=n_heads,
+        n_kv_heads=n_heads if kv_heads is None else kv_heads,
+        hidden_dim=_needed(fields, "intermediate_size", file),
+        vocab_size=_needed(fields, "vocab_size", file),
+        norm_eps=_needed(fields, "rms_norm_eps", file), rope_theta=theta, rope_scaling=scaling,
+        max_seq_len=_needed(fields, "max_position_embeddings", file),
+        tied_embeddings=fields.pop("tie_word_embeddings", False))
+    if given_head_dim not in (None, config.head_dim):
+        raise ValueError(f"config.json says head_dim = {given_head_dim}; hidden_size / "
+                         f"num_attention_heads gives {config.head_dim}, and in every Llama the "
+                         "two agree. Correct one of the three.")
+    _none_left(fields, "config.json")
+    return config
+
+
+def _huggingface_rope(fields: dict[str, Any]) -> tuple[float, RopeScaling | None]:
+    """Take theta and the scaling out of `fields`: in one table since transformers 5, before in two.
+
+    Files of Llama 1 and 2 name no theta; they mean 10,000.
+    """
+    old, table = fields.pop("rope_scaling", None), fields.pop("rope_parameters", None)
+    table = table or old or {}
+    if type(table) is not dict:
+        raise ValueError(f"config.json says {table!r} about RoPE; a table of its numbers is "
+                         "needed. Copy the model's own config.json again.")
+    theta = {"rope_theta": 10_000.0, **fields, **table}["rope_theta"]
+    fields.pop("rope_theta", None)
+    table = {name: value for name, value in table.items() if name != "rope_theta"}
+    kind = table.pop("rope_type", table.pop("type", "default"))
+    table.pop("type", None)
+    if kind == "default":
+        scaling = None
+    elif kind == "llama3":
+        where = "the rope table of config.json"
+        scaling = RopeScaling(
+            _needed(table, "factor", where),
+            low_freq_factor=_needed(table, "low_freq_factor", where),
+            high_freq_factor=_needed(table, "high_freq_factor", where),
+            original_context=_needed(table, "original_max_position_embeddings", where))
+    else:
+        raise ValueError(f"config.json asks for rope type {kind!r}; the Llamas use 'default' and "
+                         "'llama3'. This package does not guess at others.")
+    _none_left(table, "the rope table of config.json")
+    return theta, scaling
+
+
+def _needed(fields: dict[str, Any], name: str, where: str) -> Any:
+    if name not in fields:
+        raise ValueError(f"{where} has no field {name!r}; a Llama cannot be built without it. "
+                         "Copy the model's own file again.")
+    return fields.pop(name)
+
+
+def _none_left(fields: Mapping[str, Any], where: str) -> None:
+    if fields:
+        raise ValueError(f"{where} has fields that no Llama has: {', '.join(sorted(fields))}. "
+                         "Remove them, or use the package that this model was made for.")

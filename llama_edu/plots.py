@@ -1,0 +1,135 @@
+"""House style, and the figures that several chapters share.
+
+Importing this module sets the style. Every figure is 6.4 x 3.6 inches on white, 9 pt, without top
+and right spines; lines take the Okabe-Ito colours, which colour-blind readers can tell apart.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, timedelta
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.dates import ConciseDateFormatter
+from matplotlib.figure import Figure
+
+from . import accounting
+from .releases import Release
+
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+COLOURS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK)
+
+
+@dataclass(frozen=True)
+class FamilyStyle:
+    """How one family stands in the tree: its mark, and where its name goes."""
+
+    colour: str
+    marker: str = "o"
+    shift: int = 0              # days to the right, where several families came on one day
+    lowest: bool = False        # the name stands below the smallest model, not above the largest
+    nudge: tuple[float, float] = (0, 7)     # points from that model to the name
+
+
+FAMILIES = {
+    "Llama 1": FamilyStyle(BLACK), "Llama 2": FamilyStyle(BLUE, nudge=(-8, 7)),
+    "Code Llama": FamilyStyle(SKY, "s", nudge=(-14, 7)), "Llama 3": FamilyStyle(VERMILION),
+    "Llama 3.1": FamilyStyle(ORANGE), "Llama 3.3": FamilyStyle(VERMILION, nudge=(6, -14)),
+    "Llama 3.2": FamilyStyle(GREEN, lowest=True, nudge=(-6, -14)),
+    "Llama 3.2 Vision": FamilyStyle(GREEN, "D"),
+    "Llama Guard": FamilyStyle(PURPLE, "^", shift=16, nudge=(30, 4)),
+}
+
+mpl.rcParams.update({
+    "figure.figsize": (6.4, 3.6), "figure.dpi": 120, "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
+    "axes.prop_cycle": mpl.cycler(color=COLOURS), "grid.color": "#e4e4e4", "grid.linewidth": 0.7,
+    "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.6, "svg.hashsalt": "0",
+})
+
+
+def figure(title: str, *, x: str, y: str, rows: int = 1, columns: int = 1,
+           size: tuple[float, float] = (6.4, 3.6)) -> tuple[Figure, Axes | Sequence[Axes]]:
+    """A figure whose title states the finding, its axes labelled with their units.
+
+    One panel gives (figure, axes); several give (figure, array of axes), the title above all.
+    """
+    fig, axes = plt.subplots(rows, columns, figsize=size)
+    if rows * columns == 1:
+        axes.set(xlabel=x, ylabel=y, title=title)
+        return fig, axes
+    fig.suptitle(title, fontsize=10, fontweight="bold", x=0.01, ha="left")
+    for ax in axes.flat:
+        ax.set(xlabel=x, ylabel=y)
+    return fig, axes
+
+
+def label_lines(ax: Axes, *, offset: tuple[float, float] = (4, 0), gap: float = 10) -> None:
+    """Write each line's label at its right end, in its colour, instead of a legend.
+
+    offset: points from the line's end. Labels are pushed apart to be `gap` points from each other.
+    """
+    ends = []
+    for line in ax.get_lines():
+        if not line.get_label().startswith("_"):
+            xy = (line.get_xdata()[-1], line.get_ydata()[-1])
+            ends.append([ax.transData.transform(xy)[1], xy, line])
+    lowest = float("-inf")
+    for pixels, xy, line in sorted(ends, key=lambda end: end[0]):
+        points = pixels * 72 / ax.figure.dpi
+        placed = max(points, lowest + gap)
+        lowest = placed
+        ax.annotate(line.get_label(), xy, (offset[0], offset[1] + placed - points),
+                    textcoords="offset points", color=line.get_color(), va="center",
+                    annotation_clip=False)
+
+
+def heatmap(ax: Axes, values: Sequence[Sequence[float]], *, label: str | None = None,
+            diverging: bool = False) -> None:
+    """A matrix as colours, first row on top. diverging: red and blue around a meaningful zero."""
+    values = [[float(cell) for cell in row] for row in values]
+    reach = max(abs(cell) for row in values for cell in row if cell == cell)
+    limits = {"vmin": -reach, "vmax": reach, "cmap": "RdBu_r"} if diverging else {"cmap": "viridis"}
+    image = ax.imshow(values, aspect="auto", **limits)
+    ax.grid(visible=False)
+    if label is not None:
+        ax.figure.colorbar(image, ax=ax, label=label)
+
+
+def family_tree(releases: Sequence[Release]) -> Figure:
+    """Every release by date and size, joined to the release whose weights it began from.
+
+    The size of a vision model is that of the whole model. Withheld models are left out.
+    """
+    places = {r.id: _place(r) for r in releases if r.released is not None}
+    fig, ax = figure("One family in two years: three generations and their branches",
+                     x="release date", y="parameters (billions)", size=(6.4, 4.4))
+    for r in releases:
+        if r.id in places and r.training.start in places:
+            ax.plot(*zip(places[r.id], places[r.training.start], strict=True), color="#c4c4c4",
+                    linewidth=0.9, zorder=1)
+    for family, style in FAMILIES.items():
+        rows = [places[r.id] for r in releases if r.id in places and r.family == family]
+        ax.plot(*zip(*rows, strict=True), style.marker, color=style.colour, markersize=6,
+                markeredgecolor="white")
+        end = (min if style.lowest else max)(rows, key=lambda row: row[1])
+        ax.annotate(family, end, style.nudge, textcoords="offset points", ha="center",
+                    color=[0.75 * part for part in to_rgb(style.colour)])
+    sizes = (1, 3, 8, 13, 34, 70, 405)
+    ax.set_yscale("log")
+    ax.set_yticks(sizes, [str(size) for size in sizes])
+    ax.minorticks_off()
+    ax.xaxis.set_major_formatter(ConciseDateFormatter(ax.xaxis.get_major_locator()))
+    ax.margins(x=0.09, y=0.1)
+    return fig
+
+
+def _place(r: Release) -> tuple[date, float]:
+    """Where a release stands: its date, moved aside for its family, and its size in billions."""
+    size = r.whole_parameters or accounting.parameters(r.config).total
+    return r.released + timedelta(days=FAMILIES[r.family].shift), size / 1e9

@@ -1,0 +1,81 @@
+"""What every tokenizer of this package can do, and the checks that they share."""
+
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Protocol
+
+
+class Tokenizer(Protocol):
+    """Turns text into tokens (numbers) and back."""
+
+    n_vocab: int                    # tokens are 0 .. n_vocab - 1
+    bos_id: int | None              # begins a text; None where the vocabulary has none
+    eos_id: int | None              # ends a text
+    stop_ids: frozenset[int]        # tokens after which an answer is finished
+
+    def encode(self, text: str, *, bos: bool, eos: bool,
+               allow_special: Collection[str] = ()) -> list[int]:
+        """Tokens of a text. Special pieces inside it are ordinary text unless allowed by name."""
+        ...
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of these tokens, special ones left out. Broken UTF-8 shows as U+FFFD."""
+        ...
+
+    def pieces(self, text: str) -> list[str]:
+        """The text cut where `encode` cuts it, for display."""
+        ...
+
+
+def check_text(text: str) -> str:
+    """The same text. Raises ValueError where half of a surrogate pair stands alone in it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as broken:
+        raise ValueError(f"the text has the lone surrogate U+{ord(text[broken.start]):04X} at "
+                         f"position {broken.start}; no UTF-8 exists for it. Replace it: "
+                         "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
+                         ) from None
+    return text
+
+
+def check_ids(ids: Sequence[int], n_vocab: int) -> list[int]:
+    """The same tokens, as a list. Raises ValueError for one outside the vocabulary."""
+    ids = list(ids)
+    if ids and not (min(ids) >= 0 and max(ids) < n_vocab):
+        wrong = next(i for i in ids if not 0 <= i < n_vocab)
+        raise ValueError(f"token {wrong} was given; this vocabulary has 0 to {n_vocab - 1}. "
+                         "Do model and tokenizer belong together?")
+    return ids
+
+
+def check_special(names: Collection[str], special: Mapping[str, int]) -> None:
+    """Raises ValueError where one of these names is not a special piece."""
+    if unknown := sorted(set(names) - set(special)):
+        has = [*special][:12]
+        more = f" and {len(special) - 12} more" if len(special) > 12 else ""
+        raise ValueError(f"{unknown[0]!r} is not a special piece of this vocabulary; it has "
+                         f"{', '.join(has) or 'none'}{more}. Allow one of these.")
+
+
+def needed(token: int | None, place: str) -> int:
+    """The same token. Raises ValueError where the vocabulary has none for this place."""
+    if token is None:
+        raise ValueError(f"this vocabulary names no {place} token of a text; encode with "
+                         "bos=False, eos=False, or name it where the vocabulary is made "
+                         "(in a folder: in tokenizer_config.json).")
+    return token
+
+
+def cut(text: str, special: Collection[str]) -> list[str]:
+    """Cut a text around the special pieces in it, keeping them; no empty parts."""
+    if not special:
+        return [text] if text else []
+    pattern = "|".join(re.escape(s) for s in sorted(special, key=len, reverse=True))
+    return [part for part in re.split(f"({pattern})", text) if part]
+
+
+def show(piece: bytes) -> str:
+    """The text of a piece; bytes that are no whole character show as `<0xE2>`."""
+    text = piece.decode(errors="surrogateescape")
+    return re.sub("[\udc80-\udcff]", lambda byte: f"<0x{ord(byte[0]) - 0xDC00:02X}>", text)

@@ -1,0 +1,83 @@
+"""The tokenizer in a `tokenizer.json`, on Hugging Face's `tokenizers` library."""
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import tokenizers
+
+from .base import check_ids, check_special, check_text, cut, needed
+
+
+@dataclass(frozen=True)
+class JsonTokenizer:
+    """A `tokenizers.Tokenizer` behind this package's interface."""
+
+    inner: tokenizers.Tokenizer
+    bos_id: int | None
+    eos_id: int | None
+    stop_ids: frozenset[int]
+
+    @classmethod
+    def read(cls, file: Path, *, stop_ids: tuple[int, ...] = ()) -> "JsonTokenizer":
+        """Read `tokenizer.json`, and which tokens begin and end a text from the
+        `tokenizer_config.json` beside it, where there is one."""
+        try:
+            inner = tokenizers.Tokenizer.from_file(str(file))
+        except Exception as broken:     # the library raises plain Exception for every bad file
+            raise ValueError(f"{file} is not a tokenizer.json that can be read ({broken}). "
+                             "Download it again.") from None
+        inner.encode_special_tokens = True      # special text from a user stays text
+        bos, eos = (_end(file.with_name("tokenizer_config.json"), name, inner)
+                    for name in ("bos_token", "eos_token"))
+        return cls(inner, bos, eos, frozenset(stop_ids) | ({eos} - {None}))
+
+    @property
+    def n_vocab(self) -> int:
+        """Tokens are 0 .. n_vocab - 1, special ones included."""
+        return self.inner.get_vocab_size()
+
+    def encode(self, text: str, *, bos: bool, eos: bool,
+               allow_special: Collection[str] = ()) -> list[int]:
+        """Tokens of a text. Special pieces inside it are ordinary text unless allowed by name."""
+        special = {t.content: i for i, t in self.inner.get_added_tokens_decoder().items()}
+        check_special(allow_special, special)
+        ids = [needed(self.bos_id, "first")] if bos else []
+        for part in cut(check_text(text), allow_special):
+            if part in allow_special:
+                ids.append(special[part])
+            else:
+                ids += self.inner.encode(part, add_special_tokens=False).ids
+        return ids + ([needed(self.eos_id, "last")] if eos else [])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of these tokens, special ones left out. Broken UTF-8 shows as U+FFFD."""
+        return self.inner.decode(check_ids(ids, self.n_vocab))
+
+    def pieces(self, text: str) -> list[str]:
+        """The text cut where `encode` cuts it, in the vocabulary's own spelling."""
+        return self.inner.encode(check_text(text), add_special_tokens=False).tokens
+
+
+def _end(file: Path, name: str, inner: tokenizers.Tokenizer) -> int | None:
+    """The token that tokenizer_config.json names, by a string or by a table with its content."""
+    if not file.is_file():
+        return None
+    try:
+        fields = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as broken:
+        raise ValueError(f"{file} is not JSON ({broken}). Download it again.") from None
+    if type(fields) is not dict:
+        raise ValueError(f"{file} holds a {type(fields).__name__}; a JSON object is needed. "
+                         "Download it again.")
+    given = fields.get(name)
+    piece = given.get("content") if type(given) is dict else given
+    if piece is None:
+        return None
+    if type(piece) is not str:
+        raise ValueError(f"{file} says {name} = {given!r}; a piece is needed. Download it again.")
+    if (token := inner.token_to_id(piece)) is None:
+        raise ValueError(f"{file} names {piece!r} as {name}; tokenizer.json has no such piece. "
+                         "Do the two files belong together?")
+    return token
