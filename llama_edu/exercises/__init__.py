@@ -1,0 +1,60 @@
+"""Exercises that know what went wrong: `check` an answer, ask for a `hint`, see your `progress`."""
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+from . import records
+from .judge import judge
+from .records import Progress
+from .registry import UnknownExerciseError, find
+from .report import Hint, Report
+from .show import shorten, spoken
+
+__all__ = ["check", "hint", "progress"]
+
+# Hints begin anew with each kernel, so that Restart and Run All shows what it showed before.
+_hints_given: Counter[str] = Counter()
+
+
+def check(exercise_id: str, answer: Any = None) -> Report:
+    """Say whether an answer is right; if not, which mistake it is and where it shows.
+
+    Never raises, an interrupt from the keyboard aside: ask the report for `.passed`. Leaves all
+    random states as they were. `answer` is the function itself: `check("1.1", rms_norm)`.
+    """
+    try:
+        report = judge(find(exercise_id), answer)
+        unsaved = records.record(report)
+    except UnknownExerciseError as unknown:
+        return _unknown(exercise_id, unknown)
+    except Exception as error:      # a learner must not meet a traceback of ours
+        return Report(shorten(str(exercise_id), 40), "error", "could not be checked: "
+                      f"{type(error).__name__}: {shorten(spoken(str, error))}. The fault may be "
+                      "the check's own: try a plainer answer, and tell the authors.")
+    return replace(report, details=(*report.details, ("progress", unsaved))) if unsaved else report
+
+
+def hint(exercise_id: str) -> Hint | Report:
+    """One hint more at each call, from a nudge to nearly the answer."""
+    try:
+        exercise = find(exercise_id)
+    except UnknownExerciseError as unknown:
+        return _unknown(exercise_id, unknown)
+    given, total = _hints_given[exercise.id], len(exercise.hints)
+    if given == total:
+        return Hint(exercise.id, f"has no more hints than these {total}. Read {exercise.place} "
+                                 "again, or see how the solutions notebook does it.")
+    _hints_given[exercise.id] += 1
+    return Hint(exercise.id, f"hint {given + 1} of {total}: {exercise.hints[given]}")
+
+
+def progress() -> Progress:
+    """All exercises by chapter, and which of them are solved."""
+    return records.table()
+
+
+def _unknown(exercise_id: Any, unknown: UnknownExerciseError) -> Report:
+    is_id = type(exercise_id) in (str, float, int)
+    label = shorten(str(exercise_id), 40) if is_id and exercise_id != "" else "that"
+    return Report(label, "error", unknown.args[0])

@@ -1,0 +1,49 @@
+"""The one exercise of chapter 00: the mean square, to see how a check speaks."""
+
+from torch import Generator, Tensor
+
+from .data import Exercise, Inputs, Misconception, Probe, normal, whole
+
+
+def _mean_square(x: Tensor) -> Tensor:
+    return x.pow(2).mean(-1)
+
+
+def _inputs(x: Tensor) -> Inputs:
+    return {"x": x}
+
+
+def _far(rng: Generator, *shape: int) -> Tensor:
+    return normal(rng, *shape, mean=2.0)
+
+
+MEAN_SQUARE = Exercise(
+    "0.1", "The mean of the squares", "How the checks work", _mean_square,
+    probes=(
+        Probe("one vector", lambda rng: _inputs(whole(rng, 3))),
+        Probe("a batch", lambda rng: _inputs(_far(rng, 2, 4))),
+        Probe("two axes in front", lambda rng: _inputs(_far(rng, 2, 3, 5))),
+    ),
+    misconceptions=(
+        Misconception("square of the mean", lambda x: x.mean(-1).pow(2),
+                      "you squared the mean. Square first, then take the mean: -3 and 3 have the "
+                      "mean 0, but they are not small."),
+        Misconception("mean subtracted", lambda x: x.var(-1, unbiased=False),
+                      "you subtracted the mean first: that is the variance. The mean square "
+                      "measures from zero."),
+        Misconception("root taken", lambda x: x.pow(2).mean(-1).sqrt(),
+                      "you took the root as well: that is the root mean square. Leave it out."),
+        Misconception("sum for mean", lambda x: x.pow(2).sum(-1),
+                      "you summed the squares. Divide by how many there are."),
+        Misconception("sizes for squares", lambda x: x.abs().mean(-1),
+                      "you took the mean of the absolute values. Square them."),
+        Misconception("over everything", lambda x: x.pow(2).mean(),
+                      "you averaged over the whole tensor. Average over the last axis only, and "
+                      "keep the axes in front."),
+        Misconception("over the first axis", lambda x: x.pow(2).mean(0),
+                      "you averaged over the first axis. The features are the last one: dim=-1."),
+    ),
+    hints=("Read the name from right to left: first square, then mean.",
+           "x.pow(2) squares; .mean(-1) averages over the last axis and keeps those in front."))
+
+EXERCISES = [MEAN_SQUARE]

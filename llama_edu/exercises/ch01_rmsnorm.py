@@ -1,0 +1,188 @@
+"""The exercises of chapter 01: 1.1 RMSNorm and 1.2 LayerNorm, by hand."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from ..layers import RMSNorm
+from .data import Exercise, Inputs, Misconception, Probe, between, normal, whole
+
+
+def _package_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return functional_call(RMSNorm(x.shape[-1], eps), {"weight": weight}, x)
+
+
+def _torch_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
+
+
+def _rms_inputs(rng: Generator, x: Tensor) -> Inputs:
+    weight = normal(rng, x.shape[-1], mean=2.0).to(x.dtype)
+    return {"x": x, "weight": weight, "eps": between(rng, 1, 3)}
+
+
+def _layer_inputs(rng: Generator, x: Tensor) -> Inputs:
+    weight, bias = normal(rng, 2, x.shape[-1], mean=2.0).to(x.dtype)
+    return {"x": x, "weight": weight, "bias": bias, "eps": between(rng, 1, 3)}
+
+
+def _far(rng: Generator, *shape: int) -> Tensor:
+    return normal(rng, *shape, mean=2.0, std=3.0)
+
+
+def _with_row(x: Tensor, value: float) -> Tensor:
+    x[0] = value
+    return x
+
+
+def _mean_square(x: Tensor, dim: int = -1) -> Tensor:
+    return x.pow(2).mean(dim, keepdim=True)
+
+
+def _centred(x: Tensor, dim: int = -1) -> Tensor:
+    return x - x.mean(dim, keepdim=True)
+
+
+def _variance(x: Tensor, dim: int = -1) -> Tensor:
+    return x.var(dim, keepdim=True, unbiased=False)
+
+
+def _rms_slip(name: str, divide: Callable[[Tensor, float], Tensor], why: str) -> Misconception:
+    """A mistake in the division, made in float32 or in the input's own precision."""
+    return Misconception(
+        name, lambda x, weight, eps: divide(x.float(), eps).type_as(x) * weight, why,
+        also=(lambda x, weight, eps: divide(x, eps) * weight,))
+
+
+RMS_NORM = Exercise(
+    "1.1", "RMSNorm by hand", "The idea", _package_rms_norm,
+    probes=(
+        Probe("float32", lambda rng: _rms_inputs(rng, _far(rng, 3, 5))),
+        Probe("bfloat16", lambda rng: _rms_inputs(rng, _far(rng, 3, 4).bfloat16())),
+        Probe("a batch", lambda rng: _rms_inputs(rng, _far(rng, 2, 3, 5))),
+        Probe("a zero row", lambda rng: _rms_inputs(rng, _with_row(_far(rng, 2, 5), 0.0))),
+        Probe("one vector", lambda rng: _rms_inputs(rng, whole(rng, 3))),
+        Probe("small numbers", lambda rng: _rms_inputs(rng, normal(rng, 2, 4, std=0.1))),
+        Probe("float16 near 300",
+              lambda rng: _rms_inputs(rng, normal(rng, 2, 4, mean=300.0, std=5.0).half())),
+    ),
+    misconceptions=(
+        _rms_slip("mean subtracted",
+                  lambda x, eps: _centred(x) * torch.rsqrt(_variance(x) + eps),
+                  "you subtracted the mean: that is LayerNorm. RMSNorm leaves the mean where it "
+                  "is."),
+        _rms_slip("standard deviation",
+                  lambda x, eps: x * torch.rsqrt(_variance(x) + eps),
+                  "you divided by the standard deviation, which measures from the mean. The root "
+                  "mean square measures from zero."),
+        _rms_slip("eps outside the root", lambda x, eps: x / (_mean_square(x).sqrt() + eps),
+                  "you added eps after the root. It belongs inside, next to the mean square."),
+        _rms_slip("no eps", lambda x, eps: x / _mean_square(x).sqrt(),
+                  "you left eps out, so a row of zeros is divided by zero."),
+        _rms_slip("sum for mean",
+                  lambda x, eps: x * torch.rsqrt(x.pow(2).sum(-1, keepdim=True) + eps),
+                  "you summed the squares. Take their mean, or the result shrinks as the width "
+                  "grows."),
+        _rms_slip("no root", lambda x, eps: x / (_mean_square(x) + eps),
+                  "you divided by the mean square itself. Take its root, or doubling x halves "
+                  "the result."),
+        _rms_slip("multiplied by the root",
+                  lambda x, eps: x * torch.sqrt(_mean_square(x) + eps),
+                  "you multiplied by the root mean square. Divide by it: rsqrt is already one "
+                  "over the root."),
+        _rms_slip("over the tokens", lambda x, eps: x * torch.rsqrt(_mean_square(x, -2) + eps),
+                  "you averaged over the tokens (dim=-2). Each token is normalised alone, over "
+                  "its own features: dim=-1."),
+        _rms_slip("over the first axis", lambda x, eps: x * torch.rsqrt(_mean_square(x, 0) + eps),
+                  "you averaged over the first axis (dim=0). The features are the last axis: "
+                  "dim=-1."),
+        _rms_slip("over the whole tensor",
+                  lambda x, eps: x * torch.rsqrt(x.pow(2).mean() + eps),
+                  "you averaged over the whole tensor, so one token changes another. Average "
+                  "over the last axis only."),
+        _rms_slip("no keepdim", lambda x, eps: x * torch.rsqrt(x.pow(2).mean(-1) + eps),
+                  "your mean has lost the axis it averaged over, so it does not line up with x. "
+                  "Keep it: mean(-1, keepdim=True)."),
+        Misconception("weight forgotten",
+                      lambda x, weight, eps: _package_rms_norm(x, torch.ones_like(weight), eps),
+                      "you forgot the weight: multiply each feature by its own."),
+        Misconception("one plus weight",
+                      lambda x, weight, eps: _package_rms_norm(x, 1 + weight, eps),
+                      "you multiplied by 1 + weight, as Gemma does. Llama multiplies by weight."),
+        Misconception("weight first",
+                      lambda x, weight, eps:
+                      _package_rms_norm(x * weight, torch.ones_like(weight), eps),
+                      "you multiplied by the weight before normalising, so it changes the root "
+                      "mean square. Normalise first."),
+        Misconception("no float32 inside",
+                      lambda x, weight, eps: x * torch.rsqrt(_mean_square(x) + eps) * weight,
+                      "you squared in the input's own precision. In float16, 300 squared is "
+                      "infinite and the result zero: work in float32 inside, and cast back."),
+    ),
+    hints=(
+        "The root mean square is read from right to left: square, mean, root.",
+        "Square x, take the mean over the last axis with keepdim=True, add eps, then divide x by "
+        "the root.",
+        "Do this on x.float(), cast the quotient back with .type_as(x), and multiply by weight "
+        "last.",
+    ))
+
+
+def _layer_slip(name: str, divide: Callable[[Tensor, float], Tensor], why: str) -> Misconception:
+    return Misconception(
+        name, lambda x, weight, bias, eps: divide(x.float(), eps).type_as(x) * weight + bias, why)
+
+
+LAYER_NORM = Exercise(
+    "1.2", "LayerNorm by hand", "By hand", _torch_layer_norm,
+    probes=(
+        Probe("float32", lambda rng: _layer_inputs(rng, _far(rng, 3, 5))),
+        Probe("bfloat16", lambda rng: _layer_inputs(rng, _far(rng, 3, 4).bfloat16())),
+        Probe("a batch", lambda rng: _layer_inputs(rng, _far(rng, 2, 3, 5))),
+        Probe("a constant row", lambda rng: _layer_inputs(rng, _with_row(_far(rng, 2, 4), 4.0))),
+        Probe("one vector", lambda rng: _layer_inputs(rng, whole(rng, 3))),
+    ),
+    misconceptions=(
+        _layer_slip("mean kept", lambda x, eps: x * torch.rsqrt(_mean_square(x) + eps),
+                    "you did not subtract the mean: that is RMSNorm with a bias."),
+        _layer_slip("mean kept above", lambda x, eps: x * torch.rsqrt(_variance(x) + eps),
+                    "you divided x itself by the standard deviation. Subtract the mean from x "
+                    "first."),
+        _layer_slip("n - 1",
+                    lambda x, eps: _centred(x) * torch.rsqrt(x.var(-1, keepdim=True) + eps),
+                    "your variance divides by n - 1, which is what torch does unless told "
+                    "otherwise. LayerNorm divides by n: unbiased=False."),
+        _layer_slip("eps outside the root",
+                    lambda x, eps: _centred(x) / (_variance(x).sqrt() + eps),
+                    "you added eps after the root. It belongs inside, next to the variance."),
+        _layer_slip("no eps", lambda x, eps: _centred(x) / _variance(x).sqrt(),
+                    "you left eps out, so a constant row is divided by zero."),
+        _layer_slip("no root", lambda x, eps: _centred(x) / (_variance(x) + eps),
+                    "you divided by the variance itself. Take its root."),
+        _layer_slip("over the tokens",
+                    lambda x, eps: _centred(x, -2) * torch.rsqrt(_variance(x, -2) + eps),
+                    "you normalised over the tokens (dim=-2). Each token is normalised alone, "
+                    "over its own features: dim=-1."),
+        _layer_slip("over the first axis",
+                    lambda x, eps: _centred(x, 0) * torch.rsqrt(_variance(x, 0) + eps),
+                    "you normalised over the first axis (dim=0). The features are the last "
+                    "axis: dim=-1."),
+        Misconception("bias before weight",
+                      lambda x, weight, bias, eps:
+                      _torch_layer_norm(x, weight, weight * bias, eps),
+                      "you added the bias before you multiplied by the weight. Multiply first."),
+        Misconception("bias forgotten",
+                      lambda x, weight, bias, eps:
+                      _torch_layer_norm(x, weight, torch.zeros_like(bias), eps),
+                      "you forgot the bias: add it last."),
+    ),
+    hints=(
+        "LayerNorm centres first: subtract the mean of the last axis.",
+        "The variance is the mean square of what you centred. Add eps to it, then take the root.",
+        "Divide, multiply by weight, add bias. With x.var, say unbiased=False.",
+    ))
+
+EXERCISES = [RMS_NORM, LAYER_NORM]

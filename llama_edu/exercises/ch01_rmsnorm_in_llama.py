@@ -1,0 +1,159 @@
+"""The exercises of chapter 01, continued: 1.3 to 1.5, the norms inside a whole Llama."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import torch
+from torch import Generator, Tensor
+
+from ..accounting import parameters
+from ..config import ModelConfig
+from ..layers import RMSNorm
+from ..model import Block, Pass
+from .data import Exercise, Inputs, Misconception, Probe, between, count, normal, whole
+
+# -- 1.3: where the norm stands -----------------------------------------------------------------
+
+
+def _package_block(x: Tensor, norm: Callable, sublayer: Callable) -> Tensor:
+    """The first half of the package's Block; its second half is made to add nothing."""
+    parts = SimpleNamespace(attention_norm=norm, attention=lambda h, *_: sublayer(h),
+                            ffn_norm=norm, feed_forward=torch.zeros_like)
+    return Block.forward(parts, x, Pass(rope=None, mask=None, cache=None))
+
+
+def _far(rng: Generator, *shape: int) -> Tensor:
+    return normal(rng, *shape, mean=2.0, std=3.0)
+
+
+def _block_inputs(rng: Generator, x: Tensor, scale: float = 1.0) -> Inputs:
+    c = x.shape[-1]
+    norm = RMSNorm(c, eps=between(rng, 1, 3))
+    norm.weight.data = normal(rng, c, mean=2.0)
+    mix = scale * normal(rng, c, c)
+
+    def sublayer(h: Tensor) -> Tensor:
+        return torch.tanh(h @ mix)
+
+    return {"x": x, "norm": norm, "sublayer": sublayer}
+
+
+PRE_NORM = Exercise(
+    "1.3", "The pre-norm block", "Build it", _package_block,
+    probes=(
+        Probe("float32", lambda rng: _block_inputs(rng, _far(rng, 3, 5))),
+        Probe("a batch", lambda rng: _block_inputs(rng, _far(rng, 2, 3, 4))),
+        Probe("one vector", lambda rng: _block_inputs(rng, whole(rng, 2))),
+        Probe("a sublayer that returns zeros",
+              lambda rng: _block_inputs(rng, _far(rng, 2, 3), scale=0.0)),
+    ),
+    misconceptions=(
+        Misconception("post-norm", lambda x, norm, sublayer: norm(x + sublayer(x)),
+                      "you normalised the sum: that is post-norm, as in the first transformer. A "
+                      "Llama normalises what the sublayer reads, and never the stream itself."),
+        Misconception("post-norm on top", lambda x, norm, sublayer: norm(x + sublayer(norm(x))),
+                      "you normalised the sum as well. The stream itself is never normalised."),
+        Misconception("residual from the norm",
+                      lambda x, norm, sublayer: norm(x) + sublayer(norm(x)),
+                      "you added to norm(x). Add to x itself, or the stream is normalised at "
+                      "every block."),
+        Misconception("no residual", lambda x, norm, sublayer: sublayer(norm(x)),
+                      "you left out the residual: add x to what the sublayer returns."),
+        Misconception("norm after the sublayer",
+                      lambda x, norm, sublayer: x + norm(sublayer(x)),
+                      "you normalised what the sublayer returns. Normalise what it reads."),
+        Misconception("norm on both sides",
+                      lambda x, norm, sublayer: x + norm(sublayer(norm(x))),
+                      "you normalised twice, before and after the sublayer, as Gemma 2 does. A "
+                      "Llama normalises before only."),
+        Misconception("no norm", lambda x, norm, sublayer: x + sublayer(x),
+                      "you never normalised: the sublayer reads norm(x)."),
+    ),
+    hints=(
+        "Two things meet in a sum: the stream as it came in, and what the sublayer adds.",
+        "The norm stands before the sublayer, and nowhere else.",
+        "One line: x plus the sublayer of the norm of x.",
+    ))
+
+# -- 1.4 and 1.5: the weights of the norms ------------------------------------------------------
+
+
+def _config(rng: Generator, *, n_layers: int, head_dim: int) -> Inputs:
+    n_heads = 2 * count(rng, 2, 9)
+    return {"config": ModelConfig(
+        dim=n_heads * head_dim, n_layers=n_layers + count(rng, 1, 5), n_heads=n_heads,
+        n_kv_heads=2, hidden_dim=3 * n_heads * head_dim, vocab_size=count(rng, 100, 900),
+        norm_eps=1e-5, rope_theta=10_000.0, max_seq_len=64)}
+
+
+COUNT_NORMS = Exercise(
+    "1.4", "How many weights do a Llama's norms have?", "In the Llamas",
+    lambda config: parameters(config).norms,
+    probes=(
+        Probe("a tiny model", lambda rng: _config(rng, n_layers=1, head_dim=4)),
+        Probe("a larger one", lambda rng: _config(rng, n_layers=11, head_dim=16)),
+        Probe("a deep one", lambda rng: _config(rng, n_layers=80, head_dim=6)),
+    ),
+    misconceptions=(
+        Misconception("final norm forgotten", lambda config: 2 * config.n_layers * config.dim,
+                      "you forgot one norm: the last, between the blocks and the output layer."),
+        Misconception("one norm a block", lambda config: (config.n_layers + 1) * config.dim,
+                      "you counted one norm a block. There are two: before attention and before "
+                      "the feed-forward layer."),
+        Misconception("three norms a block",
+                      lambda config: (3 * config.n_layers + 1) * config.dim,
+                      "you counted three norms a block. There are two, and one more after the "
+                      "last block."),
+        Misconception("a bias too", lambda config: 2 * (2 * config.n_layers + 1) * config.dim,
+                      "you counted a bias as well. That is LayerNorm; RMSNorm has a weight only."),
+        Misconception("norms, not weights", lambda config: 2 * config.n_layers + 1,
+                      "you counted the norms. Each has one weight per feature: multiply by dim."),
+        Misconception("per head", lambda config: (2 * config.n_layers + 1) * config.head_dim,
+                      "you used the width of one head. A norm spans the whole residual stream."),
+    ),
+    hints=(
+        "A norm has one weight per feature of the stream.",
+        "Each block has a norm before attention and one before the feed-forward layer.",
+        "One more norm stands after the last block: an odd number of norms, times dim.",
+    ))
+
+
+def _fold_inputs(rng: Generator, f: int, c: int) -> Inputs:
+    return {"norm_weight": normal(rng, c, mean=2.0), "w": normal(rng, f, c, mean=2.0)}
+
+
+FOLD = Exercise(
+    "1.5", "Fold a norm's weight into the next layer", "Build it",
+    lambda norm_weight, w: w * norm_weight,
+    probes=(
+        Probe("more rows", lambda rng: _fold_inputs(rng, 5, 3)),
+        Probe("more columns", lambda rng: _fold_inputs(rng, 2, 4)),
+        Probe("a square matrix", lambda rng: _fold_inputs(rng, 3, 3)),
+        Probe("bfloat16", lambda rng: {name: value.bfloat16() for name, value
+                                       in _fold_inputs(rng, 4, 2).items()}),
+    ),
+    misconceptions=(
+        Misconception("rows scaled", lambda norm_weight, w: w * norm_weight[:, None],
+                      "you scaled the rows of w, which belong to the outputs. The norm's weight "
+                      "belongs to the inputs, which are the columns."),
+        Misconception("divided", lambda norm_weight, w: w / norm_weight,
+                      "you divided by the norm's weight. The layer must now do the multiplication "
+                      "that the norm no longer does."),
+        Misconception("added", lambda norm_weight, w: w + norm_weight,
+                      "you added the norm's weight. It scales the inputs, so it scales columns."),
+        Misconception("transposed", lambda norm_weight, w: (w * norm_weight).T,
+                      "the columns are scaled rightly, but w comes back transposed. Keep it "
+                      "`f c`, as nn.Linear does."),
+        Misconception("squared", lambda norm_weight, w: w * norm_weight.pow(2),
+                      "you multiplied by the norm's weight twice. Once is enough."),
+        Misconception("multiplied as vectors", lambda norm_weight, w: w @ norm_weight,
+                      "you took the product of matrix and vector, which sums over the features. "
+                      "Only scale the columns: the sum comes later, with x."),
+    ),
+    hints=(
+        "Write one output as a sum over features: w times (x times norm_weight). Regroup.",
+        "Feature c of the input meets column c of w, and nothing else.",
+        "w is `f c` and norm_weight `c`: broadcasting already lines up the last axes.",
+    ))
+
+EXERCISES = [PRE_NORM, COUNT_NORMS, FOLD]

@@ -1,0 +1,115 @@
+"""Run an answer on probes, undisturbed: what it returned, raised, changed and printed."""
+
+import inspect
+import io
+import random
+import sysconfig
+import traceback
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from .compare import difference, identical, snapshot, state
+from .data import Exercise, Inputs
+from .show import shorten, spoken
+
+PACKAGE = Path(__file__).parent.parent
+INSTALLED = (str(PACKAGE), *{sysconfig.get_path(k) for k in ("stdlib", "purelib", "platlib")})
+KEPT_OUTPUT = 2_000         # characters; an answer may print more than memory holds
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What an answer did with one probe."""
+
+    value: Any = None                       # a snapshot: the answer may write to its own later
+    raised: BaseException | None = None
+    changed: str | None = None              # the first argument that was written to
+    printed: str = ""
+
+    @property
+    def message(self) -> str:
+        """The first line of what was raised."""
+        return shorten(spoken(str, self.raised).partition("\n")[0])
+
+
+def run(exercise: Exercise, answer: Any, inputs: Inputs) -> Outcome:
+    """Ask once. Whatever the answer raises is kept, except an interrupt from the keyboard."""
+    before = {name: state(value) for name, value in inputs.items()}
+    screen = _Screen()
+    with undisturbed(), redirect_stdout(screen), redirect_stderr(screen):
+        try:
+            value = snapshot(exercise.adapt(answer, *inputs.values()))
+        except (Exception, SystemExit) as error:
+            return Outcome(raised=error, printed=screen.text)
+    if inspect.iscoroutine(value):
+        value.close()                       # else Python warns that nobody awaited it
+    changed = next((name for name, held in inputs.items()
+                    if not identical(before[name], state(held))), None)
+    return Outcome(value=value, changed=changed, printed=screen.text)
+
+
+def run_all(exercise: Exercise, answer: Any, *, seed: int) -> list[Outcome]:
+    """One outcome for each probe, in order."""
+    return [run(exercise, answer, probe.inputs(seed=seed)) for probe in exercise.probes]
+
+
+def agree(expected: Outcome, got: Outcome) -> bool:
+    """Whether two outcomes tell the same story: equal values, or errors of one type."""
+    if expected.raised is not None or got.raised is not None:
+        return type(expected.raised) is type(got.raised)
+    return difference(expected.value, got.value) is None
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Leave every random state and torch's settings as they were, and start from known ones.
+
+    Only the CPU's generator is seeded: an answer on an accelerator draws as it likes.
+    """
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
+    dtype = torch.get_default_dtype()
+    with warnings.catch_warnings(), torch.enable_grad():
+        torch.set_default_dtype(torch.float32)
+        warnings.simplefilter("ignore")
+        torch.default_generator.manual_seed(0)
+        random.seed(0)
+        np.random.seed(0)
+        try:
+            yield
+        finally:
+            torch.set_default_dtype(dtype)
+            torch.set_rng_state(states[0])
+            random.setstate(states[1])
+            np.random.set_state(states[2])
+
+
+def own_line(error: BaseException) -> str:
+    """The learner's line that raised, as `line 3 of rms_norm: return ...`; empty if there is none.
+
+    File names stay out: those of notebook cells mean nothing, and others show the machine.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not frame.filename.startswith(INSTALLED)]
+    if not own:
+        return ""
+    return f"line {own[-1].lineno} of {own[-1].name}: {own[-1].line or ''}".rstrip(": ")
+
+
+class _Screen(io.TextIOBase):
+    """Takes whatever is printed and keeps the beginning."""
+
+    text = ""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        self.text = (self.text + text[:KEPT_OUTPUT])[:KEPT_OUTPUT]
+        return len(text)

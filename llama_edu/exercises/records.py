@@ -1,0 +1,127 @@
+"""What the reader has solved, kept in one file that git ignores."""
+
+import json
+import os
+import tempfile
+from dataclasses import dataclass
+from html import escape
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from .data import Exercise
+from .registry import exercises
+from .report import BOX, CELL, LOOKS, Report
+
+FILE = ".llama_edu_progress.json"
+
+
+@dataclass(frozen=True)
+class Record:
+    """How an exercise went so far. Once solved, it stays solved."""
+
+    solved: bool = False
+    tries: int = 0
+
+    @property
+    def status(self) -> str:
+        """The status of the exercise, in the words of a Report."""
+        return "correct" if self.solved else "wrong" if self.tries else "not attempted"
+
+    @property
+    def text(self) -> str:
+        """The status and the tries it took, in words."""
+        tries = f"{self.tries} {'try' if self.tries == 1 else 'tries'}"
+        return {"correct": f"solved in {tries}", "wrong": f"{tries}, not right yet",
+                "not attempted": "not attempted yet"}[self.status]
+
+
+def home(folder: Path) -> Path:
+    """The repository that holds `folder`: the first one upwards with a book.yml, else `folder`."""
+    return next((each for each in (folder, *folder.parents) if (each / "book.yml").is_file()),
+                folder)
+
+
+def in_solutions(folder: Path) -> bool:
+    """Whether notebooks in `folder` are solutions; running those solves nothing for the reader."""
+    return folder.name == "solutions" or "solutions" in folder.relative_to(home(folder)).parts
+
+
+def read() -> dict[str, Record]:
+    """All records by exercise id; none where the file is missing or broken."""
+    try:
+        held = json.loads((home(Path.cwd()) / FILE).read_text(encoding="utf-8"))["exercises"]
+        return {id: Record(each["solved"] is True, max(0, int(each["tries"])))
+                for id, each in held.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError,
+            RecursionError):
+        return {}
+
+
+def record(report: Report) -> str:
+    """Count a try. Returns why it could not be saved, or an empty text."""
+    try:
+        if report.status not in ("correct", "wrong") or in_solutions(Path.cwd()):
+            return ""
+        held = read()
+        old = held.get(report.exercise, Record())
+        tries = old.tries if old.solved else old.tries + 1
+        _write(held | {report.exercise: Record(old.solved or report.passed, tries)})
+    except OSError as error:
+        return f"not saved: {error.strerror or type(error).__name__}"
+    return ""
+
+
+def _write(held: dict[str, Record]) -> None:
+    """All at once: another notebook sees the old file or the new one, never half of one."""
+    folder = home(Path.cwd())
+    text = json.dumps({"exercises": {id: vars(each) for id, each in sorted(held.items())}},
+                      indent=2)
+    handle, draft = tempfile.mkstemp(dir=folder, prefix=FILE)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text + "\n")
+        os.replace(draft, folder / FILE)
+    except OSError:
+        Path(draft).unlink(missing_ok=True)
+        raise
+
+
+@dataclass(frozen=True, repr=False)
+class Progress:
+    """All exercises by chapter, with what the reader has done: a table, as text or as HTML."""
+
+    rows: tuple[tuple[Exercise, Record], ...]
+
+    @property
+    def summary(self) -> str:
+        """How many are solved."""
+        n_solved = sum(each.solved for _, each in self.rows)
+        return f"{n_solved} of {len(self.rows)} exercises solved"
+
+    def __repr__(self) -> str:
+        width = max((len(exercise.title) for exercise, _ in self.rows), default=0)
+        lines = []
+        for chapter, rows in groupby(self.rows, key=lambda row: row[0].chapter):
+            lines.append(f"chapter {chapter}")
+            lines += [f"  {LOOKS[each.status][0]} {exercise.id:<5} {exercise.title:<{width}}"
+                      f"  {each.text}" for exercise, each in rows]
+        return "\n".join([*lines, self.summary])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f'<tr><td aria-hidden="true">{LOOKS[each.status][0]}</td>'
+            f'<th scope="row" style="{CELL}">{exercise.id}</th>'
+            f'<td style="{CELL}">{escape(exercise.title)}</td>'
+            f'<td style="{CELL}">{each.text}</td></tr>' for exercise, each in self.rows)
+        heads = "".join(f'<th scope="col" style="{CELL}">{head}</th>'
+                        for head in ("exercise", "title", "progress"))
+        return (f'<div style="{BOX.format(colour="#0072B2")}"><table>'
+                f'<caption style="text-align: left; color: inherit;">{self.summary}</caption>'
+                f'<thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table></div>')
+
+
+def table() -> Progress:
+    """Every exercise of the course with its record."""
+    held: dict[str, Any] = read()
+    return Progress(tuple((each, held.get(id, Record())) for id, each in exercises().items()))
