@@ -74,6 +74,7 @@ def label_lines(ax: Axes, *, offset: tuple[float, float] = (4, 0), gap: float = 
 
     offset: points from the line's end. Labels are pushed apart to be `gap` points from each other.
     """
+    ax.figure.draw_without_rendering()      # only now are the axes' limits final
     ends = []
     for line in ax.get_lines():
         if not line.get_label().startswith("_"):

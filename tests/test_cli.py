@@ -1,0 +1,259 @@
+"""The command `llama-edu`: text equal to transformers', and one sentence for every mistake."""
+
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from folders import (
+    bytes_tokenizer,
+    change_json,
+    save_folder,
+    spaces_tokenizer,
+    text_by_transformers,
+)
+from models import STRETCH_8, STRETCH_32
+from safetensors.torch import load_file, save_file
+
+from llama_edu.cli import main
+from llama_edu.releases import RELEASES
+
+TEXT = "Once upon a time, the llama"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    path = tmp_path_factory.mktemp("folder")
+    save_folder(path)
+    return path
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    return shutil.copytree(folder, tmp_path / "copy")
+
+
+@pytest.fixture
+def failing(capsys):
+    """Run a command that must fail: exit code 2, nothing on stdout, one sentence on stderr."""
+    def run(*arguments):
+        code = main([str(a) for a in arguments])
+        out, err = capsys.readouterr()
+        assert code == 2
+        assert err.startswith("llama-edu: ")
+        assert err.count("\n") == 1
+        assert "Traceback" not in err
+        return out, err
+    return run
+
+
+def generated(capsys, folder, *arguments, text=TEXT):
+    capsys.readouterr()     # the progress bars of transformers
+    code = main(["generate", "--model", str(folder), text, *map(str, arguments)])
+    out, err = capsys.readouterr()
+    assert (code, err) == (0, "")
+    return out
+
+
+# -- generate ----------------------------------------------------------------------------------
+
+FOLDERS = {
+    "plain": {},
+    "several files": {"max_shard_size": "100KB"},
+    "tied": {"tied_embeddings": True},
+    "stretched by 8": {"rope_scaling": STRETCH_8, "max_seq_len": 16_384},
+    "tied, stretched by 32": {"rope_scaling": STRETCH_32, "max_seq_len": 16_384,
+                              "tied_embeddings": True},
+    "every head its own keys": {"n_kv_heads": 4, "rope_theta": 1e4},
+    "bfloat16 files": {"dtype": torch.bfloat16},
+}
+
+
+@pytest.mark.parametrize("inner", [bytes_tokenizer, spaces_tokenizer], ids=["bytes", "spaces"])
+@pytest.mark.parametrize("kind", FOLDERS.values(), ids=FOLDERS.keys())
+def test_greedy_text_equals_that_of_transformers(tmp_path, capsys, kind, inner):
+    save_folder(tmp_path, inner(), **kind)
+    theirs = text_by_transformers(tmp_path, TEXT, max_new=40)
+    assert len(theirs) > len(TEXT) + 20
+    assert generated(capsys, tmp_path, "--max-new", 40) == theirs + "\n"
+
+
+def test_a_folder_of_an_older_transformers_gives_the_same_text(tmp_path, capsys):
+    save_folder(tmp_path, rope_scaling=STRETCH_8, max_seq_len=16_384)
+    now = generated(capsys, tmp_path, "--max-new", 40)
+    file = tmp_path / "config.json"
+    change_json(file, rope_parameters=None, rope_theta=5e5, torch_dtype="float32", dtype=None,
+                rope_scaling={"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                              "original_max_position_embeddings": 8192, "rope_type": "llama3"})
+    weights = load_file(tmp_path / "model.safetensors")
+    weights["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(8)
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    assert generated(capsys, tmp_path, "--max-new", 40) == now
+
+
+def test_text_outside_the_corpus_is_written_back_whole(folder, capsys):
+    text = "日本語 🦙 Süße"
+    out = generated(capsys, folder, "--max-new", 5, text=text)
+    assert out == text_by_transformers(folder, text, max_new=5) + "\n"
+
+
+def test_a_seed_decides_a_random_text(folder, capsys):
+    warm = ("--temperature", 1.5, "--top-p", 0.95, "--max-new", 20)
+    one, two, other = (generated(capsys, folder, *warm, "--seed", seed) for seed in (1, 1, 2))
+    assert one == two != other
+
+
+def test_a_tiny_top_p_is_greedy(folder, capsys):
+    greedy = generated(capsys, folder, "--max-new", 20)
+    assert generated(capsys, folder, "--temperature", 1, "--top-p", 1e-6, "--max-new", 20) == greedy
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_sixteen_bits_run(folder, capsys, dtype):
+    assert generated(capsys, folder, "--max-new", 3, "--dtype", dtype).startswith(TEXT)
+
+
+# -- mistakes ----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (("--max-new", 0), "0 new tokens were asked for; 1 or more is needed"),
+    (("--max-new", -4), "-4 new tokens were asked for"),
+    (("--max-new", 500), "500 more were asked for; this model's context is 128"),
+    (("--temperature", -1), "temperature -1.0 was given; a positive number is needed"),
+    (("--temperature", "nan"), "temperature nan was given"),
+    (("--temperature", "inf"), "temperature inf was given"),
+    (("--top-p", 0), "top_p(0.0) was given"),
+    (("--top-p", 1.5), "top_p(1.5) was given"),
+    (("--top-p", "nan", "--temperature", 1), "top_p(nan) was given"),
+    (("--device", "cuda:99"), "device 'cuda:99' cannot be used on this machine"),
+    (("--device", "meta"), "device 'meta' cannot be used on this machine"),
+    (("--device", "toaster"), "device 'toaster' cannot be used on this machine"),
+    (("--seed", 2**70), "a whole number from 0 to 2**63 - 1 is needed"),
+    (("--seed", -1), "seed -1 was given"),
+])
+def test_an_impossible_option_is_answered_in_one_sentence(failing, folder, arguments, message):
+    out, err = failing("generate", "--model", folder, TEXT, *arguments)
+    assert message in err
+    assert out == ""
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_cuda_without_a_gpu_is_answered_in_one_sentence(failing, folder):
+    _, err = failing("generate", "--model", folder, TEXT, "--device", "cuda")
+    assert "device 'cuda' cannot be used on this machine; cpu always can" in err
+
+
+def test_a_prompt_longer_than_the_context(failing, folder):
+    _, err = failing("generate", "--model", folder, "llama " * 500, "--max-new", 1)
+    assert "this model's context is 128. Shorten the prompt" in err
+
+
+def test_an_empty_text_without_a_first_token(failing, copy):
+    change_json(copy / "tokenizer_config.json", bos_token=None)
+    _, err = failing("generate", "--model", copy, "")
+    assert "the prompt has no tokens; at least one is needed" in err
+
+
+def test_weights_that_are_no_numbers(failing, copy):
+    weights = load_file(copy / "model.safetensors")
+    weights["model.norm.weight"][0] = float("nan")
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    _, err = failing("generate", "--model", copy, TEXT)
+    assert "the logits hold NaN or infinity" in err
+
+
+def test_no_folder(failing, tmp_path):
+    _, err = failing("generate", "--model", tmp_path / "nowhere", TEXT)
+    assert "there is no folder" in err
+
+
+SPOILED = {
+    "config.json": (b"{", "config.json is not JSON"),
+    "model.safetensors": (b"1234", "cannot be read as safetensors"),
+    "tokenizer.json": (b"{}", "is not a tokenizer.json that can be read"),
+    "tokenizer_config.json": (b"nonsense", "tokenizer_config.json is not JSON"),
+    "generation_config.json": (b"[", "generation_config.json is not JSON"),
+}
+
+
+@pytest.mark.parametrize("name", SPOILED)
+def test_a_broken_file_is_answered_in_one_sentence(failing, copy, name):
+    content, message = SPOILED[name]
+    (copy / name).write_bytes(content)
+    out, err = failing("generate", "--model", copy, TEXT)
+    assert message in err
+    assert out == ""
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+def test_a_missing_file_is_answered_in_one_sentence(failing, copy, name):
+    (copy / name).unlink()
+    _, err = failing("generate", "--model", copy, TEXT)
+    assert name in err
+
+
+def test_a_config_of_another_family(failing, copy):
+    change_json(copy / "config.json", model_type="gpt2")
+    assert "model_type = 'gpt2'; a Llama has 'llama'" in failing(
+        "generate", "--model", copy, TEXT)[1]
+
+
+def test_the_installed_command_fails_without_a_traceback(tmp_path):
+    """The same road as a learner's, in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys; from llama_edu.cli import main; sys.exit(main())",
+         "generate", "--model", str(tmp_path / "nowhere"), "hello"],
+        capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("llama-edu: there is no folder")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [
+    [], ["sing"], ["generate"], ["generate", "text"], ["generate", "--model", "x"],
+    ["generate", "--model", "x", "text", "--max-new", "many"],
+    ["generate", "--model", "x", "text", "--dtype", "int3"]])
+def test_a_command_that_cannot_be_understood_ends_with_2(capsys, arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: llama-edu" in capsys.readouterr().err
+
+
+# -- info --------------------------------------------------------------------------------------
+
+def test_info_lists_every_release(capsys):
+    assert main(["info"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == [r.id for r in RELEASES]
+    assert "1,235,814,400 parameters" in next(x for x in lines if x.startswith("llama-3.2-1b "))
+
+
+@pytest.mark.parametrize("r", RELEASES, ids=lambda r: r.id)
+def test_info_of_every_release_prints(capsys, r):
+    assert main(["info", r.id]) == 0
+    assert capsys.readouterr().out.startswith(r.name + "\n")
+
+
+def test_info_of_one_release_has_its_numbers(capsys):
+    main(["info", "Llama-3.2-1B"])
+    rows = dict(line.strip().split("  ", 1) for line in capsys.readouterr().out.splitlines()[1:]
+                if "  " in line.strip())
+    rows = {name: value.strip() for name, value in rows.items()}
+    assert rows["parameters"] == "1,235,814,400"
+    assert rows["output"] == "0 (tied)"
+    assert rows["rope"] == "theta 500000, scaling factor 32"
+    assert rows["weights"] == "2.30 GiB in 16 bits"
+    assert rows["kv cache"] == "32,768 bytes per token in 16 bits"
+    assert rows["context"] == "131,072 tokens"
+
+
+def test_info_of_the_withheld_model_says_never(capsys):
+    main(["info", "llama-2-34b"])
+    assert "released          never" in capsys.readouterr().out
+
+
+def test_info_of_an_unknown_release(failing):
+    assert "no release is called 'llama-9'. Known are: llama-1-7b" in failing("info", "llama-9")[1]
