@@ -94,9 +94,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 
 
 def attend_fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """What `attend` computes, in PyTorch's fused kernel: no `t s` weights in memory at once.
+    """What `attend` computes, in PyTorch's fused kernel, which never holds all the weights.
 
-    Shapes as in `attend`, except the mask: broadcastable to `b h t s`.
+    Shapes as in `attend`, except the mask: broadcastable to `b h t s`. The kernel widens a mask to
+    float32 `t s`; that is all that still grows with the square of the length.
     """
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
 
@@ -118,7 +119,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor,
                 memory: Slot | None = None) -> Tensor:
-        """x: `b t c`; rope and mask as in `rotate` and `attend_fused`; memory: this layer's slot."""
+        """x: `b t c`; rope, mask: as in `rotate`, `attend_fused`; memory: this layer's slot."""
         q, k, v = (rearrange(project(x), "b t (h d) -> b h t d", d=self.head_dim)
                    for project in (self.wq, self.wk, self.wv))
         q, k = rotate(q, *rope), rotate(k, *rope)

@@ -7,12 +7,14 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | one line, to try a check | Python, and the wish to know | 15 |
+# | one line, to try a check | Python | 15 |
 #
 # No GPU and no network are needed. Two processor cores are enough for every chapter; where a chapter
 # can do more with a GPU, it says so.
 
 # %%
+from dataclasses import replace
+
 from torch import Tensor
 
 from llama_edu import plots
@@ -25,21 +27,20 @@ from llama_edu.releases import RELEASES, release
 #
 # A Llama is a *decoder*: it reads tokens (numbers that stand for pieces of text) and says how likely
 # each possible next token is. Inside is one simple block, repeated. Each block holds two
-# normalisations, an attention layer and a feed-forward layer. All that tells one text model
-# from another fits in eleven numbers:
+# normalisations, an attention layer and a feed-forward layer. The architecture of a text model fits in
+# eleven settings; the weights do the rest:
 
 # %%
 release("llama-3.2-1b").config
 
 # %% [markdown]
-# The package holds these numbers for every release, checked one by one. It never types them from
-# memory, and neither will you. Here is the whole family, drawn from that data:
+# The package holds these settings for every release. Here is the whole family, drawn from that data:
 
 # %% mystnb={"image": {"alt": "Releases of the Llama family by date, 2023 to the end of 2024, and size on a logarithmic axis, 1 to 405 billion parameters. Grey lines join Code Llama, Llama Guard, and the small and vision models of 3.2 to the releases they began from."}}
 family = plots.family_tree(RELEASES)
 
 # %% [markdown]
-# Each mark is a model. A grey line means: this one began from the weights of that one. Code Llama grew
+# Each mark is one or more models. A grey line means: this one began from the weights of that one. Code Llama grew
 # out of Llama 2. The Llama Guards are ordinary Llamas that were taught to judge text. The smallest
 # Llamas 3.2 were cut out of a larger one.
 #
@@ -53,24 +54,22 @@ for name in ("llama-1-7b", "llama-2-7b", "llama-3-8b", "llama-3.1-405b"):
 
 # %% [markdown]
 # And the first surprise: Llama 1 and Llama 2 of 7B have *the same* number of parameters. Between them
-# nothing in the architecture changed but the context. What changed was the data.
+# only the context and the epsilon of the norms changed in the config. The data changed too.
 
 # %%
-assert parameters(release("llama-1-7b").config) == parameters(release("llama-2-7b").config)
+one, two = release("llama-1-7b").config, release("llama-2-7b").config
+assert parameters(one) == parameters(two)
+assert two == replace(one, max_seq_len=4096, norm_eps=1e-5)
 
 # %% [markdown]
 # ## How a chapter works
-#
-# Every chapter has the same bones: a question, a prediction to make before you run anything, tiny
-# numbers by hand, the idea with its source, the code, the proof that the code is right, an experiment
-# with a surprise, what it means in the real models, a published claim put to the test, exercises.
 #
 # Run the cells from top to bottom with Shift+Enter. Change things. *Restart Kernel and Run All
 # Cells* always brings the chapter back.
 #
 # - **Twins.** A cell that begins with `# twin:` holds code that is the same, to the letter, as in the
 #   package `llama_edu`. A test makes sure of it.
-# - **Numbers.** No number in these texts was typed on trust. A cell prints it, or asserts it.
+# - **Numbers.** A cell prints or asserts each number of the text, or its source is named.
 #
 # ## How the checks work
 #

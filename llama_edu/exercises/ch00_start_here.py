@@ -37,6 +37,8 @@ MEAN_SQUARE = Exercise(
                       "you summed the squares. Divide by how many there are."),
         Misconception("sizes for squares", lambda x: x.abs().mean(-1),
                       "you took the mean of the absolute values. Square them."),
+        Misconception("axis kept", lambda x: x.pow(2).mean(-1, keepdim=True),
+                      "the numbers are right, but the last axis is still there. Drop keepdim."),
         Misconception("over everything", lambda x: x.pow(2).mean(),
                       "you averaged over the whole tensor. Average over the last axis only, and "
                       "keep the axes in front."),

@@ -50,11 +50,14 @@ def _variance(x: Tensor, dim: int = -1) -> Tensor:
     return x.var(dim, keepdim=True, unbiased=False)
 
 
-def _rms_slip(name: str, divide: Callable[[Tensor, float], Tensor], why: str) -> Misconception:
+def _rms_slip(name: str, divide: Callable[[Tensor, float], Tensor], why: str,
+              also: tuple[Callable[[Tensor, float], Tensor], ...] = ()) -> Misconception:
     """A mistake in the division, made in float32 or in the input's own precision."""
     return Misconception(
         name, lambda x, weight, eps: divide(x.float(), eps).type_as(x) * weight, why,
-        also=(lambda x, weight, eps: divide(x, eps) * weight,))
+        also=(lambda x, weight, eps: divide(x, eps) * weight,
+              *(lambda x, weight, eps, other=other: other(x.float(), eps).type_as(x) * weight
+                for other in also)))
 
 
 RMS_NORM = Exercise(
@@ -77,7 +80,11 @@ RMS_NORM = Exercise(
         _rms_slip("standard deviation",
                   lambda x, eps: x * torch.rsqrt(_variance(x) + eps),
                   "you divided by the standard deviation, which measures from the mean. The root "
-                  "mean square measures from zero."),
+                  "mean square measures from zero.",
+                  also=(lambda x, eps: x * torch.rsqrt(x.var(-1, keepdim=True) + eps),
+                        lambda x, eps: x / (x.std(-1, keepdim=True) + eps))),
+        _rms_slip("mean of the sizes", lambda x, eps: x / (x.abs().mean(-1, keepdim=True) + eps),
+                  "you divided by the mean absolute value. Square, take the mean, take the root."),
         _rms_slip("eps outside the root", lambda x, eps: x / (_mean_square(x).sqrt() + eps),
                   "you added eps after the root. It belongs inside, next to the mean square."),
         _rms_slip("no eps", lambda x, eps: x / _mean_square(x).sqrt(),
@@ -141,6 +148,8 @@ LAYER_NORM = Exercise(
     probes=(
         Probe("float32", lambda rng: _layer_inputs(rng, _far(rng, 3, 5))),
         Probe("bfloat16", lambda rng: _layer_inputs(rng, _far(rng, 3, 4).bfloat16())),
+        Probe("float16 around 600",
+              lambda rng: _layer_inputs(rng, normal(rng, 2, 4, std=600.0).half())),
         Probe("a batch", lambda rng: _layer_inputs(rng, _far(rng, 2, 3, 5))),
         Probe("a constant row", lambda rng: _layer_inputs(rng, _with_row(_far(rng, 2, 4), 4.0))),
         Probe("one vector", lambda rng: _layer_inputs(rng, whole(rng, 3))),
@@ -151,6 +160,10 @@ LAYER_NORM = Exercise(
         _layer_slip("mean kept above", lambda x, eps: x * torch.rsqrt(_variance(x) + eps),
                     "you divided x itself by the standard deviation. Subtract the mean from x "
                     "first."),
+        _layer_slip("spread from zero",
+                    lambda x, eps: _centred(x) * torch.rsqrt(_mean_square(x) + eps),
+                    "you measured the spread of x from zero. Measure it from the mean: square what "
+                    "you have centred."),
         _layer_slip("n - 1",
                     lambda x, eps: _centred(x) * torch.rsqrt(x.var(-1, keepdim=True) + eps),
                     "your variance divides by n - 1, which is what torch does unless told "

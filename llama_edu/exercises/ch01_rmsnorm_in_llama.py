@@ -39,7 +39,7 @@ def _block_inputs(rng: Generator, x: Tensor, scale: float = 1.0) -> Inputs:
 
 
 PRE_NORM = Exercise(
-    "1.3", "The pre-norm block", "Build it", _package_block,
+    "1.3", "The pre-norm block", "Play", _package_block,
     probes=(
         Probe("float32", lambda rng: _block_inputs(rng, _far(rng, 3, 5))),
         Probe("a batch", lambda rng: _block_inputs(rng, _far(rng, 2, 3, 4))),
@@ -123,7 +123,7 @@ def _fold_inputs(rng: Generator, f: int, c: int) -> Inputs:
 
 
 FOLD = Exercise(
-    "1.5", "Fold a norm's weight into the next layer", "Build it",
+    "1.5", "Fold a norm's weight into the next layer", "Exercises",
     lambda norm_weight, w: w * norm_weight,
     probes=(
         Probe("more rows", lambda rng: _fold_inputs(rng, 5, 3)),

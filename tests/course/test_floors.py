@@ -10,15 +10,16 @@ import pytest
 
 # The architecture. A folder stands for all of its files, unless they are named one by one.
 FLOORS = [
-    {"config"},
-    {"releases", "accounting", "tokenizer"},
+    {"config", "whole_files"},
+    {"releases", "accounting", "tokenizer", "recipe"},
     {"cache"},  # below layers, which write into it
     {"layers", "chat", "surgery", "formats.names"},
     {"model", "sampling", "lora", "quant", "parallel"}
     | {"formats.meta", "formats.huggingface", "formats.gguf"},
-    {"generate", "losses", "data", "checkpoint", "vision"},
-    {"train", "rlhf", "evaluate"},
-    {"plots", "exercises", "claims"},
+    {"generate", "decoding", "losses", "data", "checkpoint", "training_state", "vision"},
+    {"speculative", "train", "rlhf", "evaluate"},
+    {"plots", "exercises", "explorers", "claims"},
+    {"training_run"},  # carries out a recipe, and draws its curve
     {"cli"},  # on top, because `llama-edu progress` reads the exercises
 ]
 FLOORS_WITHOUT_TORCH = FLOORS[:2]

@@ -1,0 +1,486 @@
+# %% [markdown]
+# # 06 · The model: eleven settings become a Llama
+#
+# **The question.** You have built the norm, the rotation, attention, the gate and the tokenizer. One
+# class puts them together, and eleven settings decide whether it is a Llama 1 or a Llama 3.3. Where do
+# eight billion parameters sit, and what did three generations really change?
+#
+# | you will build | you need | minutes |
+# |---|---|---|
+# | `Block` and `Llama`, as they stand in `llama_edu.model` | chapters 01 to 04 | 50 |
+
+# %%
+import importlib.util
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+import llama_edu.model
+from llama_edu import plots
+from llama_edu.accounting import parameters
+from llama_edu.cache import KVCache
+from llama_edu.config import ModelConfig
+from llama_edu.exercises import check, hint
+from llama_edu.layers import (
+    Attention, FeedForward, RMSNorm, causal_mask, rope_frequencies, rope_table)
+from llama_edu.releases import RELEASES, release
+
+torch.set_num_threads(2)
+
+# %% [markdown]
+# > **Predict.** Llama 3.2 1B has a vocabulary of 128,256 pieces. Which part of it holds the most
+# > parameters: the embedding table, all its attention layers together, or all its feed-forward layers
+# > together? And in which order do the three come?
+#
+# ## By hand: count a Llama that fits on a napkin
+#
+# Two layers, eight features, four query heads that share two key/value heads, 24 features inside
+# the feed-forward layer, ten pieces in the vocabulary.
+
+# %%
+tiny = ModelConfig(dim=8, n_layers=2, n_heads=4, n_kv_heads=2, hidden_dim=24, vocab_size=10,
+                   norm_eps=1e-5, rope_theta=1e4, max_seq_len=32)
+
+embedding = 10 * 8                              # one row of 8 features a piece
+attention = 8 * 8 + 8 * 4 + 8 * 4 + 8 * 8       # wq, wk, wv, wo: two kv heads of 2 features are 4
+feed_forward = 3 * 8 * 24                       # w1, w2, w3
+norms = 2 * 8                                   # one before each half
+output = 10 * 8
+total = embedding + 2 * (attention + feed_forward + norms) + 8 + output     # 8: the last norm
+total
+
+# %% [markdown]
+# Is that what the package builds? On the `meta` device PyTorch makes tensors that have a shape and no
+# memory. So we can build any Llama, the largest included, and count.
+
+# %%
+with torch.device("meta"):
+    napkin = llama_edu.model.Llama(tiny)
+
+for name, p in napkin.named_parameters():
+    if not name.startswith("layers.1"):
+        print(f"{name:32}{str(tuple(p.shape)):>10}{p.numel():>6}")
+assert sum(p.numel() for p in napkin.parameters()) == parameters(tiny).total == total
+
+# %% [markdown]
+# (Layer 1 has the same nine tensors as layer 0, so it is not shown.) The names are Meta's. A file of
+# Meta's weights fits into this class without renaming anything.
+#
+# ## The idea: a stream that parts write to
+#
+# A token enters as a row of the embedding table. That row is the start of the *residual stream*.
+# Each half of each block reads the stream through its own norm and adds what it found. Nothing is ever
+# replaced (Touvron et al. 2023a, section 2.2):
+#
+# $$ h = x + \mathrm{Attention}(\mathrm{norm}_1(x)), \qquad
+#    y = h + \mathrm{FeedForward}(\mathrm{norm}_2(h)) $$
+#
+# After the last block one more norm, and a matrix with one row for each piece of the vocabulary. The
+# product says how well the stream matches each piece: the *logits*, one score a piece.
+#
+# The order matters. The feed-forward layer reads $h$, not $x$: it sees what attention has just
+# fetched from other tokens. Since every part only adds, the stream at the end is a sum, and we can
+# watch it grow.
+
+# %% mystnb={"image": {"alt": "Size of the residual stream after each of 32 blocks of a random pre-norm model: it rises steadily, following the square root of the number of parts that have written to it."}}
+torch.manual_seed(0)
+deep = ModelConfig(dim=64, n_layers=32, n_heads=4, n_kv_heads=2, hidden_dim=176, vocab_size=100,
+                   norm_eps=1e-5, rope_theta=1e4, max_seq_len=32)
+blocks = [llama_edu.model.Block(deep, i) for i in range(32)]
+now = llama_edu.model.Pass(rope_table(rope_frequencies(16, 1e4), torch.arange(32)),
+                           causal_mask(32, 32), None)
+stream, sizes = torch.randn(8, 32, 64), [1.0]
+with torch.no_grad():
+    for block in blocks:
+        for part in block.parameters():
+            if part.ndim == 2:
+                nn.init.normal_(part, std=1.2 * part.shape[1] ** -0.5)
+        stream = block(stream, now)
+        sizes.append(float(stream.pow(2).mean().sqrt()))
+
+fig, ax = plots.figure("The stream is a sum: it grows with every block that writes",
+                       x="blocks passed", y="root mean square of the stream")
+ax.plot(range(33), sizes, label="32 random blocks")
+growth = (sizes[-1] ** 2 - 1) / 32
+ax.plot(range(33), [(1 + growth * n) ** 0.5 for n in range(33)], "--",
+        label="square root of a straight line")
+_ = ax.legend()
+
+# %% [markdown]
+# That is why the last norm must be there. Without it a deeper model would shout louder, and the
+# softmax after it would be too sure of itself. It is also the sum to remember from chapter 01: in a
+# pre-norm stack late blocks change the stream by a smaller share than early ones.
+#
+# ## Build it: naive first
+#
+# With the parts from earlier chapters, a whole Llama is a loop. Here is one without a cache, as a
+# plain function of a dictionary of modules:
+
+# %%
+def naive_llama(model: nn.Module, config: ModelConfig, tokens: Tensor) -> Tensor:
+    """Tokens `b t` to logits `b t v`, the straight way."""
+    t = tokens.shape[1]
+    rope = rope_table(rope_frequencies(config.head_dim, config.rope_theta, config.rope_scaling),
+                      torch.arange(t))
+    x = model.tok_embeddings(tokens)
+    for block in model.layers:
+        x = x + block.attention(block.attention_norm(x), rope, causal_mask(t, t))
+        x = x + block.feed_forward(block.ffn_norm(x))
+    return model.output(model.norm(x))
+
+# %% [markdown]
+# The package's version differs in three ways. What all blocks need to know in one pass (the table of
+# rotations, the mask, the cache) travels in one small object, `Pass`. A cache of keys and values may
+# come along; chapter 07 is about it. And a caller may say where tokens stand and what they may see,
+# which packed documents and ragged batches need.
+
+# %%
+# twin: llama_edu.model.Pass, llama_edu.model.Block
+@dataclass(frozen=True)
+class Pass:
+    rope: tuple[Tensor, Tensor]         # cos and sin, each broadcastable to `b h t d/2`
+    mask: Tensor                        # broadcastable to `b h t s`, True where a token may look
+    cache: KVCache | None
+
+
+class Block(nn.Module):
+    def __init__(self, config: ModelConfig, layer_id: int):
+        super().__init__()
+        self.layer_id = layer_id
+        self.attention_norm = RMSNorm(config.dim, config.norm_eps)
+        self.attention = Attention(config)
+        self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
+        self.feed_forward = FeedForward(config.dim, config.hidden_dim)
+
+    def forward(self, x: Tensor, now: Pass) -> Tensor:
+        memory = None if now.cache is None else now.cache[self.layer_id]
+        x = x + self.attention(self.attention_norm(x), now.rope, now.mask, memory)
+        return x + self.feed_forward(self.ffn_norm(x))
+
+# %% [markdown]
+# Now the whole model. Read `hidden` as a list: positions, mask, rotations, embed, blocks, norm.
+# What differs between Llama 1 and Llama 3.3 is nowhere in this code. It is all in the config.
+
+# %%
+# twin: llama_edu.model.Llama
+class Llama(nn.Module):
+    def __init__(self, config: ModelConfig):
+        super().__init__()
+        self.config = config
+        self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim)
+        self.layers = nn.ModuleList(Block(config, i) for i in range(config.n_layers))
+        self.norm = RMSNorm(config.dim, config.norm_eps)
+        self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
+        if config.tied_embeddings:
+            self.output.weight = self.tok_embeddings.weight
+
+    def blocks(self) -> Iterator[nn.Module]:
+        return iter(self.layers)
+
+    def hidden(self, tokens: Tensor, cache: KVCache | None = None, *,
+               positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        start = 0 if cache is None else cache.length
+        end = start + tokens.shape[1]
+        if end > self.config.max_seq_len:
+            raise ValueError(f"{end} tokens were given; this model's context is "
+                             f"{self.config.max_seq_len}. Shorten the prompt.")
+        device = tokens.device
+        if positions is None:
+            positions = torch.arange(start, end, device=device)[None]
+        if mask is None:
+            mask = causal_mask(tokens.shape[1], end, device=device)[None]
+        freqs = rope_frequencies(self.config.head_dim, self.config.rope_theta,
+                                 self.config.rope_scaling, device=device)
+        now = Pass(rope_table(freqs, positions[:, None]), mask[:, None], cache)
+        x = self.tok_embeddings(tokens)
+        for block in self.blocks():
+            x = block(x, now)
+        if cache is not None:
+            cache.length = end
+        return self.norm(x)
+
+    def forward(self, tokens: Tensor, cache: KVCache | None = None, *,
+                positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        return self.output(self.hidden(tokens, cache, positions=positions, mask=mask)).float()
+
+# %% [markdown]
+# One line deserves a second look: `self.output.weight = self.tok_embeddings.weight`. In the two
+# smallest Llamas 3.2 the output matrix *is* the embedding table, one tensor with two names. The row
+# that says what a piece means also says how well the stream matches it.
+#
+# ## Prove it: follow the shapes, then compare
+#
+# Hooks on every part print what goes out. Read the letters with the numbers: `b t c` is 2, 5, 8.
+
+# %%
+torch.manual_seed(0)
+model = Llama(tiny).eval()
+tokens = torch.randint(0, 10, (2, 5))
+
+
+def report(name: str):
+    return lambda module, given, made: print(f"{name:24}{tuple(made.shape)}")
+
+
+watched = ["tok_embeddings", "layers.0.attention.wq", "layers.0.attention.wk",
+           "layers.0.attention", "layers.0.feed_forward.w1", "layers.0.feed_forward", "norm", "output"]
+handles = [model.get_submodule(name).register_forward_hook(report(name)) for name in watched]
+with torch.no_grad():
+    logits = model(tokens)
+for handle in handles:
+    handle.remove()
+
+# %% [markdown]
+# `wk` makes 4 features where `wq` makes 8: two key/value heads against four query heads, two
+# features each. Everything that returns to the stream has 8 again.
+#
+# Against the naive loop and against the package:
+
+# %%
+twin = llama_edu.model.Llama(tiny).eval()
+twin.load_state_dict(model.state_dict())
+with torch.no_grad():
+    torch.testing.assert_close(logits, naive_llama(model, tiny, tokens))
+    assert torch.equal(logits, twin(tokens))
+print("equal to the loop and to the package")
+
+# %% [markdown]
+# And against Meta's own class. It ships in the package `llama-models`, which is not needed for
+# this course; if it is installed, the next cell runs it with our weights. (How to get it:
+# `pip install --no-deps llama-models fairscale`.) The weights are made large on purpose, so that
+# a small mistake would show.
+
+# %%
+def logits_of_meta(model: nn.Module, config: ModelConfig, tokens: Tensor) -> Tensor:
+    import torch.distributed as dist
+    from fairscale.nn.model_parallel.initialize import initialize_model_parallel
+    from llama_models.llama3.args import ModelArgs
+    from llama_models.llama3.model import Transformer
+
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    initialize_model_parallel(1)
+    theirs = Transformer(ModelArgs(
+        dim=config.dim, n_layers=config.n_layers, n_heads=config.n_heads,
+        n_kv_heads=config.n_kv_heads, vocab_size=config.vocab_size, multiple_of=config.hidden_dim,
+        norm_eps=config.norm_eps, rope_theta=config.rope_theta, max_batch_size=2, max_seq_len=32))
+    theirs.load_state_dict(model.state_dict(), strict=True)
+    with torch.no_grad():
+        return theirs.eval()(tokens, 0)
+
+# %%
+with torch.no_grad():
+    for p in model.parameters():
+        p.mul_(4.0)
+    ours = model(tokens)
+
+if importlib.util.find_spec("llama_models") and importlib.util.find_spec("fairscale"):
+    gap = (ours - logits_of_meta(model, tiny, tokens)).abs().max() / ours.abs().max()
+    assert gap < 1e-4
+    print("Meta's class, our weights, no renaming: largest relative difference below 1e-4")
+else:
+    print("llama-models is not installed; the comparison was left out")
+
+# %% [markdown]
+# ## Play: where do the parameters sit?
+#
+# `accounting` counts from the config alone, by the sum that you did on the napkin. For every release
+# it agrees with the model on the `meta` device, to the last parameter. (For the vision models
+# this is the text part.)
+
+# %%
+for r in RELEASES:
+    with torch.device("meta"):
+        built = Llama(r.config)
+    assert sum(p.numel() for p in built.parameters()) == parameters(r.config).total, r.id
+print(len(RELEASES), "releases, every count exact")
+
+# %% mystnb={"image": {"alt": "Stacked bars of parameter shares for nine releases from 1.2 to 405 billion. Feed-forward layers hold 64 to 82 percent everywhere; in Llama 3.2 1B the embedding table alone holds 21 percent, in the 405B under 1 percent."}}
+shown = ["llama-3.2-1b", "llama-3.2-3b", "llama-2-7b", "llama-3.1-8b", "llama-2-13b", "llama-1-33b",
+         "llama-2-70b", "llama-3.1-70b", "llama-3.1-405b"]
+kinds = {"embedding": plots.ORANGE, "attention": plots.BLUE, "feed_forward": plots.GREEN,
+         "output": plots.PURPLE}
+shares = {name: {kind: getattr(parameters(release(name).config), kind)
+                 / parameters(release(name).config).total for kind in kinds} for name in shown}
+
+fig, ax = plots.figure("Most of a Llama is feed-forward; a small one is also a dictionary",
+                       x="share of all parameters (%)", y="")
+left = [0.0] * len(shown)
+for kind, colour in kinds.items():
+    width = [100 * shares[name][kind] for name in shown]
+    ax.barh([release(name).name for name in shown], width, left=left, color=colour,
+            label=kind.replace("_", "-"))
+    left = [a + b for a, b in zip(left, width, strict=True)]
+ax.invert_yaxis()
+_ = ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=4)
+
+# %% [markdown]
+# The two ends and the middle in numbers:
+
+# %%
+for name in ("llama-3.2-1b", "llama-2-7b", "llama-3.1-405b"):
+    print(f"{name:16}" + "".join(f"{kind} {shares[name][kind]:6.1%}   " for kind in kinds))
+
+# %% [markdown]
+# Did you predict it? In the 1B the feed-forward layers come first, the embedding second, and
+# attention last. Its table is larger than all its attention. And the table is counted once: were it
+# not tied, it would be the 1B's second fifth as well. In the 405B both tables together are a
+# rounding error.
+#
+# The norms are not drawn. They would be thinner than a line.
+#
+# ## In the Llamas: what changed, and what never did
+#
+# The configs answer this without anybody's memory. For each field, how many different values does it
+# take over the text models, and where did the new ones come in?
+
+# %%
+generations = ["llama-1-7b", "llama-2-7b", "llama-2-70b", "code-llama-7b-base", "llama-3-8b",
+               "llama-3.1-8b", "llama-3.2-1b"]
+rows = {
+    "vocabulary": lambda c: f"{c.vocab_size:,}",
+    "kv heads / heads": lambda c: f"{c.n_kv_heads}/{c.n_heads}",
+    "hidden / dim": lambda c: f"{c.hidden_dim / c.dim:.2f}",
+    "theta": lambda c: f"{c.rope_theta:g}",
+    "rope factor": lambda c: "-" if c.rope_scaling is None else f"{c.rope_scaling.factor:g}",
+    "context": lambda c: f"{c.max_seq_len:,}",
+    "norm eps": lambda c: f"{c.norm_eps:g}",
+    "tied": lambda c: "yes" if c.tied_embeddings else "no",
+}
+print(" " * 18 + "".join(f"{name.removeprefix('llama-').removesuffix('-base'):>15}"
+                         for name in generations))
+for field, show in rows.items():
+    print(f"{field:18}" + "".join(f"{show(release(name).config):>15}" for name in generations))
+
+# %% [markdown]
+# Read it column by column. From 1 to 2 the context doubles and epsilon moves; the 70B gets shared
+# key/value heads and a wider feed-forward layer. Code Llama turns slower. Llama 3 has four times the
+# vocabulary, and the 70B's ratios at every size. Llama 3.1 stretches the rotations. Llama 3.2's small
+# models tie their tables.
+#
+# What never changed: pre-norm with RMSNorm, rotary positions, SwiGLU, no biases, no dropout. One class
+# holds them all because the recipe was right the first time.
+#
+# > **Careful.** Vocabulary sizes come in more kinds than two. Count them before you hard-code one:
+
+# %%
+print(dict(sorted(Counter(r.config.vocab_size for r in RELEASES).items())))
+
+# %% [markdown]
+# ## Fact check: three sentences that circulate
+#
+# > **Claim.** "Llama 2 introduced grouped-query attention."
+
+# %%
+for r in RELEASES:
+    if r.family == "Llama 2":
+        print(f"{r.id:12} {r.config.n_heads} query heads, {r.config.n_kv_heads} key/value heads")
+
+# %% [markdown]
+# **Verdict: half true.** Only its 34B (never released) and its 70B share heads. The Llama 2 models
+# that people ran at home do not.
+#
+# > **Claim.** "The hidden state after the last RMSNorm is the model's output."
+#
+# **Verdict: one step short.** `hidden` returns that state, `b t c`. The output is what the matrix
+# makes of it, `b t v`, one score for each piece. That matrix is not small:
+
+# %%
+p = parameters(release("llama-3-8b").config)
+print(f"{p.output:,} parameters, {p.output / p.total:.1%} of the 8B")
+
+# %% [markdown]
+# > **Claim.** "Llama 1 came in 7B, 13B, 30B and 65B."
+
+# %%
+for r in RELEASES:
+    if r.family == "Llama 1":
+        print(f"{r.id:12} {parameters(r.config).total:>14,}   printed in the paper: {r.published_size}")
+
+# %% [markdown]
+# **Verdict: loose.** The third has over 32 billion parameters. The paper says 33B; only the download
+# folder was named 30B.
+#
+# ## Exercises: now you
+
+# %%
+def count_parameters(config: ModelConfig) -> int:
+    """Exercise 6.1 ●●○ 10 min. All parameters of a text Llama, from its config.
+
+    Fields: dim, n_layers, n_heads, n_kv_heads, head_dim, hidden_dim, vocab_size, tied_embeddings.
+    """
+    ### BEGIN SOLUTION
+    c = config
+    table = c.vocab_size * c.dim
+    attention = 2 * c.dim * c.n_heads * c.head_dim + 2 * c.dim * c.n_kv_heads * c.head_dim
+    block = attention + 3 * c.dim * c.hidden_dim + 2 * c.dim
+    return table + c.n_layers * block + c.dim + (0 if c.tied_embeddings else table)
+    ### END SOLUTION
+
+
+check("6.1", count_parameters)
+
+# %% [markdown]
+# ### BEGIN SOLUTION
+# **Discussion of 6.1.** *Keys and values with all heads* is the slip of anyone who learnt attention
+# before heads were shared. *Two feed-forward matrices* comes from the older Transformer. *The shared
+# table counted twice* makes the 1B a fifth larger, and that number circulates too: Meta's own class
+# for the 1B holds both. *The final norm forgotten* is wrong by `dim`, which nobody notices in
+# billions. That is why this course asks for every last parameter.
+# ### END SOLUTION
+#
+# Next, one block. You get its four parts as functions; only the wiring is yours.
+
+# %%
+def block_step(x: Tensor, attention_norm: nn.Module, attention: nn.Module, ffn_norm: nn.Module,
+               feed_forward: nn.Module) -> Tensor:
+    """Exercise 6.2 ●○○ 5 min. x: `b t c`. One Llama block, to `b t c`."""
+    ### BEGIN SOLUTION
+    x = x + attention(attention_norm(x))
+    return x + feed_forward(ffn_norm(x))
+    ### END SOLUTION
+
+
+check("6.2", block_step)
+
+# %% [markdown]
+# ### BEGIN SOLUTION
+# **Discussion of 6.2.** *Both halves at once* is a real design (GPT-J and PaLM run attention and
+# feed-forward in parallel), and therefore tempting. With a Llama's weights it gives fluent nonsense. *The second
+# residual from x* throws away what attention wrote, in every layer; the model becomes a bag of tokens.
+# ### END SOLUTION
+#
+# Last, from the stream to the logits.
+
+# %%
+def stream_to_logits(x: Tensor, norm: nn.Module, output_weight: Tensor) -> Tensor:
+    """Exercise 6.3 ●○○ 5 min. x: `b t c`, output_weight: `v c`. Logits `b t v`, in float32."""
+    ### BEGIN SOLUTION
+    return (norm(x) @ output_weight.T).float()
+    ### END SOLUTION
+
+
+check("6.3", stream_to_logits)
+
+# %% [markdown]
+# ### BEGIN SOLUTION
+# **Discussion of 6.3.** A *softmax inside the model* is the quiet one: the loss applies another, training
+# still goes down, and everything is a little worse for ever. *The last norm left out* keeps the order of the pieces
+# and spoils the probabilities: greedy text looks fine, sampled text does not.
+# ### END SOLUTION
+#
+# ## Summary: parts that add, and a table that decides
+#
+# - A block adds attention's answer, then the feed-forward layer's, each read through a norm. The
+#   stream is a sum, so it grows, so there is a last norm.
+# - Eleven settings tell one text Llama from another. One class serves them all.
+# - Most parameters are feed-forward. In small models the vocabulary weighs as much as attention, or
+#   more.
+# - From 1 to 3.2 the vocabulary, the sharing of heads, the width, the rotations and the context
+#   changed. The recipe did not.
+#
+# **Read in the package:** `llama_edu.model` (one page), `llama_edu.accounting.parameters`,
+# `llama_edu.releases`. **Read elsewhere:** Touvron et al. 2023a, *LLaMA: Open and Efficient Foundation
+# Language Models*, section 2.

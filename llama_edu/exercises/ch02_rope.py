@@ -1,0 +1,250 @@
+"""The exercises of chapter 02: 2.1 frequencies, 2.2 rotation, 2.3 row order."""
+
+import math
+from collections.abc import Callable
+
+import torch
+from einops import einsum, rearrange, repeat
+from torch import Generator, Tensor
+
+from ..formats.names import halves_to_pairs, pairs_to_halves
+from ..layers import rope_frequencies, rope_table, rotate
+from .data import Exercise, Inputs, Misconception, Probe, between, normal
+
+# -- 2.1: frequencies ----------------------------------------------------------------------------
+
+
+def _power(exponents: Tensor, theta: float) -> Tensor:
+    return theta ** -exponents
+
+
+def _even(d: int) -> Tensor:
+    return torch.arange(0, d, 2).float()
+
+
+def _theta_inputs(rng: Generator, head_dim: int, low: float, high: float) -> Inputs:
+    return {"head_dim": head_dim, "theta": between(rng, low, high)}
+
+
+FREQUENCIES = Exercise(
+    "2.1", "The frequencies", "The idea", rope_frequencies,
+    probes=(
+        Probe("head_dim 6", lambda rng: _theta_inputs(rng, 6, 50, 200)),
+        Probe("head_dim 8, theta near 1e4", lambda rng: _theta_inputs(rng, 8, 9_000, 11_000)),
+        Probe("one pair", lambda rng: _theta_inputs(rng, 2, 50, 200)),
+        Probe("the size of Llama 3", lambda rng: _theta_inputs(rng, 128, 4e5, 6e5)),
+    ),
+    misconceptions=(
+        Misconception("i / d", lambda d, theta: _power(torch.arange(d // 2) / d, theta),
+                      "your exponent is i/d, so the slowest pair stops at the square root of "
+                      "theta. With pairs counted i = 0, 1, 2 it is 2i/d."),
+        Misconception("by feature", lambda d, theta: _power(torch.arange(d) / d, theta),
+                      "you made one frequency for each feature. The two features of a pair turn "
+                      "together: d/2 frequencies, exponents 0, 2/d, 4/d.",
+                      also=(lambda d, theta: _power(2 * torch.arange(d) / d, theta),)),
+        Misconception("each twice",
+                      lambda d, theta: repeat(_power(_even(d) / d, theta), "i -> (i two)", two=2),
+                      "the values are right, and each stands twice. One number a pair is enough.",
+                      also=(lambda d, theta: _power(_even(d) / d, theta).repeat(2),)),
+        Misconception("counted from one", lambda d, theta: _power((_even(d) + 2) / d, theta),
+                      "you count pairs from one. The first pair has i = 0 and turns one radian "
+                      "per token."),
+        Misconception("inverted", lambda d, theta: _power(-_even(d) / d, theta),
+                      "the sign of your exponent is wrong: later pairs must turn more slowly."),
+        Misconception("wavelengths", lambda d, theta: 2 * math.pi / _power(_even(d) / d, theta),
+                      "you returned wavelengths, tokens per turn. Asked for are radians per "
+                      "token."),
+        Misconception("turns", lambda d, theta: _power(_even(d) / d, theta) / (2 * math.pi),
+                      "you returned turns per token. Asked for are radians per token: without "
+                      "the division by 2 pi."),
+        Misconception("ends at 1 / theta",
+                      lambda d, theta: _power(_even(d) / max(d - 2, 1), theta),
+                      "your exponents run from 0 to 1. They stop one step short of 1: divide by "
+                      "d, not by d - 2."),
+        Misconception("by half", lambda d, theta: _power(_even(d) / (d / 2), theta),
+                      "your exponents run to 2. Twice the pair's number is divided by the whole "
+                      "head_dim."),
+        Misconception("slowest first", lambda d, theta: _power(_even(d) / d, theta).flip(0),
+                      "your frequencies are in reverse order: pair 0 is the fastest."),
+    ),
+    hints=(
+        "There are d/2 pairs. The first turns one radian per token.",
+        "torch.arange(0, head_dim, 2) is 0, 2, 4, ...: already twice the pair's number.",
+        "Divide that by head_dim, raise theta to it, and take one over the result.",
+    ))
+
+# -- 2.2: rotation -------------------------------------------------------------------------------
+
+
+def _package_turn(x: Tensor, positions: Tensor, freqs: Tensor) -> Tensor:
+    return rotate(x, *rope_table(freqs, positions))
+
+
+def _rotation_inputs(rng: Generator, x: Tensor, *, far: bool = False) -> Inputs:
+    """Positions that do not begin at zero and have gaps; frequencies of no particular theta."""
+    steps = torch.randint(2, 5, (x.shape[2],), generator=rng)
+    freqs = 0.05 + torch.rand(x.shape[-1] // 2, generator=rng)
+    return {"x": x, "positions": 4_001 * far + steps.cumsum(0), "freqs": freqs}
+
+
+def _turn_slip(name: str, turn: Callable[[Tensor, Tensor, Tensor], Tensor],
+               why: str) -> Misconception:
+    """A mistake made on x in float32 with the right cosines and sines."""
+    return Misconception(
+        name, lambda x, positions, freqs: turn(
+            x.float(), *rope_table(freqs, positions)).type_as(x), why)
+
+
+def _at_slip(name: str, place: Callable[[Tensor], Tensor], why: str) -> Misconception:
+    return Misconception(
+        name, lambda x, positions, freqs: _package_turn(x, place(positions), freqs), why)
+
+
+def _pairs(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x[..., 0::2], x[..., 1::2]
+
+
+def _join(real: Tensor, imag: Tensor) -> Tensor:
+    return torch.stack([real, imag], -1).flatten(-2)
+
+
+def _by_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    real, imag = x.chunk(2, -1)
+    return torch.cat([real * cos - imag * sin, real * sin + imag * cos], -1)
+
+
+def _mixed_layouts(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    first, second = x.chunk(2, -1)
+    cos, sin = (repeat(part, "t d -> t (d two)", two=2) for part in (cos, sin))
+    return x * cos + torch.cat([-second, first], -1) * sin
+
+
+def _first_half(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = cos.shape[-1] // 2 * 2
+    turned = rotate(x[..., :half], cos[..., :half // 2], sin[..., :half // 2])
+    return torch.cat([turned, x[..., half:]], -1)
+
+
+def _overwritten(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    real, imag = _pairs(x)
+    real = real * cos - imag * sin
+    return _join(real, real * sin + imag * cos)
+
+
+def _no_minus(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    real, imag = _pairs(x)
+    return _join(real * cos + imag * sin, real * sin + imag * cos)
+
+
+def _narrow(x: Tensor, positions: Tensor, freqs: Tensor) -> Tensor:
+    angles = einsum(positions.to(x.dtype), freqs.to(x.dtype), "t, d -> t d")
+    return rotate(x, angles.cos(), angles.sin())
+
+
+ROTATION = Exercise(
+    "2.2", "Turn the pairs", "Build it", _package_turn,
+    probes=(
+        Probe("float32", lambda rng: _rotation_inputs(rng, normal(rng, 2, 3, 4, 6, mean=2.0))),
+        Probe("two features", lambda rng: _rotation_inputs(rng, normal(rng, 1, 1, 2, 2, mean=2.0))),
+        Probe("one token, as with a cache",
+              lambda rng: _rotation_inputs(rng, normal(rng, 1, 2, 1, 8, mean=2.0))),
+        Probe("bfloat16, position 4,000",
+              lambda rng: _rotation_inputs(rng, normal(rng, 1, 2, 3, 4).bfloat16(), far=True)),
+    ),
+    misconceptions=(
+        _turn_slip("halves", _by_halves,
+                   "you paired feature i with i + d/2, as Hugging Face does. These rows are in "
+                   "Meta's order: 2i with 2i + 1."),
+        _turn_slip("layouts mixed", _mixed_layouts,
+                   "the angles are laid out for neighbours and the features for halves: two "
+                   "codes in one. Use pairs 2i and 2i + 1 for both."),
+        _turn_slip("clockwise", lambda x, cos, sin: rotate(x, cos, -sin),
+                   "you turned the other way. The minus belongs to the first of the pair."),
+        _turn_slip("cos and sin swapped", lambda x, cos, sin: rotate(x, sin, cos),
+                   "cosine and sine are swapped. At angle zero nothing may move."),
+        _turn_slip("no minus", _no_minus,
+                   "one minus is missing, so pairs change their length. The first of a pair "
+                   "becomes real * cos - imag * sin."),
+        _turn_slip("overwritten", _overwritten,
+                   "you overwrote the first of each pair and then used it for the second. Compute "
+                   "both from the old values."),
+        _turn_slip("pairs torn apart", lambda x, cos, sin: torch.cat(
+                       _pairs(rotate(x, cos, sin)), -1),
+                   "the turning is right, and then you put all first features before all second "
+                   "ones. Interleave them again: stack, then flatten."),
+        _turn_slip("only the first half", _first_half,
+                   "you turned only the first half of the features. Llama turns all of them."),
+        _turn_slip("added", lambda x, cos, sin: x + _join(sin, cos),
+                   "you added sines and cosines, as in the first transformer. RoPE adds nothing: "
+                   "it turns."),
+        _at_slip("positions from zero", lambda p: torch.arange(len(p)),
+                 "you counted positions from zero. Use those that are given: with a cache the "
+                 "first new token is not at zero."),
+        _at_slip("no position", torch.ones_like,
+                 "every token is turned by the same angle. The angle is position times "
+                 "frequency."),
+        Misconception("narrow angles", _narrow,
+                      "you computed the angles in the input's dtype. bfloat16 cannot tell "
+                      "position 4,001 from 4,010: keep angles in float32."),
+    ),
+    hints=(
+        "Angles first: one for each position and each pair, `t d/2`.",
+        "x[..., 0::2] and x[..., 1::2] are the firsts and the seconds of all pairs.",
+        "New firsts: real * cos - imag * sin. New seconds: real * sin + imag * cos. Then "
+        "torch.stack(..., -1).flatten(-2), and back to the dtype of x.",
+    ))
+
+# -- 2.3: row order ------------------------------------------------------------------------------
+
+
+def _rows(rng: Generator, heads: int, head_dim: int, c: int) -> Inputs:
+    return {"w": normal(rng, heads * head_dim, c), "head_dim": head_dim}
+
+
+def _columns(w: Tensor, head_dim: int) -> Tensor:
+    if w.shape[1] % head_dim:
+        return w
+    return pairs_to_halves(w.T, head_dim).T
+
+
+ROW_ORDER = Exercise(
+    "2.3", "From Meta's rows to Hugging Face's", "Why does a correct model talk nonsense?",
+    pairs_to_halves,
+    probes=(
+        Probe("3 heads of 6", lambda rng: _rows(rng, 3, 6, 4)),
+        Probe("1 head of 8", lambda rng: _rows(rng, 1, 8, 2)),
+        Probe("a square matrix", lambda rng: _rows(rng, 2, 6, 12)),
+        Probe("bfloat16", lambda rng: _rows(rng, 2, 6, 3) | {"w": normal(rng, 12, 3).bfloat16()}),
+    ),
+    misconceptions=(
+        Misconception("inverse", halves_to_pairs,
+                      "you went the other way, from Hugging Face's rows to Meta's. With "
+                      "head_dim 4 nobody could tell: there the permutation undoes itself."),
+        Misconception("whole matrix", lambda w, head_dim: pairs_to_halves(w, len(w)),
+                      "you sorted the rows of the whole matrix, so heads are mixed. Sort inside "
+                      "each head."),
+        Misconception("columns", _columns,
+                      "you permuted columns. Columns read the residual stream, which RoPE never "
+                      "touches; rows write the features that turn."),
+        Misconception("halves swapped", lambda w, head_dim: rearrange(
+                          rearrange(w, "(h two d) c -> h two d c", two=2, d=head_dim // 2).flip(1),
+                          "h two d c -> (h two d) c"),
+                      "you swapped the two halves of each head. Evens come first, then odds."),
+        Misconception("odds first", lambda w, head_dim: rearrange(
+                          rearrange(w, "(h d two) c -> h two d c", two=2, d=head_dim // 2).flip(1),
+                          "h two d c -> (h two d) c"),
+                      "you put the odd rows first. The even ones, the firsts of the pairs, lead."),
+        Misconception("heads inside", lambda w, head_dim: rearrange(
+                          w, "(d two h) c -> (two d h) c", two=2, d=head_dim // 2),
+                      "you read the rows as if neighbours belonged to different heads. The rows "
+                      "of one head stand together: `(h d)`, not `(d h)`."),
+        Misconception("nothing moved", lambda w, head_dim: w.clone(),
+                      "the rows are where they were: that is the bug itself."),
+    ),
+    hints=(
+        "Cut the rows into heads, each head into pairs: `(h d two) c`.",
+        "In Hugging Face's order the first features of all pairs come first: `(h two d) c`.",
+        'One rearrange does it: from "(h d two) c" to "(h two d) c", with two=2.',
+    ))
+
+EXERCISES = [FREQUENCIES, ROTATION, ROW_ORDER]
