@@ -1,0 +1,51 @@
+"""The vocabulary of Llama 1, 2 and Code Llama, on the `sentencepiece` library."""
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import sentencepiece
+
+from .base import check_ids, check_special, check_text, cut, needed
+from .vocabulary_files import read_sentencepiece
+
+SPACE = "▁"
+
+
+class SentencePieceTokenizer:
+    """A SentencePiece `.model` behind this package's interface."""
+
+    def __init__(self, inner: sentencepiece.SentencePieceProcessor, *,
+                 stop_ids: Sequence[int] = ()) -> None:
+        self.inner, self.n_vocab = inner, inner.get_piece_size()
+        bos, eos = inner.bos_id(), inner.eos_id()
+        self.bos_id, self.eos_id = (None if i < 0 else i for i in (bos, eos))
+        self.stop_ids = frozenset(stop_ids) | ({self.eos_id} - {None})
+        self.special = {inner.id_to_piece(i): i for i in range(self.n_vocab) if inner.is_control(i)}
+
+    @classmethod
+    def read(cls, file: str | Path, *,
+             stop_ids: Sequence[int] = ()) -> "SentencePieceTokenizer":
+        """Read a `.model` that SentencePiece wrote."""
+        read_sentencepiece(Path(file))      # the library's own errors do not say what is wrong
+        return cls(sentencepiece.SentencePieceProcessor(model_file=str(file)), stop_ids=stop_ids)
+
+    def encode(self, text: str, *, bos: bool, eos: bool,
+               allow_special: Collection[str] = ()) -> list[int]:
+        """Tokens of a text. Special pieces inside it are ordinary text unless allowed by name;
+        what stands between two of them is encoded as a text of its own, dummy prefix included.
+        """
+        check_special(allow_special, self.special)
+        ids = [needed(self.bos_id, "first")] if bos else []
+        for part in cut(check_text(text), allow_special):
+            ids += [self.special[part]] if part in allow_special else self.inner.encode(part)
+        return ids + ([needed(self.eos_id, "last")] if eos else [])
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """The text of these tokens, special ones left out and unknown ones as ⁇. Every byte
+        that belongs to no character shows as U+FFFD."""
+        return self.inner.decode(check_ids(ids, self.n_vocab))
+
+    def pieces(self, text: str) -> list[str]:
+        """The text cut where `encode` cuts it, dummy prefix included; bytes show as `<0xE2>`."""
+        return [self.inner.id_to_piece(i).replace(SPACE, " ")
+                for i in self.inner.encode(check_text(text))]
