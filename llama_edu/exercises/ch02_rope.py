@@ -185,7 +185,7 @@ ROTATION = Exercise(
                  "frequency."),
         Misconception("narrow angles", _narrow,
                       "you computed the angles in the input's dtype. bfloat16 cannot tell "
-                      "position 4,001 from 4,010: keep angles in float32."),
+                      "position 4,001 from 4,007: keep angles in float32."),
     ),
     hints=(
         "Angles first: one for each position and each pair, `t d/2`.",

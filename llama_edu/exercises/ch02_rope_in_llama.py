@@ -98,7 +98,7 @@ THE_RULE = Exercise(
         _rule_slip("no 2 pi",
                    lambda f, keep, s: torch.lerp(
                        f / s.factor, f, _keep(2 * math.pi * _turns(f, s), s)),
-                   "you compared radians with turns. A wavelength is 2 pi over the frequency."),
+                   "you left out 2 pi: turns = context * frequency / (2 pi)."),
         _rule_slip("no clamp",
                    lambda f, keep, s: f / s.factor + (f - f / s.factor) * (
                        _turns(f, s) - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor),
@@ -160,7 +160,7 @@ def _cache_inputs(rng: Generator, h: int, t: int, s: int, d: int) -> Inputs:
 
 
 WITH_A_CACHE = Exercise(
-    "2.5", "New queries, old keys", "The idea", _package_scores,
+    "2.5", "New queries, old keys", "Build it", _package_scores,
     probes=(
         Probe("3 new tokens, 4 in the cache", lambda rng: _cache_inputs(rng, 3, 3, 7, 6)),
         Probe("1 new token, 4 in the cache", lambda rng: _cache_inputs(rng, 1, 1, 5, 4)),
