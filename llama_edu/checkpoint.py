@@ -1,4 +1,4 @@
-"""From a folder of files to a model that runs."""
+"""From a folder of files to a model that runs, and back."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -9,6 +9,8 @@ from torch import Tensor
 from . import tokenizer
 from .formats import huggingface
 from .model import Llama
+from .tokenizer import JsonTokenizer
+from .tokenizer.json_made import files
 
 
 def load(path: str | Path, *, device: torch.device | str = "cpu",
@@ -32,6 +34,20 @@ def load(path: str | Path, *, device: torch.device | str = "cpu",
         raise ValueError(f"the tokenizer in {folder} knows {words.n_vocab} tokens; the model's "
                          f"embedding has {config.vocab_size} rows. They belong to two models.")
     return model.eval(), words
+
+
+def save(path: str | Path, model: Llama, words: JsonTokenizer, *, dtype: torch.dtype) -> None:
+    """Write a folder that `load` and `transformers` read, its weights as `dtype`.
+
+    A folder that is killed half-way has no config.json: `load` refuses it, and a second `save`
+    makes it whole.
+    """
+    if words.n_vocab > model.config.vocab_size:
+        raise ValueError(f"the tokenizer knows {words.n_vocab} tokens; the model's embedding has "
+                         f"{model.config.vocab_size} rows. Save it with its own tokenizer.")
+    ends = {"bos_token_id": words.bos_id, "eos_token_id": words.eos_id}
+    huggingface.write(Path(path), model.config, model.state_dict().items(), others=files(words),
+                      ends={name: i for name, i in ends.items() if i is not None}, dtype=dtype)
 
 
 def fill(model: Llama, weights: Iterable[tuple[str, Tensor]], *, device: torch.device | str,

@@ -5,11 +5,13 @@ import sys
 from collections.abc import Sequence
 
 import torch
+from tqdm import tqdm
 
-from . import accounting, checkpoint, sampling
+from . import accounting, checkpoint, recipe, sampling
 from .exercises import progress
 from .generate import answer
 from .releases import RELEASES, release
+from .training_run import Run
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -19,7 +21,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, FloatingPointError) as error:
         print(f"llama-edu: {error.args[0]}", file=sys.stderr)
         return 2
     except BrokenPipeError:     # the reader of a pipe had enough
@@ -49,6 +51,10 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--device", default="cpu")
     generate.add_argument("--dtype", choices=DTYPES, default="float32")
     generate.set_defaults(run=_generate)
+
+    train = commands.add_parser("train", help="train a model as a recipe says; go on if stopped")
+    train.add_argument("recipe", metavar="CONFIG.toml")
+    train.set_defaults(run=_train)
 
     shown = commands.add_parser("progress", help="which exercises are solved")
     shown.set_defaults(run=lambda _: print(progress()))
@@ -99,6 +105,20 @@ def _generate(options: argparse.Namespace) -> None:
     for piece in pieces:
         print(piece, end="", flush=True)
     print()
+
+
+def _train(options: argparse.Namespace) -> None:
+    """Train, or go on after a kill; a bar on stderr in a terminal, the outcome on stdout."""
+    run = Run(recipe.read(options.recipe))
+    for refused in run.resume():
+        print(f"llama-edu: {refused}", file=sys.stderr)
+    if run.start:
+        print(f"llama-edu: going on after step {run.start}.", file=sys.stderr)
+    with tqdm(total=run.recipe.training.steps, initial=run.start, unit="step", disable=None) as bar:
+        for step in run.steps():
+            bar.set_postfix(loss=f"{step.loss:.3f}", refresh=False)
+            bar.update()
+    print(run.summary())
 
 
 def _generator(device: str, seed: int) -> torch.Generator:

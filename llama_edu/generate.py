@@ -1,40 +1,93 @@
-"""Generation as a stream: the prompt in one pass, then one token at a time."""
+"""Generation as a stream: the prompts in one pass, then one token of every row at a time."""
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from .cache import KVCache
+from .layers import causal_mask
 from .model import Llama
-from .sampling import Rule, pick
+from .sampling import NO_TOKEN, Rule, pick
 from .tokenizer import Tokenizer
+
+
+def left_pad(prompts: Sequence[Tensor]) -> Tensor:
+    """Prompts `t` of any lengths as one `b t`, NO_TOKEN before the shorter ones."""
+    if not prompts:
+        raise ValueError("no prompts were given; one or more is needed. Give a list of tensors.")
+    longest = max(len(prompt) for prompt in prompts)
+    padded = prompts[0].new_full((len(prompts), longest), NO_TOKEN)
+    for row, prompt in zip(padded, prompts, strict=True):
+        row[longest - len(prompt):] = prompt
+    return padded
 
 
 @torch.inference_mode()
 def stream(model: Llama, prompt: Tensor, *rules: Rule, max_new: int,
-           generator: torch.Generator | None = None) -> Iterator[Tensor]:
-    """Yield `b 1` tokens after a prompt of `b t`. The caller decides when to stop.
+           stop_ids: Collection[int] = (), generator: torch.Generator | None = None
+           ) -> Iterator[Tensor]:
+    """Yield tokens `b 1` after prompts `b t`, as each row would alone; the caller may stop early.
 
+    Shorter prompts have NO_TOKEN on their left: see `left_pad`. A row that has said one of
+    `stop_ids` yields NO_TOKEN from then on, and the stream ends when all rows have.
     Raises ValueError when prompt and new tokens together exceed the model's context.
     """
+    pads = check(model, prompt, max_new=max_new)
+    cache = KVCache(model.config, len(prompt), max_len=prompt.shape[1] + max_new,
+                    like=model.tok_embeddings.weight)
+    text = torch.cat([prompt, prompt.new_full((len(prompt), max_new), NO_TOKEN)], dim=1)
+    stops = torch.tensor(list(stop_ids), dtype=torch.long, device=prompt.device)
+    done = torch.zeros_like(prompt[:, :1], dtype=torch.bool)
+    for end in range(prompt.shape[1], text.shape[1]):
+        logits = next_logits(model, text[:, :end], cache, pads)
+        for rule in rules:
+            logits = rule(logits, text[:, :end])
+        tokens = pick(logits, generator=generator).masked_fill(done, NO_TOKEN)
+        text[:, end:end + 1] = tokens
+        yield tokens
+        done |= torch.isin(tokens, stops)
+        if done.all():
+            return
+
+
+def check(model: Llama, prompt: Tensor, *, max_new: int) -> Tensor:
+    """How many NO_TOKENs each row of a prompt `b t` begins with; ValueError where it cannot be
+    continued."""
     t, context = prompt.shape[1], model.config.max_seq_len
-    if t < 1:
+    empty = prompt == NO_TOKEN
+    if t < 1 or empty.all(1).any():
         raise ValueError("the prompt has no tokens; at least one is needed. Begin with bos.")
+    if (empty[:, 1:] & ~empty[:, :-1]).any():
+        raise ValueError(f"a prompt has {NO_TOKEN} (no token) after a token; it may only stand at "
+                         "the left. Make the batch with left_pad.")
     if max_new < 1:
         raise ValueError(f"{max_new} new tokens were asked for; 1 or more is needed.")
     if t + max_new > context:
         raise ValueError(f"the prompt has {t} tokens and {max_new} more were asked for; this "
                          f"model's context is {context}. Shorten the prompt or ask for fewer.")
-    cache = KVCache(model.config, len(prompt), max_len=t + max_new,
-                    like=model.tok_embeddings.weight)
-    tokens = prompt
-    for _ in range(max_new):
-        logits = model(tokens, cache)[:, -1]
-        for rule in rules:
-            logits = rule(logits)
-        tokens = pick(logits, generator=generator)
-        yield tokens
+    return empty.sum(1)
+
+
+def next_logits(model: Llama, text: Tensor, cache: KVCache, pads: Tensor) -> Tensor:
+    """Logits `b v`, float32, for what follows a text `b s`; only tokens that the cache lacks are
+    read."""
+    start, end = cache.length, text.shape[1]
+    positions, mask = places(pads, start, end) if pads.any() else (None, None)
+    tokens = text[:, start:].clamp(min=0)       # any token will do where nobody looks
+    last = model.hidden(tokens, cache, positions=positions, mask=mask)[:, -1]
+    return model.output(last).float()
+
+
+def places(pads: Tensor, start: int, end: int) -> tuple[Tensor, Tensor]:
+    """Positions `b t` and mask `b t s` of columns start to end, in rows that begin with padding.
+
+    Positions count from a row's first token. Padding sees itself, or its softmax would be NaN.
+    """
+    columns = torch.arange(end, device=pads.device)
+    positions = (columns - pads[:, None]).clamp(min=0)
+    mask = causal_mask(end - start, end, device=pads.device) & (columns >= pads[:, None, None])
+    return positions[:, start:], mask | (columns[start:, None] == columns)
 
 
 def answer(model: Llama, words: Tokenizer, text: str, *rules: Rule, max_new: int,
@@ -58,3 +111,16 @@ def answer(model: Llama, words: Tokenizer, text: str, *rules: Rule, max_new: int
             shown = words.decode(ids[start:])
     if end < len(ids):
         yield words.decode(ids[start:])[len(shown):]
+
+
+def answers(model: Llama, words: Tokenizer, texts: Sequence[str], *rules: Rule, max_new: int,
+            generator: torch.Generator | None = None) -> list[str]:
+    """The text that follows each of several, whatever their lengths, in one batch."""
+    device = model.tok_embeddings.weight.device
+    prompts = [words.encode(text, bos=words.bos_id is not None, eos=False) for text in texts]
+    padded = left_pad([torch.tensor(ids, dtype=torch.long, device=device) for ids in prompts])
+    new = torch.cat(list(stream(model, padded, *rules, max_new=max_new, generator=generator,
+                                stop_ids=words.stop_ids)), dim=1)
+    left_out = {NO_TOKEN, *words.stop_ids}
+    return [words.decode(ids + [token for token in row if token not in left_out])
+            [len(words.decode(ids)):] for ids, row in zip(prompts, new.tolist(), strict=True)]

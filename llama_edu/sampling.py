@@ -1,16 +1,23 @@
 """From logits to the next token.
 
 Every rule is a function `b v` to `b v` that reshapes or lowers logits, so rules compose:
-pick(top_p(0.9)(temperature(0.6)(logits))).
+pick(top_p(0.9)(temperature(0.6)(logits))). A rule about repetition also reads the tokens so far,
+`rule(logits, tokens)`; the others take them and do not look.
 """
 
 import math
-from collections.abc import Callable
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-Rule = Callable[[Tensor], Tensor]
+NO_TOKEN = -1       # fills the places of a batch where a row has no token
+
+
+class Rule(Protocol):
+    """Logits `b v` and the tokens so far, `b s` (NO_TOKEN where a row has none), to logits."""
+
+    def __call__(self, logits: Tensor, tokens: Tensor | None = None) -> Tensor: ...
 
 
 def temperature(value: float) -> Rule:
@@ -18,7 +25,7 @@ def temperature(value: float) -> Rule:
     if not 0 < value < math.inf:
         raise ValueError(f"temperature {value} was given; a positive number is needed. For the "
                          "likeliest token always, use top_k(1).")
-    return lambda logits: logits / value
+    return lambda logits, tokens=None: logits / value
 
 
 def top_k(k: int) -> Rule:
@@ -26,7 +33,7 @@ def top_k(k: int) -> Rule:
     if k < 1:
         raise ValueError(f"top_k({k}) would keep no token; 1 or more is needed.")
 
-    def rule(logits: Tensor) -> Tensor:
+    def rule(logits: Tensor, tokens: Tensor | None = None) -> Tensor:
         best = logits.topk(min(k, logits.shape[-1]), -1)
         return torch.full_like(logits, -torch.inf).scatter(-1, best.indices, best.values)
 
@@ -38,7 +45,7 @@ def top_p(p: float) -> Rule:
     if not 0 < p <= 1:
         raise ValueError(f"top_p({p}) was given; a probability above 0 and up to 1 is needed.")
 
-    def rule(logits: Tensor) -> Tensor:
+    def rule(logits: Tensor, tokens: Tensor | None = None) -> Tensor:
         ordered, order = logits.sort(dim=-1, descending=True, stable=True)
         probs = ordered.softmax(-1)
         cut = probs.cumsum(-1) - probs >= p         # the tokens before this one reach p already
@@ -47,10 +54,82 @@ def top_p(p: float) -> Rule:
     return rule
 
 
-def pick(logits: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-    """Draw one token per row: `b v` to `b 1`. Raises ValueError where nothing can be drawn."""
+def min_p(p: float) -> Rule:
+    """Keep the tokens that are at least p times as likely as the likeliest (Nguyen et al. 2024)."""
+    if not 0 < p <= 1:
+        raise ValueError(f"min_p({p}) was given; a share above 0 and up to 1 is needed.")
+
+    def rule(logits: Tensor, tokens: Tensor | None = None) -> Tensor:
+        edge = logits.amax(-1, keepdim=True) + math.log(p)
+        return logits.masked_fill(logits < edge, -torch.inf)
+
+    return rule
+
+
+# -- rules that read the tokens so far ---------------------------------------------------------
+
+
+def repetition(penalty: float) -> Rule:
+    """Make every token that was there before less likely; prompts count (Keskar et al. 2019, 4.1).
+
+    A logit above 0 is divided by the penalty and one below multiplied, so 0 is where it has no
+    force and 1 is the penalty that changes nothing.
+    """
+    if not 1 <= penalty < math.inf:
+        raise ValueError(f"repetition({penalty}) was given; 1 or more is needed. 1 changes "
+                         "nothing; 1.1 to 1.3 is usual.")
+
+    def rule(logits: Tensor, tokens: Tensor | None = None) -> Tensor:
+        seen = _where(_needed(tokens, "repetition"), like=logits)
+        less = torch.where(logits > 0, logits / penalty, logits * penalty)
+        return torch.where(seen, less, logits)
+
+    return rule
+
+
+def no_repeat(n: int) -> Rule:
+    """Forbid the token that would complete n tokens in a row that were there before, in order."""
+    if n < 1:
+        raise ValueError(f"no_repeat({n}) was given; a run of 1 token or more is needed.")
+
+    def rule(logits: Tensor, tokens: Tensor | None = None) -> Tensor:
+        tokens = _needed(tokens, "no_repeat")
+        if tokens.shape[1] < n:
+            return logits
+        runs = tokens.unfold(1, n, 1)                           # b, where a run begins, n
+        last = tokens[:, None, tokens.shape[1] - n + 1:]        # the n - 1 tokens at the end
+        begun = (runs[..., :-1] == last).all(-1)
+        ends = runs[..., -1].masked_fill(~begun, NO_TOKEN)
+        return logits.masked_fill(_where(ends, like=logits), -torch.inf)
+
+    return rule
+
+
+def _needed(tokens: Tensor | None, name: str) -> Tensor:
+    if tokens is None:
+        raise ValueError(f"{name} was given logits alone; it needs the tokens so far. "
+                         "Call rule(logits, tokens), with tokens of shape `b s`.")
+    return tokens
+
+
+def _where(tokens: Tensor, *, like: Tensor) -> Tensor:
+    """`b v`, True at every token of a row."""
+    seen = torch.zeros(len(like), like.shape[-1] + 1, dtype=torch.bool, device=like.device)
+    return seen.scatter(1, tokens - NO_TOKEN, True)[:, 1:]      # NO_TOKEN's column is cut off
+
+
+# -- the draw ----------------------------------------------------------------------------------
+
+
+def probabilities(logits: Tensor) -> Tensor:
+    """`b v` to `b v`, rows that sum to 1. Raises ValueError where nothing could be drawn."""
     probs = logits.softmax(-1)
     if probs.isnan().any():
         raise ValueError("the logits hold NaN or infinity, or no token is left; finite numbers are "
                          "needed. If the model ran in 16 bits, run it in float32.")
-    return torch.multinomial(probs, 1, generator=generator)
+    return probs
+
+
+def pick(logits: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    """Draw one token per row: `b v` to `b 1`. Raises ValueError where nothing can be drawn."""
+    return torch.multinomial(probabilities(logits), 1, generator=generator)

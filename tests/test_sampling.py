@@ -5,7 +5,16 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llama_edu.sampling import pick, temperature, top_k, top_p
+from llama_edu.sampling import (
+    NO_TOKEN,
+    min_p,
+    no_repeat,
+    pick,
+    repetition,
+    temperature,
+    top_k,
+    top_p,
+)
 
 few = settings(max_examples=60, deadline=None)
 # A few round numbers, so that ties are common.
@@ -56,6 +65,103 @@ def test_temperature_divides():
     logits = torch.tensor([[1.0, -2.0]])
     assert torch.equal(temperature(0.5)(logits), torch.tensor([[2.0, -4.0]]))
 
+
+@few
+@given(rows, st.floats(0.001, 1.0))
+def test_min_p_keeps_what_is_likely_enough(row, p):
+    logits = torch.tensor([row], dtype=torch.float64)
+    probs = logits.softmax(-1)
+    share = probs / probs.max()
+    out = kept(min_p(p)(logits))
+    sure = (share / p - 1).abs() > 1e-9     # on the edge itself rounding decides
+    assert torch.equal(out[sure], (share >= p)[sure])
+    assert out[share == 1].all()
+
+
+def test_min_p_by_hand():
+    logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
+    assert kept(min_p(0.9)(logits)).sum() == 1
+    assert kept(min_p(0.5)(logits)).sum() == 2
+    assert kept(min_p(0.09)(logits)).sum() == 4
+
+
+# -- rules that read the tokens so far ---------------------------------------------------------
+
+LOGITS = torch.tensor([[2.0, -2.0, 1.0, -1.0]] * 2)
+
+
+def test_repetition_by_hand():
+    tokens = torch.tensor([[0, 1, 0], [NO_TOKEN, NO_TOKEN, 2]])
+    out = repetition(2.0)(LOGITS, tokens)
+    assert out.tolist() == [[1.0, -4.0, 1.0, -1.0], [2.0, -2.0, 0.5, -1.0]]
+
+
+def test_repetition_equals_that_of_transformers():
+    from transformers import RepetitionPenaltyLogitsProcessor
+    gen = torch.Generator().manual_seed(0)
+    logits = torch.randn(4, 30, generator=gen)
+    tokens = torch.randint(30, (4, 12), generator=gen)
+    ours = repetition(1.3)(logits, tokens)
+    assert torch.equal(ours, RepetitionPenaltyLogitsProcessor(1.3)(tokens, logits))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 4])
+def test_no_repeat_equals_that_of_transformers(n):
+    from transformers import NoRepeatNGramLogitsProcessor
+    gen = torch.Generator().manual_seed(n)
+    tokens = torch.randint(3, (20, 14), generator=gen)      # three tokens repeat themselves soon
+    logits = torch.randn(20, 3, generator=gen)
+    ours = no_repeat(n)(logits, tokens)
+    assert torch.equal(ours, NoRepeatNGramLogitsProcessor(n)(tokens, logits))
+    assert not kept(ours).all()
+
+
+def test_no_repeat_looks_at_no_padding():
+    tokens = torch.tensor([[NO_TOKEN, NO_TOKEN, NO_TOKEN, 2], [NO_TOKEN, 0, 1, 0]])
+    assert kept(no_repeat(2)(LOGITS, tokens)).tolist() == [[True] * 4, [True, False, True, True]]
+
+
+def test_a_text_shorter_than_the_run_repeats_nothing():
+    assert torch.equal(no_repeat(3)(LOGITS, torch.tensor([[1, 1], [2, 2]])), LOGITS)
+
+
+@few
+@given(rows, st.permutations([0, 1, 2]))
+def test_rules_take_the_tokens_whether_they_look_or_not(row, order):
+    logits, tokens = torch.tensor([row]), torch.zeros(1, 2, dtype=torch.long)
+    for rule in (temperature(0.7), top_k(2), top_p(0.9), min_p(0.1)):
+        assert torch.equal(rule(logits, tokens), rule(logits))
+    rules = [temperature(0.7), repetition(1.0), top_k(len(row))]    # in any order they commute
+    out = logits
+    for place in order:
+        out = rules[place](out, tokens)
+    assert torch.equal(out, logits / 0.7)
+
+
+@pytest.mark.parametrize("rule", [repetition(1.2), no_repeat(2)])
+def test_a_rule_about_repetition_needs_the_tokens(rule):
+    with pytest.raises(ValueError, match="was given logits alone; it needs the tokens so far"):
+        rule(LOGITS)
+
+
+@pytest.mark.parametrize("penalty", [0.9, 0.0, float("nan"), float("inf")])
+def test_a_penalty_that_rewards_is_refused(penalty):
+    with pytest.raises(ValueError, match=r"repetition\(.*\) was given; 1 or more is needed"):
+        repetition(penalty)
+
+
+def test_a_run_of_no_token_is_refused():
+    with pytest.raises(ValueError, match=r"no_repeat\(0\) was given; a run of 1 token or more"):
+        no_repeat(0)
+
+
+@pytest.mark.parametrize("p", [0.0, 1.1, float("nan")])
+def test_an_impossible_min_p_is_refused(p):
+    with pytest.raises(ValueError, match=r"min_p\(.*\) was given; a share above 0"):
+        min_p(p)
+
+
+# -- all rules and the draw --------------------------------------------------------------------
 
 def test_rules_compose():
     logits = torch.tensor([[3.0, 2.0, 1.0, 0.0]])

@@ -1,17 +1,24 @@
 """A folder that `transformers` saved: config.json, one or several .safetensors files."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
+import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ..config import ModelConfig, from_huggingface
+from ..whole_files import write_whole
 from .names import translate
 
 ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
+
+
+# -- reading -----------------------------------------------------------------------------------
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -91,3 +98,48 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} holds a {type(fields).__name__}; a JSON object is needed. "
                          "Download it again.")
     return fields
+
+
+# -- writing -----------------------------------------------------------------------------------
+
+
+def write(folder: Path, config: ModelConfig, weights: Iterable[tuple[str, Tensor]], *,
+          others: Mapping[str, bytes], ends: Mapping[str, int], dtype: torch.dtype) -> None:
+    """Write a folder that `transformers` and this package read; weights have Meta's names.
+
+    others: further files, such as the tokenizer's, by name. ends: bos_token_id and eos_token_id.
+    A folder without config.json is no model: it is taken away first and written last, so that
+    old and new files are never read together.
+    """
+    (folder / "config.json").unlink(missing_ok=True)
+    kept = ((name, w) for name, w in weights
+            if not (config.tied_embeddings and name == "output.weight"))
+    named = translate(kept, "meta", "huggingface", head_dim=config.head_dim)
+    stored = {name: w.detach().to("cpu", dtype).contiguous() for name, w in named}
+    fields = config_fields(config) | ends | {"torch_dtype": str(dtype).removeprefix("torch.")}
+    for name, content in others.items():
+        write_whole(folder / name, content)
+    write_whole(folder / ONE_FILE, safetensors.torch.save(stored, metadata={"format": "pt"}))
+    write_whole(folder / "generation_config.json", _json(ends))
+    write_whole(folder / "config.json", _json(fields))
+
+
+def config_fields(config: ModelConfig) -> dict[str, Any]:
+    """What config.json says of this shape, in the spelling that old and new readers know."""
+    scaling = None if config.rope_scaling is None else asdict(config.rope_scaling)
+    if scaling is not None:
+        scaling["original_max_position_embeddings"] = scaling.pop("original_context")
+        scaling["rope_type"] = "llama3"
+    return {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama",
+        "hidden_size": config.dim, "num_hidden_layers": config.n_layers,
+        "num_attention_heads": config.n_heads, "num_key_value_heads": config.n_kv_heads,
+        "head_dim": config.head_dim, "intermediate_size": config.hidden_dim,
+        "vocab_size": config.vocab_size, "max_position_embeddings": config.max_seq_len,
+        "rms_norm_eps": config.norm_eps, "rope_theta": config.rope_theta, "rope_scaling": scaling,
+        "tie_word_embeddings": config.tied_embeddings, "hidden_act": "silu",
+        "attention_bias": False, "mlp_bias": False}
+
+
+def _json(fields: Mapping[str, Any]) -> bytes:
+    return (json.dumps(fields, indent=2) + "\n").encode()

@@ -1,0 +1,47 @@
+"""What training minimises.
+
+Every objective is a function (model, batch) -> Loss. It returns a *sum* and the number of things
+summed, so that cutting a batch into pieces can never change the gradient. A batch is a dict:
+
+    tokens       `b t`
+    learn        `b t`      True on the tokens to be predicted; all of them where it is left out
+    positions    `b t`      where a row does not count from 0 (packed documents)
+    mask         `b t t`    True where a token may look; all before it where it is left out
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+Batch = dict[str, Tensor]
+
+
+@dataclass
+class Loss:
+    """A sum over `count` things, and further sums over the same things."""
+
+    total: Tensor               # scalar
+    count: int
+    notes: dict[str, float] = field(default_factory=dict)
+
+
+Objective = Callable[[nn.Module, Batch], Loss]
+
+
+def log_probs(model: nn.Module, batch: Batch) -> Tensor:
+    """log p(token i+1 | tokens 0 .. i), in nats: `b t-1`. The last token is only predicted."""
+    tokens, positions, mask = batch["tokens"], batch.get("positions"), batch.get("mask")
+    logits = model(tokens[:, :-1], positions=None if positions is None else positions[:, :-1],
+                   mask=None if mask is None else mask[:, :-1, :-1])
+    return logits.log_softmax(-1).gather(-1, tokens[:, 1:, None]).squeeze(-1)
+
+
+def next_token(model: nn.Module, batch: Batch) -> Loss:
+    """Cross-entropy in nats, on every token that has one before it and is to be learnt.
+
+    A row's first token is never predicted, whatever `learn` says: nothing stands before it.
+    """
+    learn = batch.get("learn", torch.ones_like(batch["tokens"], dtype=torch.bool))[:, 1:]
+    return Loss(-(log_probs(model, batch) * learn).sum(), int(learn.sum()))
