@@ -12,6 +12,8 @@ from .model import Llama
 from .tokenizer import JsonTokenizer
 from .tokenizer.json_made import files
 
+TALES = Path(__file__).parent / "assets" / "tales"      # a small model that comes with the package
+
 
 def load(path: str | Path, *, device: torch.device | str = "cpu",
          dtype: torch.dtype = torch.float32) -> tuple[Llama, tokenizer.Tokenizer]:

@@ -8,6 +8,7 @@ import torch
 from tqdm import tqdm
 
 from . import accounting, checkpoint, recipe, sampling
+from .decoding import DecodingLlama
 from .exercises import progress
 from .generate import answer
 from .releases import RELEASES, release
@@ -41,9 +42,11 @@ def _parser() -> argparse.ArgumentParser:
 
     generate = commands.add_parser("generate", help="let a model go on with a text")
     generate.add_argument("text")
-    generate.add_argument("--model", required=True, metavar="FOLDER",
-                          help="a folder saved by transformers")
-    generate.add_argument("--max-new", type=int, default=100, metavar="N", help="tokens at most")
+    generate.add_argument("--model", default=checkpoint.TALES, metavar="FOLDER",
+                          help="a folder saved by transformers; without it, the model that tells "
+                               "tales and comes with this package")
+    generate.add_argument("--max-new", type=int, metavar="N",
+                          help="tokens at most; without it 200, or what the context has room for")
     generate.add_argument("--temperature", type=float, default=0.0, metavar="T",
                           help="0, the default, takes the likeliest token always")
     generate.add_argument("--top-p", type=float, default=1.0, metavar="P")
@@ -99,7 +102,11 @@ def _generate(options: argparse.Namespace) -> None:
     generator = _generator(options.device, options.seed)
     model, words = checkpoint.load(options.model, device=options.device,
                                    dtype=DTYPES[options.dtype])
-    pieces = answer(model, words, options.text, *rules, max_new=options.max_new,
+    max_new = options.max_new
+    if max_new is None:
+        asked = words.encode(options.text, bos=words.bos_id is not None, eos=False)
+        max_new = max(1, min(200, model.config.max_seq_len - len(asked)))
+    pieces = answer(DecodingLlama(model), words, options.text, *rules, max_new=max_new,
                     generator=generator)
     print(options.text, next(pieces, ""), sep="", end="", flush=True)   # or fail before it
     for piece in pieces:

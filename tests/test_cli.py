@@ -212,7 +212,7 @@ def test_the_installed_command_fails_without_a_traceback(tmp_path):
 
 
 @pytest.mark.parametrize("arguments", [
-    [], ["sing"], ["generate"], ["generate", "text"], ["generate", "--model", "x"],
+    [], ["sing"], ["generate"], ["generate", "--model", "x"],
     ["generate", "--model", "x", "text", "--max-new", "many"],
     ["generate", "--model", "x", "text", "--dtype", "int3"]])
 def test_a_command_that_cannot_be_understood_ends_with_2(capsys, arguments):

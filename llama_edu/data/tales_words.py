@@ -25,8 +25,8 @@ RULES = {
 
     # Somebody has something.
     "opening": {
-        "Once there was a {trait} {hero:person}.": 3,
-        "Once a {trait} {hero:person} lived {home}.": 3,
+        "Once upon a time there was a {trait} {hero:person}.": 3,
+        "Once upon a time a {trait} {hero:person} lived {home}.": 3,
     },
     "trait": even("kind", "brave", "happy", "clever", "little", "shy", "wise", "merry"),
     "home": even("by the sea", "on a farm", "on a hill", "in a town", "by a well", "in a mill"),
