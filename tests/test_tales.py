@@ -63,8 +63,8 @@ def size(grammar, rule):
 
 def test_a_seed_always_tells_the_same_tale():
     assert story(3) == (
-        'Once upon a time a happy boy named Ben lived in a town. Ben had a big brown drum. He loved to '
-        'beat it in the sun.\n'
+        'Once upon a time a happy boy named Ben lived in a town. Ben had a big brown drum. '
+        'He loved to beat it in the sun.\n'
         'One wet day, Ben took it to the meadow. A wave took it. Now Ben was so upset. It '
         'was not under a log and not down the road.\n'
         'Then he met a happy fox named Rusty. "We will find it!" said the fox. Then Ben '

@@ -117,6 +117,13 @@ progress()
 # ## Where to go from here
 #
 # - [01 · RMSNorm](01_rmsnorm.ipynb): what LayerNorm's mean was worth.
+# - [02 · RoPE](02_rope.ipynb): how a dot product learns to count.
+# - [03 · Attention](03_attention.ipynb): how tokens find one another, and what remembering costs.
+# - [04 · SwiGLU](04_swiglu.ipynb): gates, and why they are eight thirds wide.
+# - [05 · Tokenizers](05_tokenizers.ipynb): why 1234 is four tokens in one Llama and two in another.
+# - [06 · The model](06_model.ipynb): where eight billion parameters sit.
+# - [07 · Generation](07_generation.ipynb): one token after the other, quickly and well.
+# - [08 · Training a tiny Llama](08_training.ipynb): a model that tells tales, trained before your eyes.
 #
 # The chapters build on each other, so begin with 01. Each has a [solutions
 # notebook](../solutions/01_rmsnorm.ipynb) that discusses not only the right answer but why the wrong ones
