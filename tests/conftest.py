@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 # Two test processes share two cores; the kernels that nbval starts inherit this.
@@ -9,6 +10,8 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+
+from llama_edu import exercises
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
@@ -39,3 +42,14 @@ def meta_transformer():
     yield SimpleNamespace(Transformer=Transformer, ModelArgs=ModelArgs)
     initialize.destroy_model_parallel()
     dist.destroy_process_group()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository of the learner's own, in whose chapters/ each test stands."""
+    (tmp_path / "book.yml").touch()
+    for name in ("chapters", "solutions"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "chapters")
+    monkeypatch.setattr(exercises, "_hints_given", type(exercises._hints_given)())
+    return tmp_path

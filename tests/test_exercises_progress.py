@@ -5,35 +5,12 @@ import os
 from pathlib import Path
 
 import pytest
-import torch
-from torch import Tensor
+from learner import right, stub, wrong
 
-from llama_edu import exercises as engine
 from llama_edu.exercises import check, hint, progress
 from llama_edu.exercises.records import FILE
 
-
-def right(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    return torch.nn.functional.rms_norm(x.float(), x.shape[-1:], eps=eps).type_as(x) * weight
-
-
-def wrong(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    return right(x, weight, eps) + 1
-
-
-def stub(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    raise NotImplementedError("Exercise 1.1")
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository of the learner's own, in whose chapters/ each test stands."""
-    (tmp_path / "book.yml").touch()
-    for name in ("chapters", "solutions"):
-        (tmp_path / name).mkdir()
-    monkeypatch.chdir(tmp_path / "chapters")
-    monkeypatch.setattr(engine, "_hints_given", type(engine._hints_given)())
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("folder")
 
 
 # -- hints ------------------------------------------------------------------------------------
