@@ -33,7 +33,7 @@ def stream(model: Llama, prompt: Tensor, *rules: Rule, max_new: int,
     `stop_ids` yields NO_TOKEN from then on, and the stream ends when all rows have.
     Raises ValueError when prompt and new tokens together exceed the model's context.
     """
-    pads = check(model, prompt, max_new=max_new)
+    pads = count_pads(model, prompt, max_new=max_new)
     cache = KVCache(model.config, len(prompt), max_len=prompt.shape[1] + max_new,
                     like=model.tok_embeddings.weight)
     text = torch.cat([prompt, prompt.new_full((len(prompt), max_new), NO_TOKEN)], dim=1)
@@ -51,7 +51,7 @@ def stream(model: Llama, prompt: Tensor, *rules: Rule, max_new: int,
             return
 
 
-def check(model: Llama, prompt: Tensor, *, max_new: int) -> Tensor:
+def count_pads(model: Llama, prompt: Tensor, *, max_new: int) -> Tensor:
     """How many NO_TOKENs each row of a prompt `b t` begins with; ValueError where it cannot be
     continued."""
     t, context = prompt.shape[1], model.config.max_seq_len

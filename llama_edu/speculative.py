@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from .cache import KVCache
-from .generate import check
+from .generate import count_pads
 from .model import Llama
 from .sampling import Rule, probabilities
 
@@ -93,4 +93,4 @@ def _check_pair(model: Llama, draft: Llama, prompt: Tensor, *, max_new: int, ahe
         raise ValueError(f"the draft knows {theirs} tokens and the model {ours}; one vocabulary is "
                          "needed. Choose a draft of the same family.")
     for m in (model, draft):
-        check(m, prompt, max_new=max_new)
+        count_pads(m, prompt, max_new=max_new)

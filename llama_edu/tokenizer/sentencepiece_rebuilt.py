@@ -1,4 +1,4 @@
-"""SentencePiece's BPE from nothing: how the vocabulary of Llama 1 and 2 is used.
+"""SentencePiece's BPE from nothing, as the vocabulary of Llama 1 and 2 is used:
 
     words = RebuiltSentencePiece.read("tokenizer.model")
     words.encode("Hello 1234", bos=True, eos=False)

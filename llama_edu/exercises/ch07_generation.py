@@ -1,0 +1,212 @@
+"""The exercises of chapter 07: 7.1 and 7.2, the sampling rules."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from ..sampling import temperature, top_k, top_p
+from .data import Exercise, Inputs, Misconception, Probe, between, normal
+
+# -- 7.1: temperature, then top-k -----------------------------------------------------------------
+
+
+def _package_distribution(logits: Tensor, heat: float, k: int) -> Tensor:
+    return top_k(k)(temperature(heat)(logits)).softmax(-1)
+
+
+def _whichever_tie(answer: Callable, logits: Tensor, heat: float, k: int) -> Any:
+    """The answer with tied tokens in order of what they got: any of them may be kept."""
+    probs = answer(logits, heat, k)
+    if type(probs) is not Tensor or probs.shape != logits.shape:
+        return probs
+    by_share = probs.sort(-1, descending=True).indices
+    by_logit = logits.gather(-1, by_share).sort(dim=-1, descending=True, stable=True).indices
+    return probs.gather(-1, by_share.gather(-1, by_logit))
+
+
+def _keep(values: Tensor, k: int) -> Tensor:
+    """Top-k by comparison with the k-th: keeps every tie."""
+    return values.masked_fill(values < values.topk(k, -1).values[:, -1:], -torch.inf)
+
+
+def _edge_inputs(rng: Generator, b: int, v: int, k: int, low: float, high: float) -> Inputs:
+    return {"logits": normal(rng, b, v, std=2.0), "temperature": between(rng, low, high), "k": k}
+
+
+def _tied_inputs(rng: Generator) -> Inputs:
+    logits = torch.tensor([[3.0, 1.0, 2.0, 2.0, 2.0, 0.0]])
+    return {"logits": logits, "temperature": between(rng, 1.2, 3.0), "k": 2}
+
+
+DISTRIBUTION = Exercise(
+    "7.1", "Temperature, then top-k", "Which token?", _package_distribution,
+    probes=(
+        Probe("a hot row", lambda rng: _edge_inputs(rng, 1, 5, 3, 1.5, 3.0)),
+        Probe("a batch", lambda rng: _edge_inputs(rng, 3, 8, 4, 1.5, 3.0)),
+        Probe("cold", lambda rng: _edge_inputs(rng, 2, 7, 5, 0.3, 0.7)),
+        Probe("ties at the edge", _tied_inputs),
+        Probe("the whole vocabulary", lambda rng: _edge_inputs(rng, 2, 6, 6, 1.5, 3.0)),
+    ),
+    misconceptions=(
+        Misconception("temperature after softmax",
+                      lambda x, t, k: torch.nan_to_num(top_k(k)(x).softmax(-1) / t),
+                      "you divided probabilities by the temperature, so a row no longer sums to "
+                      "1. Divide the logits, before the softmax.",
+                      also=(lambda x, t, k: top_k(k)(x.softmax(-1) / t).clamp(min=0),)),
+        Misconception("temperature without effect",
+                      lambda x, t, k: top_k(k)(x).softmax(-1),
+                      "the temperature has no effect: a factor on probabilities cancels when they "
+                      "are scaled to sum to 1. Divide the logits, before the softmax."),
+        Misconception("multiplied", lambda x, t, k: top_k(k)(x * t).softmax(-1),
+                      "you multiplied by the temperature. Divide: above 1 the gaps must shrink."),
+        Misconception("ties kept", lambda x, t, k: _keep(x / t, k).softmax(-1),
+                      "you kept every token that equals the k-th, so ties bring in more than k. "
+                      "Use the indices of topk, which are exactly k."),
+        Misconception("ties dropped",
+                      lambda x, t, k: (x / t).masked_fill(
+                          x <= x.topk(k, -1).values[:, -1:] - 1e-9 * (k == x.shape[-1]),
+                          -torch.inf).softmax(-1),
+                      "you kept only tokens above the k-th, so the k-th itself is lost."),
+        Misconception("not rescaled",
+                      lambda x, t, k: top_k(k)((x / t).softmax(-1)).clamp(min=0),
+                      "you cut after the softmax and did not scale back: a row sums to less than "
+                      "1. Cut the logits, then take the softmax."),
+        Misconception("zero for minus infinity",
+                      lambda x, t, k: (x / t).masked_fill(top_k(k)(x).isinf(), 0.0).softmax(-1),
+                      "you set cut logits to 0, whose exponential is 1: they still get a share. "
+                      "Use -inf."),
+        Misconception("softmax twice",
+                      lambda x, t, k: top_k(k)((x / t).softmax(-1)).softmax(-1),
+                      "you took the softmax twice, the second time of probabilities. That flattens "
+                      "them."),
+        Misconception("least likely kept", lambda x, t, k: -top_k(k)(-x / t),
+                      "you kept the k lowest logits.",
+                      also=(lambda x, t, k: (-top_k(k)(-x / t)).nan_to_num(posinf=-torch.inf)
+                            .masked_fill(top_k(k)(-x).isinf(), -torch.inf).softmax(-1),)),
+        Misconception("over the batch", lambda x, t, k: top_k(k)(x / t).softmax(0),
+                      "your softmax runs over the batch (dim=0). Each row shares out its own "
+                      "probability: dim=-1."),
+    ),
+    hints=(
+        "Three steps: divide, cut, softmax.",
+        "topk returns values and indices. Start from a row full of -inf.",
+        "torch.full_like(logits, -torch.inf).scatter(-1, best.indices, best.values).softmax(-1)",
+    ),
+    adapt=_whichever_tie)
+
+# -- 7.2: top-p ------------------------------------------------------------------------------------
+
+
+def _package_top_p(logits: Tensor, p: float) -> Tensor:
+    return top_p(p)(logits)
+
+
+def _cut(decide: Callable[[Tensor, float], Tensor], descending: bool = True) -> Callable:
+    """Top-p that decides from the sorted probabilities which to cut."""
+    def rule(logits: Tensor, p: float) -> Tensor:
+        ordered, order = logits.sort(dim=-1, descending=descending)
+        cut = decide(ordered.softmax(-1), p)
+        return logits.masked_fill(cut.scatter(-1, order, cut), -torch.inf)
+    return rule
+
+
+def _before(probs: Tensor) -> Tensor:
+    return probs.cumsum(-1) - probs
+
+
+def _but_first(cut: Tensor) -> Tensor:
+    return torch.cat([torch.zeros_like(cut[:, :1]), cut[:, 1:]], -1)
+
+
+def _unsorted(logits: Tensor, p: float) -> Tensor:
+    return logits.masked_fill(_before(logits.softmax(-1)) >= p, -torch.inf)
+
+
+def _left_sorted(logits: Tensor, p: float) -> Tensor:
+    return top_p(p)(logits.sort(dim=-1, descending=True).values)
+
+
+def _cut_in_place_of_sorted(logits: Tensor, p: float) -> Tensor:
+    cut = _before(logits.sort(dim=-1, descending=True).values.softmax(-1)) >= p
+    return logits.masked_fill(cut, -torch.inf)
+
+
+def _gathered(logits: Tensor, p: float) -> Tensor:
+    ordered, order = logits.sort(dim=-1, descending=True)
+    cut = _before(ordered.softmax(-1)) >= p
+    return logits.masked_fill(cut.gather(-1, order), -torch.inf)
+
+
+def _from_shares(rng: Generator, p: float, *rows: list[float]) -> Inputs:
+    """Logits of given probabilities; the constant on top changes none of them."""
+    return {"logits": torch.tensor(rows).log() + between(rng, 1, 2), "p": p}
+
+
+def _drawn_shares(rng: Generator, b: int, v: int, p: float) -> Inputs:
+    return {"logits": normal(rng, b, v, std=2.0), "p": p}
+
+
+TOP_P = Exercise(
+    "7.2", "Top-p, with the token that crosses", "Which token?", _package_top_p,
+    probes=(
+        Probe("five tokens", lambda rng: _from_shares(rng, 0.7, [0.1, 0.42, 0.05, 0.3, 0.13])),
+        Probe("a sure row", lambda rng: _from_shares(rng, 0.9, [0.01, 0.03, 0.95, 0.01])),
+        Probe("a batch", lambda rng: _from_shares(
+            rng, 0.6, [0.05, 0.15, 0.3, 0.5], [0.31, 0.19, 0.28, 0.22], [0.02, 0.9, 0.05, 0.03])),
+        Probe("random rows", lambda rng: _drawn_shares(rng, 3, 9, between(rng, 0.8, 0.95))),
+        Probe("a small p", lambda rng: _drawn_shares(rng, 2, 6, between(rng, 0.05, 0.1))),
+    ),
+    misconceptions=(
+        Misconception("the crossing one dropped", _cut(lambda probs, p: probs.cumsum(-1) > p),
+                      "you dropped the token that crosses p, so what is left does not reach p; "
+                      "where the model is sure, nothing is left. Ask whether those before a token "
+                      "reach p.",
+                      also=(_cut(lambda probs, p: probs.cumsum(-1) >= p),)),
+        Misconception("the crossing one dropped, the first kept",
+                      _cut(lambda probs, p: _but_first(probs.cumsum(-1) > p)),
+                      "you dropped the token that crosses p, and saved only the first one. Ask "
+                      "whether those before a token reach p."),
+        Misconception("one too many",
+                      _cut(lambda probs, p: _before(probs) - torch.cat(
+                          [torch.zeros_like(probs[:, :1]), probs[:, :-1]], -1) >= p),
+                      "you kept one token too many, behind the one that crosses p."),
+        Misconception("not scattered back", _cut_in_place_of_sorted,
+                      "your cut belongs to the sorted order, and you applied it to the unsorted "
+                      "one. Bring it back with scatter.",
+                      also=(_gathered,)),
+        Misconception("left sorted", _left_sorted,
+                      "your logits come back sorted, so they belong to other tokens. Bring them "
+                      "back to their places."),
+        Misconception("not sorted", _unsorted,
+                      "you summed in the order of the vocabulary. Sort first: the likeliest count "
+                      "first."),
+        Misconception("ascending", _cut(lambda probs, p: _before(probs) >= p, descending=False),
+                      "you sorted upwards, so the least likely tokens are kept. Sort with "
+                      "descending=True."),
+        Misconception("a threshold", lambda x, p: x.masked_fill(x.softmax(-1) < p, -torch.inf),
+                      "you compared each probability with p. It is their sum, from the likeliest "
+                      "on, that has to reach p."),
+        Misconception("min-p", lambda x, p: x.masked_fill(
+                          x.softmax(-1) < p * x.softmax(-1).amax(-1, keepdim=True), -torch.inf),
+                      "that is min-p: it compares with the likeliest token. Top-p sums."),
+        Misconception("zero for minus infinity",
+                      lambda x, p: _package_top_p(x, p).nan_to_num(neginf=0.0),
+                      "you set cut logits to 0, whose exponential is 1: they still get a share. "
+                      "Use -inf."),
+        Misconception("probabilities", lambda x, p: _package_top_p(x, p).softmax(-1),
+                      "you returned probabilities. The rule returns logits, so that another rule "
+                      "can follow."),
+        Misconception("logits summed",
+                      lambda x, p: _cut(lambda _, p: x.sort(-1, descending=True).values.cumsum(-1)
+                                        - x.sort(-1, descending=True).values >= p)(x, p),
+                      "you summed logits. Sum probabilities: take the softmax first."),
+    ),
+    hints=(
+        "By hand: 0.42, 0.3, 0.13, ... with p = 0.7. Which one crosses?",
+        "A token is cut if the sum of those before it is p or more: cumsum minus itself.",
+        "cut was made in sorted order; cut.scatter(-1, order, cut) puts it back in place.",
+    ))
+
+EXERCISES = [DISTRIBUTION, TOP_P]

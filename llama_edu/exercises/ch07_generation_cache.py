@@ -1,0 +1,127 @@
+"""The exercises of chapter 07, continued: 7.3, attention with a cache."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+
+from ..cache import KVCache
+from ..config import ModelConfig
+from ..layers import attend, causal_mask, rope_frequencies, rope_table, rotate
+from .data import Exercise, Inputs, Misconception, Probe, between, normal
+
+# -- 7.3: attention with a cache ----------------------------------------------------------------
+
+
+def _turn(x: Tensor, freqs: Tensor, start: int) -> Tensor:
+    """Rotate `b h t d` as tokens that stand at `start` and after."""
+    return rotate(x, *rope_table(freqs, torch.arange(start, start + x.shape[2])))
+
+
+def _package_attention(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor,
+                       freqs: Tensor) -> Tensor:
+    (b, h, t, d), (p, n_kv) = q.shape, (past_k.shape[2], k.shape[1])
+    config = ModelConfig(dim=h * d, n_layers=1, n_heads=h, n_kv_heads=n_kv, hidden_dim=1,
+                         vocab_size=1, norm_eps=1e-5, rope_theta=1e4, max_seq_len=p + t)
+    cache = KVCache(config, b, max_len=p + t, like=k)
+    cache[0].append(past_k, past_v)
+    cache.length = p
+    keys, values = cache[0].append(_turn(k, freqs, p), v)
+    return attend(_turn(q, freqs, p), keys, values, causal_mask(t, p + t))
+
+
+def _ones(t: int, s: int) -> Tensor:
+    return torch.ones(t, s, dtype=torch.bool)
+
+
+def _past_attention(*, q_at: Callable = lambda p: p, k_at: Callable = lambda p: p,
+                    keys: Callable = lambda past, k, freqs: torch.cat([past, k], 2),
+                    values: Callable = lambda past, v, freqs: torch.cat([past, v], 2),
+                    mask: Callable = causal_mask) -> Callable:
+    """Cached attention with one part done wrongly; a position of None leaves out the rotation."""
+    def turned(x: Tensor, freqs: Tensor, start: int | None) -> Tensor:
+        return x if start is None else _turn(x, freqs, start)
+
+    def attention(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor,
+                  freqs: Tensor) -> Tensor:
+        p = past_k.shape[2]
+        all_keys = keys(past_k, turned(k, freqs, k_at(p)), freqs)
+        all_values = values(past_v, v, freqs)
+        return attend(turned(q, freqs, q_at(p)), all_keys, all_values,
+                      mask(q.shape[2], all_keys.shape[2]))
+    return attention
+
+
+def _new_first(past: Tensor, new: Tensor, freqs: Tensor) -> Tensor:
+    return torch.cat([new, past], 2)
+
+
+def _attention_inputs(rng: Generator, b: int, h: int, k: int, t: int, p: int, d: int) -> Inputs:
+    freqs = rope_frequencies(d, between(rng, 5, 50))
+    return {"q": normal(rng, b, h, t, d, mean=0.5), "k": normal(rng, b, k, t, d, mean=0.5),
+            "v": normal(rng, b, k, t, d, mean=2.0),
+            "past_k": _turn(normal(rng, b, k, p, d, mean=0.5), freqs, 0),
+            "past_v": normal(rng, b, k, p, d, mean=2.0), "freqs": freqs}
+
+
+CACHED = Exercise(
+    "7.3", "Attention with a cache", "Build it", _package_attention,
+    probes=(
+        Probe("one new token", lambda rng: _attention_inputs(rng, 1, 2, 2, 1, 4, 4)),
+        Probe("three new tokens", lambda rng: _attention_inputs(rng, 2, 2, 1, 3, 5, 6)),
+        Probe("an empty cache", lambda rng: _attention_inputs(rng, 1, 1, 1, 3, 0, 4)),
+        Probe("grouped heads", lambda rng: _attention_inputs(rng, 2, 6, 2, 2, 7, 4)),
+    ),
+    misconceptions=(
+        Misconception("positions restarted", _past_attention(q_at=lambda p: 0, k_at=lambda p: 0),
+                      "your new tokens start at position 0 again. They stand behind the p tokens "
+                      "of the cache: positions p, p + 1, ..."),
+        Misconception("only the query restarted", _past_attention(q_at=lambda p: 0),
+                      "your queries start at position 0 and your keys at p. Both stand at p."),
+        Misconception("only the key restarted", _past_attention(k_at=lambda p: 0),
+                      "your new keys start at position 0 and your queries at p. Both stand at p."),
+        Misconception("one position late",
+                      _past_attention(q_at=lambda p: p + 1, k_at=lambda p: p + 1),
+                      "your positions start at p + 1. The cache holds 0 to p - 1, so p is free."),
+        Misconception("appended before rotation",
+                      _past_attention(k_at=lambda p: None, keys=lambda past, k, freqs:
+                                      _turn(torch.cat([past, k], 2), freqs, 0)),
+                      "you rotated the whole cache again: its keys are rotated already, and every "
+                      "pass would turn them further. Rotate the new ones, then append."),
+        Misconception("mask aligned at the start",
+                      _past_attention(mask=lambda t, s: _ones(t, s).tril()),
+                      "your mask is aligned at the first token, so a single new one sees only the "
+                      "first of the text: what is_causal=True does. Align it at the last."),
+        Misconception("no mask", _past_attention(mask=_ones),
+                      "your new tokens see each other's future. One alone needs no mask; several "
+                      "do."),
+        Misconception("the newest unseen",
+                      _past_attention(mask=lambda t, s: _ones(t, s).tril(s - t - 1)),
+                      "a new token does not see itself."),
+        Misconception("new ones in front",
+                      _past_attention(keys=_new_first, values=_new_first),
+                      "you put the new keys before the old ones. They come after: the mask relies "
+                      "on it."),
+        Misconception("queries not rotated", _past_attention(q_at=lambda p: None),
+                      "you did not rotate the queries."),
+        Misconception("keys not rotated", _past_attention(k_at=lambda p: None),
+                      "you did not rotate the new keys; those in the cache are rotated."),
+        Misconception("nothing rotated",
+                      _past_attention(q_at=lambda p: None, k_at=lambda p: None),
+                      "you rotated neither queries nor new keys."),
+        Misconception("values rotated",
+                      _past_attention(values=lambda past, v, freqs:
+                                      torch.cat([past, _turn(v, freqs, past.shape[2])], 2)),
+                      "you rotated the values. A position says who is heard, not what is said."),
+        Misconception("cache unused",
+                      _past_attention(keys=lambda past, k, freqs: k,
+                                      values=lambda past, v, freqs: v),
+                      "you never looked at the cache: the new tokens see only each other."),
+    ),
+    hints=(
+        "Four steps: positions, rotate, append, attend.",
+        "p = past_k.shape[2]; the new tokens stand at torch.arange(p, p + t).",
+        "keys = torch.cat([past_k, rotate(k, cos, sin)], dim=2), and causal_mask(t, p + t).",
+    ))
+
+EXERCISES = [CACHED]
