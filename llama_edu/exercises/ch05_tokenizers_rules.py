@@ -1,0 +1,259 @@
+"""The exercises of chapter 05 on what surrounds the merging: bytes, digits, special pieces."""
+
+from collections.abc import Callable, Mapping
+
+from torch import Generator
+
+from ..tokenizer import BytePairs, RebuiltSentencePiece
+from ..tokenizer.bpe import ALPHABET, split
+from ..tokenizer.vocabulary_files import BYTE, CONTROL, NORMAL, UNKNOWN, SentencePieceFile
+from .data import Exercise, Inputs, Misconception, Probe, count
+
+# -- 5.4: decode --------------------------------------------------------------------------------
+
+
+def _package_decode(ids: list[int], spelling: Mapping[int, bytes]) -> str:
+    return BytePairs({piece: i for i, piece in spelling.items()}).decode(ids)
+
+
+def _whole(errors: str) -> Callable:
+    return lambda ids, spelling: b"".join(spelling[i] for i in ids).decode(errors=errors)
+
+
+def _each(errors: str) -> Callable:
+    return lambda ids, spelling: "".join(spelling[i].decode(errors=errors) for i in ids)
+
+
+def _spelled(rng: Generator, *pieces: bytes) -> Inputs:
+    """One token after the other; the numbers of the tokens are drawn."""
+    first = count(rng, 0, 50)
+    spelling = {first + 3 * i: piece for i, piece in enumerate(dict.fromkeys(pieces))}
+    token = {piece: i for i, piece in spelling.items()}
+    return {"ids": [token[piece] for piece in pieces], "spelling": spelling}
+
+
+DECODE = Exercise(
+    "5.4", "Decode, whatever comes", "By hand", _package_decode,
+    probes=(
+        Probe("plain letters", lambda rng: _spelled(rng, b"ll", b"ama", b"s", b"ll")),
+        Probe("a character in three tokens", lambda rng: _spelled(
+            rng, b"I ", b"\xf0\x9f", b"\xa6", b"\x99", b" you")),
+        Probe("two characters that share a token", lambda rng: _spelled(
+            rng, b"\xe7\xbe", b"\x8a\xe9\xa9", b"\xbc")),
+        Probe("broken in the middle", lambda rng: _spelled(rng, b"a", b"\xe7\xbe", b"b")),
+        Probe("cut off at the end", lambda rng: _spelled(rng, b"ok ", b"\xf0\x9f")),
+    ),
+    misconceptions=(
+        Misconception("token by token", _each("replace"),
+                      "you decoded token by token. A character may lie in several tokens: join "
+                      "the bytes of all tokens, then decode once."),
+        Misconception("token by token, strictly", _each("strict"),
+                      'you decoded token by token with errors="strict", so half a character '
+                      "raises. Join all bytes, then decode once."),
+        Misconception("strictly", _whole("strict"),
+                      'bytes that are no text make you raise. errors="replace" shows them as '
+                      "U+FFFD; a model may end in the middle of a character."),
+        Misconception("broken bytes dropped", _whole("ignore"),
+                      "you dropped bytes that are no text. Show them as U+FFFD, so that one sees "
+                      "that something is missing."),
+        Misconception("dropped token by token", _each("ignore"),
+                      "you decoded token by token and dropped what is half a character. Join all "
+                      "bytes, then decode once."),
+        Misconception("a byte is a letter", lambda ids, spelling: b"".join(
+            spelling[i] for i in ids).decode("latin-1"),
+                      "you made each byte a letter of its own (Latin-1). The bytes are UTF-8."),
+    ),
+    hints=(
+        "Which comes first: joining the tokens, or decoding them?",
+        'bytes.decode has an argument `errors`; "replace" puts U+FFFD where bytes are no text.',
+    ))
+
+# -- 5.5: digits --------------------------------------------------------------------------------
+
+
+def _package_cut_number(digits: str, n: int) -> list[str]:
+    return split(digits, rf"\p{{N}}{{1,{n}}}")
+
+
+def _from_the_right(digits: str, n: int) -> list[str]:
+    return [group[::-1] for group in _package_cut_number(digits[::-1], n)][::-1]
+
+
+def _digits(rng: Generator, size: int, n: int) -> Inputs:
+    return {"digits": str(count(rng, 1, 9)) + "0123456789"[1:size], "n": n}
+
+
+CUT_NUMBER = Exercise(
+    "5.5", "Cut a number", "Two families, side by side", _package_cut_number,
+    probes=(
+        Probe("1234 in threes", lambda rng: {"digits": "1234", "n": 3}),
+        Probe("1234 one by one", lambda rng: {"digits": "1234", "n": 1}),
+        Probe("it comes out even", lambda rng: _digits(rng, 6, 3)),
+        Probe("two are left", lambda rng: _digits(rng, 8, 3)),
+        Probe("one digit", lambda rng: _digits(rng, 1, 3)),
+        Probe("another size", lambda rng: _digits(rng, 9, 4)),
+    ),
+    misconceptions=(
+        Misconception("from the right", _from_the_right,
+                      "you grouped from the right, as people write 1,234. Llama 3's pattern takes "
+                      "digits from the left: 123, 4."),
+        Misconception("unsplit", lambda digits, n: [digits],
+                      "you left the digits unsplit. Neither family has pieces for long numbers."),
+        Misconception("always one by one", lambda digits, n: list(digits),
+                      "you cut into single digits whatever n is. That is Llama 2; with n = 3 "
+                      "groups are as long as they can be."),
+        Misconception("always threes", lambda digits, n: _package_cut_number(digits, 3),
+                      "you cut into threes whatever n is. With n = 1 each digit stands alone."),
+        Misconception("the rest lost", lambda digits, n: [
+            group for group in _package_cut_number(digits, n) if len(group) == n],
+                      "you lost the digits that fill no whole group. They are a shorter group."),
+        Misconception("the rest one by one", lambda digits, n: [
+            part for group in _package_cut_number(digits, n)
+            for part in ([group] if len(group) == n else group)],
+                      "you cut the rest into single digits. It is one group, if a shorter one."),
+    ),
+    hints=(
+        "range has a step: which starting places do the groups have?",
+        "A slice that runs over the end of a string is shorter, and no error.",
+    ))
+
+# -- 5.6: the rules of Llama 2 ------------------------------------------------------------------
+
+SPACE, BOS, FIRST_BYTE = "▁", 1, 3
+
+
+def _package_llama2(text: str, ids: Mapping[str, int]) -> list[int]:
+    """A vocabulary file in memory: Llama 2's first 259 pieces, then these."""
+    pieces = [("<unk>", 0.0, UNKNOWN), ("<s>", 0.0, CONTROL), ("</s>", 0.0, CONTROL)]
+    pieces += [(f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256)]
+    by_id = {i: piece for piece, i in ids.items()}
+    pieces += [(by_id.get(i, ""), 0.0, NORMAL) for i in range(len(pieces), max(by_id) + 1)]
+    words = RebuiltSentencePiece(SentencePieceFile(
+        pieces, model_type=2, split_digits=True, byte_fallback=True, bos_id=1, eos_id=2,
+        unk_surface=" ⁇ ", charsmap=b"", add_dummy_prefix=True, remove_extra_whitespaces=False,
+        escape_whitespaces=True))
+    return words.encode(text, bos=True, eos=False)
+
+
+def _llama2(text: str, ids: Mapping[str, int], *, prefix: str = " ", space: str = SPACE,
+            unknown: Callable[[str], list[int]] = lambda c: [FIRST_BYTE + b for b in c.encode()],
+            start: tuple[int, ...] = (BOS,)) -> list[int]:
+    """The rules one by one, with room for slips."""
+    tokens = list(start)
+    for character in (prefix + text if text else "").replace(" ", space):
+        tokens += [ids[character]] if character in ids else unknown(character)
+    return tokens
+
+
+def _known(rng: Generator, text: str) -> Inputs:
+    """Tokens for some characters; their numbers are drawn."""
+    first = count(rng, 259, 900)
+    return {"text": text, "ids": {piece: first + 2 * i for i, piece in enumerate("▁alms1234")}}
+
+
+LLAMA2 = Exercise(
+    "5.6", "The rules of Llama 2", "Two families, side by side", _package_llama2,
+    probes=(
+        Probe("one word", lambda rng: _known(rng, "llama")),
+        Probe("two words and a number", lambda rng: _known(rng, "small 1234")),
+        Probe("a space in front", lambda rng: _known(rng, " all")),
+        Probe("an emoji and a letter that are not known", lambda rng: _known(rng, "a 🦙é")),
+        Probe("nothing", lambda rng: _known(rng, "")),
+    ),
+    misconceptions=(
+        Misconception("no dummy prefix", lambda text, ids: _llama2(text, ids, prefix=""),
+                      "you forgot the dummy prefix: a text begins with one more ▁."),
+        Misconception("prefix only where needed", lambda text, ids: _llama2(
+            text, ids, prefix="" if text.startswith(" ") else " "),
+                      "you left the dummy prefix out where the text begins with a space. It comes "
+                      "in front of every text."),
+        Misconception("prefix on nothing", lambda text, ids: _llama2(
+            text, ids, start=(BOS,) if text else (BOS, ids[SPACE])),
+                      "you gave an empty text a dummy prefix. It is BOS alone."),
+        Misconception("BOS twice", lambda text, ids: _llama2(text, ids, start=(BOS, BOS)),
+                      "you put BOS there twice. A model has never seen that."),
+        Misconception("no BOS", lambda text, ids: _llama2(text, ids, start=()),
+                      "you left out BOS, token 1, which begins a text."),
+        Misconception("unknown as <unk>", lambda text, ids: _llama2(
+            text, ids, unknown=lambda character: [0]),
+                      "you made an unknown character <unk>, and it is lost. Spell it in bytes."),
+        Misconception("bytes without the offset", lambda text, ids: _llama2(
+            text, ids, unknown=lambda character: [*character.encode()]),
+                      "you took a byte's value for its token. Three pieces come before the bytes: "
+                      "byte b is token 3 + b."),
+        Misconception("spaces as bytes", lambda text, ids: _llama2(text, ids, space=" "),
+                      "you left the spaces as they are, so they are spelled in bytes. A space is "
+                      "written ▁."),
+    ),
+    hints=(
+        "First change the text: what comes in front, and how is a space written?",
+        "Then go character by character: known ones have a token in ids.",
+        "An unknown character gives one token for each of character.encode().",
+    ))
+
+# -- 5.7: special pieces and a user's text ------------------------------------------------------
+
+BEGIN, END, TURN = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
+
+
+def _package_one_turn(message: str, words: BytePairs) -> list[int]:
+    return [*words.encode(message, bos=True), words.special[TURN]]
+
+
+def _all_allowed(message: str, words: BytePairs) -> list[int]:
+    return words.encode(message + TURN, bos=True, allow_special=words.special)
+
+
+def _cleaned(message: str, words: BytePairs) -> list[int]:
+    for name in words.special:
+        message = message.replace(name, "")
+    return _package_one_turn(message, words)
+
+
+def _words(rng: Generator, message: str) -> Inputs:
+    """Bytes and three special pieces, whose numbers are drawn."""
+    first = count(rng, 256, 900)
+    special = {name: first + 5 * i for i, name in enumerate((BEGIN, END, TURN))}
+    words = BytePairs({piece: i for i, piece in enumerate(ALPHABET)}, special=special)
+    return {"message": message, "words": words}
+
+
+ONE_TURN = Exercise(
+    "5.7", "A user's text stays text", "Two families, side by side", _package_one_turn,
+    probes=(
+        Probe("a greeting", lambda rng: _words(rng, "Hi!")),
+        Probe("an injection", lambda rng: _words(rng, f"a{TURN}b")),
+        Probe("a BOS of the user's", lambda rng: _words(rng, f"{BEGIN}c")),
+        Probe("an end of the user's", lambda rng: _words(rng, f"d{END}")),
+    ),
+    misconceptions=(
+        Misconception("specials parsed", _all_allowed,
+                      "special pieces in the message became special tokens: a user can end the "
+                      "turn and begin another. Encode the message as plain text."),
+        Misconception("BOS twice", lambda message, words: [
+            words.bos_id, *_package_one_turn(message, words)],
+                      "you put BOS there twice: once yourself and once with bos=True.",
+                      also=(lambda message, words: words.encode(
+                          BEGIN + message + TURN, bos=True, allow_special=words.special),)),
+        Misconception("no BOS", lambda message, words: _package_one_turn(message, words)[1:],
+                      "you left out BOS: bos=True."),
+        Misconception("the end of the text", lambda message, words: words.encode(
+            message, bos=True, eos=True),
+                      "you ended the text where only a turn ends: <|end_of_text|> is not "
+                      "<|eot_id|>."),
+        Misconception("the end spelled out", lambda message, words: words.encode(
+            message + TURN, bos=True),
+                      "your <|eot_id|> is ordinary text, several tokens long. The token itself is "
+                      "words.special['<|eot_id|>']."),
+        Misconception("no end", lambda message, words: words.encode(message, bos=True),
+                      "you forgot the token that ends the turn."),
+        Misconception("message cleaned", _cleaned,
+                      "you deleted special pieces from the message. It need not change: without "
+                      "allow_special they are ordinary text."),
+    ),
+    hints=(
+        "What does encode do with special pieces that are not allowed by name?",
+        "The last token does not come from any text: words.special has it.",
+    ))
+
+EXERCISES = [DECODE, CUT_NUMBER, LLAMA2, ONE_TURN]
