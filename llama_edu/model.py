@@ -16,7 +16,7 @@ class Pass:
     """What any block may read while one forward pass runs."""
 
     rope: tuple[Tensor, Tensor]         # cos and sin, each broadcastable to `b h t d/2`
-    mask: Tensor                        # broadcastable to `b h t s`, True where a token may look
+    mask: Tensor | None                 # as `attend_fused` takes it, True where a token may look
     cache: KVCache | None
 
 
@@ -74,11 +74,12 @@ class Llama(nn.Module):
         device = tokens.device
         if positions is None:
             positions = torch.arange(start, end, device=device)[None]
-        if mask is None:
+        if mask is None and start > 0:      # else the kernel knows: each sees all before it
             mask = causal_mask(tokens.shape[1], end, device=device)[None]
         freqs = rope_frequencies(self.config.head_dim, self.config.rope_theta,
                                  self.config.rope_scaling, device=device)
-        now = Pass(rope_table(freqs, positions[:, None]), mask[:, None], cache)
+        now = Pass(rope_table(freqs, positions[:, None]),
+                   None if mask is None else mask[:, None], cache)
         x = self.tok_embeddings(tokens)
         for block in self.blocks():
             x = block(x, now)

@@ -118,7 +118,14 @@ def repeated_in_rounds(q, k, v, mask):
 
 def attend_scaled(scale):
     def attend(q, k, v, mask):
-        return F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True, scale=scale)
+        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=mask is None,
+                                              enable_gqa=True, scale=scale)
+    return attend
+
+
+def attend_masked(rule):
+    def attend(q, k, v, mask):
+        return ATTEND(q, k, v, rule(torch.ones(q.shape[2], k.shape[2])).bool())
     return attend
 
 
@@ -169,11 +176,11 @@ RULES = {
     "scores over d": (layers, "attend_fused", attend_scaled(1 / CONFIG.head_dim)),
     "scores over the root of dim": (layers, "attend_fused", attend_scaled(CONFIG.dim**-0.5)),
     "scores not scaled": (layers, "attend_fused", attend_scaled(1.0)),
-    "no mask": (model_module, "causal_mask", lambda t, s, **_: torch.ones(t, s, dtype=torch.bool)),
-    "the next token is seen": (model_module, "causal_mask",
-                               lambda t, s, **_: torch.ones(t, s).tril(s - t + 1).bool()),
-    "the token itself is not seen": (model_module, "causal_mask", lambda t, s, **_: (
-        torch.ones(t, s).tril(s - t - 1).index_fill(1, torch.tensor(0), 1).bool())),
+    "no mask": (layers, "attend_fused", attend_masked(lambda all_: all_)),
+    "the next token is seen": (layers, "attend_fused",
+                               attend_masked(lambda all_: all_.tril(1))),
+    "the token itself is not seen": (layers, "attend_fused", attend_masked(
+        lambda all_: all_.tril(-1).index_fill(1, torch.tensor(0), 1))),
     "epsilon outside the root": (RMSNorm, "forward", normed(lambda x, eps: rms(x) + eps)),
     "mean subtracted": (RMSNorm, "forward", normed(
         lambda x, eps: (x.var(-1, keepdim=True, correction=0) + eps).sqrt(), shift=1.0)),

@@ -172,9 +172,10 @@ def rope_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None = 
 
 # %% [markdown]
 # Cosines and sines are made once per pass, for whatever positions the new tokens have, and shared
-# by all layers. Then `rotate` turns all heads of all tokens at once. Its letters are those of the
-# whole course: `b` batch, `h` heads, `t` tokens, `d` features. In these two functions `d` counts pairs, so
-# that `(d two)` is a head.
+# by all layers. Then `rotate` turns all heads of all tokens at once. It takes a pair $(a, b)$ for the
+# complex number $a + ib$: to turn it by an angle is to multiply it by $\cos + i \sin$, and that is one
+# operation for all pairs. Its letters are those of the whole course: `b` batch, `h` heads, `t` tokens,
+# `d` features. In these two functions `d` counts pairs, so that `(d two)` is a head.
 
 # %%
 # twin: llama_edu.layers.rope_table, llama_edu.layers.rotate
@@ -184,9 +185,9 @@ def rope_table(freqs: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    real, imag = rearrange(x.float(), "b h t (d two) -> two b h t d", two=2)
-    turned = torch.stack([real * cos - imag * sin, real * sin + imag * cos])
-    return rearrange(turned, "two b h t d -> b h t (d two)").type_as(x)
+    pairs = torch.view_as_complex(rearrange(x.float(), "b h t (d two) -> b h t d two", two=2))
+    turned = torch.view_as_real(pairs * torch.complex(cos, sin))
+    return rearrange(turned, "b h t d two -> b h t (d two)").type_as(x)
 
 # %% [markdown]
 # > **Careful.** The angles are float32 even when the model runs in bfloat16. bfloat16 has eight
@@ -200,17 +201,16 @@ for position in (256, 257, 258, 100_000, 100_200):
 # %% [markdown]
 # ## Prove it: the loop, a rotation matrix in disguise, and complex numbers
 #
-# A pair $(a, b)$ is a complex number $a + ib$, and to turn
-# it by an angle is to multiply it by $e^{i m \omega}$. Meta's code says it in that form, with a table
-# called `freqs_cis`. We test positions that have gaps and do not begin at zero: code that ignores them
-# and counts by itself would pass at 0, 1, 2.
+# Written with real numbers, the product has four multiplications and two sums. They are the rows of the
+# rotation matrix above, for all pairs at once. We test positions that have gaps and do not begin at
+# zero: code that ignores them and counts by itself would pass at 0, 1, 2.
 
 # %%
-def rotate_complex(x: Tensor, positions: Tensor, freqs: Tensor) -> Tensor:
-    """The same by complex numbers, one for each pair."""
-    numbers = torch.view_as_complex(rearrange(x, "b h t (d two) -> b h t d two", two=2))
-    spin = torch.polar(torch.ones(len(positions), len(freqs)), torch.outer(positions, freqs))
-    return torch.view_as_real(numbers * spin).flatten(-2)
+def rotate_real(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """The same without complex numbers."""
+    real, imag = rearrange(x, "b h t (d two) -> two b h t d", two=2)
+    turned = torch.stack([real * cos - imag * sin, real * sin + imag * cos])
+    return rearrange(turned, "two b h t d -> b h t (d two)")
 
 
 torch.manual_seed(0)
@@ -218,13 +218,13 @@ x, places = torch.randn(2, 3, 4, 8), torch.tensor([5, 6, 17, 40])
 freqs = rope_frequencies(8, 10_000.0)
 turned = rotate(x, *rope_table(freqs, places))
 
-torch.testing.assert_close(turned, rotate_complex(x, places, freqs))
+torch.testing.assert_close(turned, rotate_real(x, *rope_table(freqs, places)))
 torch.testing.assert_close(turned, layers.rotate(x, *layers.rope_table(freqs, places)))
 for t, place in enumerate(places.tolist()):
     slow = torch.tensor(rotate_loop(x[1, 2, t].tolist(), place, 10_000.0))
     torch.testing.assert_close(turned[1, 2, t], slow, atol=1e-5, rtol=1e-5)
 torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1))
-print("loop = complex form = package; every token keeps its length")
+print("loop = real form = complex form = package; every token keeps its length")
 
 # %% [markdown]
 # ## Does RoPE make far tokens fade?

@@ -184,13 +184,15 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 
 # %% [markdown]
 # A second form calls PyTorch's fused kernel, which computes the same in small blocks and never
-# holds all `t s` weights (we build one below). The models of the course use this one.
+# holds all `t s` weights (we build one below). The models of the course use this one. With no mask
+# at all it is told that the mask is the causal one, so that it can leave out the hidden half.
 
 # %%
 # twin: llama_edu.layers.attend_fused
-def attend_fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """What `attend` computes; the mask is broadcastable to `b h t s`."""
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=True)
+def attend_fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """What `attend` computes; the mask is broadcastable to `b h t s`, or None: causal, t = s."""
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None,
+                                          enable_gqa=True)
 
 # %% [markdown]
 # **The layer** puts four matrices around it. Queries and keys are turned by RoPE (chapter 02),
@@ -208,7 +210,7 @@ class Attention(nn.Module):
         self.wv = nn.Linear(config.dim, config.n_kv_heads * d, bias=False)
         self.wo = nn.Linear(config.n_heads * d, config.dim, bias=False)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor,
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None,
                 memory: Slot | None = None) -> Tensor:
         """x: `b t c`; rope: cos and sin, each `t d/2`; memory: this layer's slot of a KVCache."""
         q, k, v = (rearrange(project(x), "b t (h d) -> b h t d", d=self.head_dim)
@@ -233,7 +235,7 @@ ours = attend(q, k, v, mask)
 loop = torch.stack([torch.stack([attend_loop(q[b, i], k[b, i // 2], v[b, i // 2])
                                  for i in range(6)]) for b in range(2)])
 for other in (loop, attend_by_copying(q, k, v, mask), attend_fused(q, k, v, mask),
-              layers.attend(q, k, v, mask)):
+              attend_fused(q, k, v, None), layers.attend(q, k, v, mask)):
     torch.testing.assert_close(other, ours, rtol=0, atol=1e-6)
 print("the loop, the copies, the fused kernel and the package agree to 1e-6")
 
@@ -571,7 +573,7 @@ for t in lengths:
     ways = {
         "plain": lambda: attend(q, k, v, mask),
         "fused, our mask": lambda: attend_fused(q, k, v, mask),
-        "fused, is_causal": lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True),
+        "fused, no mask": lambda: attend_fused(q, k, v, None),
         "online": lambda: attend_online(q, k, v, mask, block=64),
         "online, one query": lambda: attend_online(q[:, :, -1:], k, v, mask[-1:], block=64)}
     for name, way in ways.items():
@@ -598,8 +600,8 @@ plots.label_lines(ax)
 #
 # > **Careful.** The fused kernel grows with the square, too, when we hand it a mask: it turns our
 # > booleans into float32, `t s` numbers, though once for all heads. With `is_causal=True` there is
-# > no mask to hold and the growth is linear. The package hands over a mask all the same: with a
-# > cache, `is_causal` aligns it at the wrong end (exercise 3.1).
+# > no mask to hold and the growth is linear. The package hands over a mask only where it must: behind
+# > a cache that holds tokens, `is_causal` aligns at the wrong end (exercise 3.1).
 #
 # ## In the Llamas: what one token costs
 #

@@ -328,11 +328,9 @@ _ = ax.set_ylim(0, 1.05)
 def _mean_and_clip(model: nn.Module, count: int, max_norm: float, where: str) -> float:
     """Turn sums of gradients into means no longer than `max_norm`; their length before that."""
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    norms = torch.stack([gradient.norm() for gradient in gradients.values()])
-    norm = norms.norm().item() / count
+    norm = nn.utils.get_total_norm(gradients.values()).item() / count
     if not math.isfinite(norm):
-        wrong = [name for name, n in zip(gradients, norms.tolist(), strict=True)
-                 if not math.isfinite(n)]
+        wrong = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
         model.zero_grad(set_to_none=True)
         raise FloatingPointError(
             f"at {where} the gradient is {norm}, first in {wrong[0] if wrong else 'the sum'}; a "
