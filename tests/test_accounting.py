@@ -2,9 +2,11 @@
 
 import pytest
 import torch
-from models import tiny_config
+from models import some_tokens, tiny_config
+from torch.utils.flop_counter import FlopCounterMode
 
 from llama_edu import accounting
+from llama_edu.hardware import GPUS, gpu
 from llama_edu.model import Llama
 from llama_edu.releases import RELEASES, release
 
@@ -110,3 +112,97 @@ def test_training_arithmetic_of_llama_1():
     # 82,432 hours at 400 W: the card's 14 tonnes.
     assert round(accounting.tonnes_co2(82_432, watts=400)) == 14
     assert accounting.tonnes_co2(1000, watts=1000, pue=1.0, kg_per_kwh=1.0) == 1.0
+
+
+# -- shards ------------------------------------------------------------------------------------
+
+# Sizes of the published files of the 405B, listed in llama-models' sku_list.py.
+LISTED = {8: 101_470_976_045, 16: 51_268_302_389}
+
+
+@pytest.mark.parametrize("shards", LISTED)
+def test_the_files_of_the_405b_are_predicted_to_a_thousandth_of_a_percent(shards):
+    config = release("llama-3.1-405b").config
+    predicted = accounting.shard_bytes(config, shards=shards, bits=16)
+    assert predicted == pytest.approx(LISTED[shards], rel=1e-5)
+    assert predicted < LISTED[shards]       # a file has a header as well
+
+
+def test_sixteen_files_hold_more_than_eight_because_key_heads_are_repeated():
+    config = release("llama-3.1-405b").config
+    repeated = config.n_layers * 2 * config.dim * config.n_kv_heads * config.head_dim * 2
+    norms = accounting.parameters(config).norms * 2
+    eight, sixteen = (n * accounting.shard_bytes(config, shards=n, bits=16) for n in (8, 16))
+    assert sixteen - eight == repeated + 8 * norms
+
+
+def test_one_file_holds_everything_and_both_tables():
+    config = release("llama-2-7b").config
+    assert (accounting.shard_bytes(config, shards=1, bits=16)
+            == accounting.weight_bytes(config, bits=16))
+    tied = release("llama-3.2-1b").config
+    table = 2 * tied.vocab_size * tied.dim
+    assert (accounting.shard_bytes(tied, shards=1, bits=16)
+            == accounting.weight_bytes(tied, bits=16) + table)
+
+
+# -- arithmetic --------------------------------------------------------------------------------
+
+def test_matrix_products_cost_what_pytorch_counts():
+    config = tiny_config()
+    model = Llama(config).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(some_tokens(config, batch=1, length=32))
+    counted = sum(flops for operation, flops in counter.get_flop_counts()["Global"].items()
+                  if "attention" not in str(operation))
+    looks = 4 * config.n_layers * config.n_heads * config.head_dim * (32 * 33 // 2)
+    assert accounting.forward_flops(config, tokens=32) == counted + looks
+
+
+def test_a_pass_costs_the_same_with_a_cache_and_without():
+    config = tiny_config()
+    whole = accounting.forward_flops(config, tokens=12)
+    assert whole == (accounting.forward_flops(config, tokens=7)
+                     + accounting.forward_flops(config, tokens=5, before=7))
+
+
+def test_the_rule_of_thumb_is_close_for_short_texts_and_too_low_for_long_ones():
+    config = release("llama-3-8b").config
+    rule = accounting.training_flops(accounting.parameters(config).total, 15e12)
+    short, long = (accounting.exact_training_flops(config, tokens=15e12, context=t)
+                   for t in (1024, 131_072))
+    assert short / rule == pytest.approx(1.0, abs=0.06)     # less a table, plus some attention
+    assert long / rule > 2
+
+
+def test_utilisation_of_llama_3_8b_is_far_below_the_400_tflops_that_circulate():
+    flops = accounting.training_flops(8_030_261_248, 15e12)
+    assert accounting.tflops_per_gpu(flops, gpu_hours=1.3e6) == pytest.approx(154.4, abs=0.1)
+    share = accounting.mfu(flops, gpu_hours=1.3e6, peak_tflops=gpu("H100-80GB").tflops)
+    assert share == pytest.approx(0.156, abs=0.001)
+    assert accounting.gpu_hours(35.0, gpus=2048) == 1_720_320
+    assert accounting.days(1_720_320, gpus=2048) == 35.0
+
+
+@pytest.mark.parametrize("name", [r.id for r in RELEASES if r.family in ("Llama 1", "Llama 2")])
+def test_carbon_agrees_with_the_cards_to_their_last_digit(name):
+    t = release(name).training
+    digit = 0.01 if name.startswith("llama-2") else 0.5     # Llama 1's card prints whole tonnes
+    assert accounting.tonnes_co2(t.gpu_hours, watts=t.watts) == pytest.approx(
+        t.tonnes_co2, abs=digit)
+
+
+def test_decoding_is_bounded_by_reading_the_weights_and_the_cache():
+    config = release("llama-3.1-8b").config
+    p = accounting.parameters(config)
+    fast = accounting.tokens_per_second(config, gb_per_second=3350, bits=16)
+    assert fast == pytest.approx(3350e9 / (2 * (p.total - p.embedding)))
+    slow = accounting.tokens_per_second(config, gb_per_second=3350, bits=16, context=8192)
+    assert 1 / slow - 1 / fast == pytest.approx(2**30 / 3350e9)    # 1 GiB of keys and values
+
+
+def test_a_card_is_found_by_its_name_or_refused_with_the_names_there_are():
+    assert gpu("T4").gib == 15.0
+    assert len({card.name for card in GPUS}) == len(GPUS)
+    with pytest.raises(KeyError, match="no card 'H1000' in the table; there are RTX 4060, .*H200"):
+        gpu("H1000")
