@@ -7,6 +7,7 @@ and right spines; lines take the Okabe-Ito colours, which colour-blind readers c
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
+from math import log2
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -14,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.dates import ConciseDateFormatter
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from . import accounting
 from .releases import Release
@@ -105,29 +107,90 @@ def heatmap(ax: Axes, values: Sequence[Sequence[float]], *, label: str | None = 
 def family_tree(releases: Sequence[Release]) -> Figure:
     """Every release by date and size, joined to the release whose weights it began from.
 
-    The size of a vision model is that of the whole model. Withheld models are left out.
+    A mark grows with the context. The size of a vision model is that of the whole model. Withheld
+    models are left out.
     """
     places = {r.id: _place(r) for r in releases if r.released is not None}
     fig, ax = figure("One family in two years: three generations and their branches",
-                     x="release date", y="parameters (billions)", size=(6.4, 4.4))
+                     x="release date", y="parameters (billions)", size=(6.4, 4.6))
     for r in releases:
         if r.id in places and r.training.start in places:
             ax.plot(*zip(places[r.id], places[r.training.start], strict=True), color="#c4c4c4",
                     linewidth=0.9, zorder=1)
     for family, style in FAMILIES.items():
-        rows = [places[r.id] for r in releases if r.id in places and r.family == family]
-        ax.plot(*zip(*rows, strict=True), style.marker, color=style.colour, markersize=6,
-                markeredgecolor="white")
-        end = (min if style.lowest else max)(rows, key=lambda row: row[1])
+        rows = [r for r in releases if r.id in places and r.family == family]
+        for r in rows:
+            ax.plot(*places[r.id], style.marker, color=style.colour, markeredgecolor="white",
+                    markersize=_mark(r.config.max_seq_len))
+        end = (min if style.lowest else max)((places[r.id] for r in rows), key=lambda row: row[1])
         ax.annotate(family, end, style.nudge, textcoords="offset points", ha="center",
                     color=[0.75 * part for part in to_rgb(style.colour)])
+    _label_contexts(ax, sorted({r.config.max_seq_len for r in releases}))
+    _label_sizes(ax)
+    ax.xaxis.set_major_formatter(ConciseDateFormatter(ax.xaxis.get_major_locator()))
+    ax.margins(x=0.09, y=0.1)
+    return fig
+
+
+# Three generations trained the same sizes on as many tokens; the later lie on the earlier ones.
+ON_ONE_PLACE = {"Llama 3": 11, "Llama 3.1": 7.5, "Llama 3.3": 4}
+
+
+def tokens_and_compute(releases: Sequence[Release]) -> Figure:
+    """What a training read against what it trained, with lines of equal compute.
+
+    Only releases whose tokens were published. Hollow: begun from another release, and these are
+    the tokens that came on top.
+    """
+    fig, ax = figure("From generation to generation more text went into each parameter",
+                     x="tokens (trillions)", y="parameters (billions)", size=(6.4, 4.2))
+    tokens = (0.25, 30)
+    for flops, at in ((1e22, 0.25), (1e23, 0.25), (1e24, 30), (1e25, 30)):
+        ax.plot(tokens, [flops / 6 / t / 1e21 for t in tokens], color="#c4c4c4", linewidth=0.9)
+        ax.annotate(f"{flops:.0e} operations".replace("e+", "e"), (at, flops / 6 / at / 1e21),
+                    (8, 3), textcoords="offset points", color="#808080", fontsize=7,
+                    annotation_clip=False)
+    ax.plot(tokens, [1000 * t / 20 for t in tokens], "--", color=BLACK, linewidth=0.9)
+    ax.annotate("20 tokens a parameter", (3.2, 160), (-3, 3), textcoords="offset points",
+                ha="right", fontsize=7)
+    named: set[str] = set()
+    for r in releases:
+        if r.training.tokens is None:
+            continue
+        style, fresh = FAMILIES[r.family], r.training.start is None
+        ax.plot(r.training.tokens / 1e12, accounting.parameters(r.config).total / 1e9, style.marker,
+                color=style.colour, markerfacecolor=style.colour if fresh else "none",
+                markersize=ON_ONE_PLACE.get(r.family, 6),
+                label=r.family if r.family not in named else None)
+        named.add(r.family)
+    _label_sizes(ax)
+    ax.set(xscale="log", xlim=tokens, ylim=(0.8, 700))
+    ax.set_xticks((0.5, 1, 2, 5, 10, 15), ("0.5", "1", "2", "5", "10", "15"))
+    ax.minorticks_off()
+    ax.legend(fontsize=7, loc="upper left", ncols=2)
+    return fig
+
+
+def _label_sizes(ax: Axes) -> None:
+    """A logarithmic axis whose ticks are the sizes that the family has."""
     sizes = (1, 3, 8, 13, 34, 70, 405)
     ax.set_yscale("log")
     ax.set_yticks(sizes, [str(size) for size in sizes])
     ax.minorticks_off()
-    ax.xaxis.set_major_formatter(ConciseDateFormatter(ax.xaxis.get_major_locator()))
-    ax.margins(x=0.09, y=0.1)
-    return fig
+
+
+def _mark(context: int) -> float:
+    """The size of a mark, in points: nearly one more for each doubling of the context."""
+    return 5 + 0.9 * log2(context / 2048)
+
+
+def _label_contexts(ax: Axes, contexts: Sequence[int]) -> None:
+    """Which mark stands for which context, in the empty corner."""
+    marks = [Line2D([], [], marker="o", linestyle="", color="#909090", markersize=_mark(context))
+             for context in contexts]
+    ax.legend(marks, [f"{context // 1024}K" for context in contexts], title="context (tokens)",
+              loc="upper left", ncols=len(contexts), fontsize=7, title_fontsize=7,
+              handletextpad=0.1, columnspacing=0.8)
 
 
 def _place(r: Release) -> tuple[date, float]:

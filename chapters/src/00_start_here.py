@@ -7,22 +7,67 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | one line, to try a check | Python | 15 |
+# | ten verdicts, and one line to try a check | Python | 25 |
 #
 # No GPU and no network are needed. Two processor cores are enough for every chapter; where a chapter
 # can do more with a GPU, it says so.
 
 # %%
+from collections import Counter
 from dataclasses import replace
 
 from torch import Tensor
 
-from llama_edu import plots
-from llama_edu.accounting import parameters
+from llama_edu import claims, plots
+from llama_edu.accounting import parameters, training_flops
 from llama_edu.exercises import check, hint, progress
 from llama_edu.releases import RELEASES, release
 
 # %% [markdown]
+# ## First, what do you believe?
+#
+# Much is written about the Llamas, and much of it is copied. Here are ten sentences that circulate.
+# Judge them before you read on: `right`, `wrong`, or `imprecise` for what is only half true. Guessing is
+# allowed; it is how you will remember the answer.
+
+# %%
+verdicts = dict.fromkeys(["A06", "B18", "B22", "D86", "E03", "A20", "B15", "D67", "B36", "A90"], "?")
+
+claims.judge(verdicts)
+
+# %% [markdown]
+# Write your verdicts into the next cell, as many as you like, and run it. It says at once whether you
+# are right, and for each claim that you judged a box shows what is so, and the sum that proves it.
+
+# %%
+verdicts["A06"] = "?"
+verdicts["B18"] = "?"
+### BEGIN SOLUTION
+verdicts |= {"A06": "right", "B18": "wrong", "B22": "imprecise", "D86": "wrong", "E03": "right",
+             "A20": "right", "B15": "imprecise", "D67": "wrong", "B36": "wrong", "A90": "imprecise"}
+### END SOLUTION
+
+judged = claims.judge(verdicts)
+print(judged)
+judged.boxes()
+
+# %% [markdown]
+# This course keeps a ledger of some 350 such claims: what is said, what is so, and, wherever it can be
+# computed, the expression that computes it. A test recomputes them all, each time anything changes.
+# Chapters end with the claims that you can then judge yourself, and the book has them
+# all on one page. So how many of them are right?
+
+# %%
+ledger = [claim for claim in claims.ledger() if claim.writeup not in "TS"]
+kinds = Counter(claim.verdict for claim in ledger)
+print(f"{len(ledger)} published claims: " + ", ".join(f"{n} {kind}" for kind, n in kinds.items()))
+print(f"{sum(claim.compute is not None for claim in ledger)} of them are recomputed by a test")
+
+# %% [markdown]
+# "Open" means that it cannot be decided from what was published. Besides these, the ledger lists slips
+# in Meta's own papers, and settings that were published wrongly. Nobody who writes is safe,
+# and neither are we: if you find a mistake, tell us.
+#
 # ## What is a Llama?
 #
 # A Llama is a *decoder*: it reads tokens (numbers that stand for pieces of text) and says how likely
@@ -36,13 +81,14 @@ release("llama-3.2-1b").config
 # %% [markdown]
 # The package holds these settings for every release. Here is the whole family, drawn from that data:
 
-# %% mystnb={"image": {"alt": "Releases of the Llama family by date, 2023 to the end of 2024, and size on a logarithmic axis, 1 to 405 billion parameters. Grey lines join Code Llama, Llama Guard, and the small and vision models of 3.2 to the releases they began from."}}
+# %% mystnb={"image": {"alt": "Releases of the Llama family by date, 2023 to the end of 2024, and size on a logarithmic axis, 1 to 405 billion parameters; marks grow with the context, from 2K tokens for Llama 1 to 128K from Llama 3.1 on. Grey lines join Code Llama, Llama Guard, and the small and vision models of 3.2 to the releases they began from."}}
 family = plots.family_tree(RELEASES)
 
 # %% [markdown]
-# Each mark is one or more models. A grey line means: this one began from the weights of that one. Code Llama grew
-# out of Llama 2. The Llama Guards are ordinary Llamas that were taught to judge text. The smallest
-# Llamas 3.2 were cut out of a larger one.
+# Each mark is one or more models, and it grows with the *context*: how many tokens a model can read at
+# once. A grey line means: this one began from the weights of that one. Code Llama grew out of Llama 2.
+# The Llama Guards are ordinary Llamas that were taught to judge text. The smallest Llamas 3.2 were cut
+# out of a larger one.
 #
 # From the first to the largest, the numbers grew like this:
 
@@ -60,6 +106,39 @@ for name in ("llama-1-7b", "llama-2-7b", "llama-3-8b", "llama-3.1-405b"):
 one, two = release("llama-1-7b").config, release("llama-2-7b").config
 assert parameters(one) == parameters(two)
 assert two == replace(one, max_seq_len=4096, norm_eps=1e-5)
+
+# %% [markdown]
+# ## What made them better, then?
+#
+# If the parts hardly changed, what did? Here is what each training read, against what it trained.
+# Training costs about six operations for each parameter and each token (chapter 08), so
+# grey lines join trainings of equal cost.
+
+# %% mystnb={"image": {"alt": "Parameters against training tokens on logarithmic axes. Llama 1 lies at 1 to 1.4 trillion tokens, Llama 2 at 2, Llama 3 and 3.1 at 15 to 15.6, the small Llamas 3.2 at 9. The line of 20 tokens a parameter runs close to Llama 1 65B; all later releases lie far below it. Costs range from under 1e23 to 3.8e25 operations."}}
+compute = plots.tokens_and_compute(RELEASES)
+
+# %% [markdown]
+# The dashed line is advice from 2022: for a given cost, the best model comes from about twenty tokens a
+# parameter (Hoffmann et al. 2022). Only Llama 1 65B kept near it. A model is trained once and used a
+# billion times, so a small model that read too much is the better bargain:
+
+# %%
+for name in ("llama-1-65b", "llama-2-70b", "llama-3-70b", "llama-3-8b", "llama-3.1-405b"):
+    r = release(name)
+    total, tokens = parameters(r.config).total, r.training.tokens
+    print(f"{r.name:16} {tokens / 1e12:5.1f} trillion tokens {tokens / total:6.0f} a parameter"
+          f" {training_flops(total, tokens):9.1e} operations")
+
+# %% [markdown]
+# The 8B read ninety times what that advice gives it. Between the first
+# small Llama and the largest lies this much more computing:
+
+# %%
+first, last = release("llama-1-7b"), release("llama-3.1-405b")
+spent = [training_flops(parameters(r.config).total, r.training.tokens) for r in (first, last)]
+print(f"{spent[1] / spent[0]:.0f} times the operations, {(last.released - first.released).days} days later")
+eight = release("llama-3-8b")
+assert 90 < eight.training.tokens / (20 * parameters(eight.config).total) < 95
 
 # %% [markdown]
 # ## How a chapter works
@@ -124,6 +203,7 @@ progress()
 # - [06 · The model](06_model.ipynb): where eight billion parameters sit.
 # - [07 · Generation](07_generation.ipynb): one token after the other, quickly and well.
 # - [08 · Training a tiny Llama](08_training.ipynb): a model that tells tales, trained before your eyes.
+# - [09 · Real weights](09_real_weights.ipynb): published files opened, and the bug that reads fluent.
 #
 # The chapters build on each other, so begin with 01. Each has a [solutions
 # notebook](../solutions/01_rmsnorm.ipynb) that discusses not only the right answer but why the wrong ones
