@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from llama_edu import accounting, releases
+from llama_edu import accounting, claims, releases
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKED = re.compile(r"([\d][\d,.]*)\s*<!-- n:([\w-]+)((?: [\w.-]+)*) -->")
@@ -38,6 +38,8 @@ NUMBERS: dict[str, Callable[..., int]] = {
     "chapters": lambda: len(list(ROOT.glob("chapters/*.ipynb"))),
     "exercises": exercises,
     "releases": lambda: len(releases.RELEASES),
+    "claims": lambda: len(claims.ledger()),
+    "recomputed": lambda: sum(claim.compute is not None for claim in claims.ledger()),
     "parameters": lambda name: accounting.parameters(releases.release(name).config).total,
 }
 
