@@ -19,6 +19,9 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 LAB_ARGS ?=
 TEST_ARGS ?=
 
+# Of llama.cpp the library is enough, not its programs.
+LLAMA_CPP_PARTS := CMAKE_ARGS="-DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DMTMD_BUILD=OFF"
+
 # Stamps: an install is done again only when the files it was made from have changed.
 FOR_LEARNERS := $(VENV)/.installed-for-learners
 FOR_TESTS := $(VENV)/.installed-for-tests
@@ -69,8 +72,10 @@ $(FOR_LEARNERS): requirements.txt tools/constraints.txt pyproject.toml | $(VENV)
 	@$(PIP) -r requirements.txt
 	@touch $@
 
-$(FOR_TESTS): requirements.txt requirements-dev.txt requirements-oracles.txt tools/constraints.txt pyproject.toml | $(VENV)/pyvenv.cfg
+$(FOR_TESTS): requirements.txt requirements-dev.txt requirements-oracles.txt requirements-optional.txt tools/constraints.txt pyproject.toml | $(VENV)/pyvenv.cfg
 	@echo "Installing what the tests need into $(VENV) (a few minutes) ..."
 	@$(PIP) -r requirements-dev.txt
 	@$(PIP) --no-deps -r requirements-oracles.txt
+	@$(LLAMA_CPP_PARTS) $(PIP) --no-deps -r requirements-optional.txt > /dev/null 2>&1 || \
+	  echo "llama.cpp could not be built here (it needs a C++ compiler); what compares with it is skipped."
 	@touch $(FOR_LEARNERS) $@

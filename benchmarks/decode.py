@@ -7,14 +7,19 @@ medians on the wall; the ratios are taken round by round, so a busy machine bend
 import importlib.util
 import statistics
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import numpy as np
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, StaticCache
 
 from llama_edu.cache import KVCache
 from llama_edu.config import ModelConfig
 from llama_edu.decoding import DecodingLlama
+from llama_edu.formats import gguf
 from llama_edu.formats.names import translate
+from llama_edu.formats.source import Source, Stored
 from llama_edu.model import Llama
 
 from ._rounds import Times, Work, bandwidth, interleaved, machine, ratios, spread
@@ -33,6 +38,7 @@ ROUNDS = 9
 GOALS = {"15M": 1.6, "110M": 1.25}  # times transformers
 KEPT = 0.75                         # of the speed at SHORT, at LONG
 DYNAMIC, STATIC = "transformers, dynamic cache", "transformers, static cache"
+LLAMA_CPP = "llama.cpp, F32"
 PLAIN, QUICK = "llama_edu, Llama", "llama_edu, DecodingLlama"
 QUICK_LONG, READ, SPEED = f"{QUICK}, {LONG} tokens", "memory", "memory's speed"
 
@@ -53,8 +59,12 @@ def run() -> Iterator[str]:
 
 def missing() -> list[str]:
     """Peers that are not here to be measured."""
-    absent = [] if importlib.util.find_spec("llama_cpp") else ["llama.cpp (llama-cpp-python)"]
+    absent = [] if llama_cpp_is_here() else ["llama.cpp (llama-cpp-python)"]
     return [*absent, "llama2.c (a C program, not a package)"]
+
+
+def llama_cpp_is_here() -> bool:
+    return importlib.util.find_spec("llama_cpp") is not None
 
 
 @torch.inference_mode()
@@ -65,7 +75,8 @@ def measure(config: ModelConfig, *, new: int) -> Times:
     quick, peer = DecodingLlama(model), transformers_model(model)
     prompt = torch.randint(config.vocab_size, (1, LONG))
     read, n_bytes = bandwidth()
-    times = interleaved({
+    others = {LLAMA_CPP: by_llama_cpp(model, prompt[:, :SHORT], new)} if llama_cpp_is_here() else {}
+    times = interleaved(others | {
         DYNAMIC: theirs(peer, prompt[:, :SHORT], new, lambda: DynamicCache(config=peer.config)),
         STATIC: theirs(peer, prompt[:, :SHORT], new, lambda: StaticCache(
             config=peer.config, max_cache_len=SHORT + (ROUNDS + 1) * new)),
@@ -107,6 +118,27 @@ def theirs(model: LlamaForCausalLM, prompt: torch.Tensor, new: int, make_cache: 
     return work
 
 
+def by_llama_cpp(model: Llama, prompt: torch.Tensor, new: int) -> Work:
+    """llama.cpp with the same weights in float32, its forward pass alone."""
+    import llama_cpp
+
+    tensors = {name: Stored(tuple(w.shape), w.dtype, lambda w=w: w)
+               for name, w in model.state_dict().items()}
+    with TemporaryDirectory() as folder:
+        gguf.write(Path(folder, "model.gguf"), Source(model.config, tensors, None, ()), kind="F32")
+        peer = llama_cpp.Llama(str(Path(folder, "model.gguf")), n_threads=THREADS, verbose=False,
+                               n_threads_batch=THREADS, n_ctx=SHORT + (ROUNDS + 1) * new,
+                               use_mmap=False)
+    peer.eval(prompt[0].tolist())
+
+    def work() -> None:
+        for _ in range(new):
+            logits = llama_cpp.llama_get_logits(peer.ctx)
+            peer.eval([int(np.ctypeslib.as_array(logits, (model.config.vocab_size,)).argmax())])
+
+    return work
+
+
 def transformers_model(model: Llama) -> LlamaForCausalLM:
     """The same weights in transformers' class, with its fused attention."""
     c = model.config
@@ -139,7 +171,8 @@ def report(name: str, config: ModelConfig, times: Times) -> Iterator[str]:
     yield ""
     yield f"| | tokens/s | times {best} (least to most) | share of the memory's speed |"
     yield "|---|--:|--:|--:|"
-    for engine in (DYNAMIC, STATIC, PLAIN, QUICK, QUICK_LONG):
+    for engine in (name for name in (DYNAMIC, STATIC, PLAIN, QUICK, LLAMA_CPP, QUICK_LONG)
+                   if name in times):
         needed = token_bytes(config, LONG if engine == QUICK_LONG else SHORT) * new / 1e9
         share = statistics.median(needed / seconds / fast for seconds, fast in
                                   zip(times[engine], speed, strict=True))

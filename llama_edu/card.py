@@ -93,7 +93,8 @@ def training(r: Release) -> list[str]:
         table["that is"] = f"{rate:.0f} TFLOPS a GPU, {rate / peak:.1%} of its peak"
     if None not in (t.gpu_hours, t.watts, t.tonnes_co2):
         computed = a.tonnes_co2(t.gpu_hours, watts=t.watts)
-        table["carbon"] = f"{t.tonnes_co2:,g} t as printed, {computed:,.2f} t by the papers' formula"
+        table["carbon"] = (f"{t.tonnes_co2:,g} t as printed, {computed:,.2f} t by the papers' "
+                           "formula")
     return rows(table) or ["  nothing was published"]
 
 
@@ -102,8 +103,9 @@ def fits(r: Release) -> Iterator[str]:
     kinds = {name: bits for name, bits in PRECISIONS.items() if bits <= 16}
     yield "  " + " " * 14 + "".join(f"{name:>22}" for name in kinds)
     for gpu in GPUS:
-        yield f"  {gpu.name:14}" + "".join(f"{verdict(r, gpu, bits):>22}" for bits in kinds.values())
-    yield f"  (tokens of cache beside the weights, {SPARE_GIB:g} GiB kept free; else how many cards)"
+        said = (verdict(r, gpu, bits) for bits in kinds.values())
+        yield f"  {gpu.name:14}" + "".join(f"{words:>22}" for words in said)
+    yield f"  (tokens of cache beside the weights, {SPARE_GIB:g} GiB kept free; or how many cards)"
 
 
 def verdict(r: Release, gpu: Gpu, bits: float) -> str:

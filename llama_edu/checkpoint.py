@@ -1,13 +1,18 @@
-"""From a folder of files to a model that runs, and back."""
+"""From a folder, a file or the hub to a model that runs, and back."""
 
+import math
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
 
 from . import tokenizer
-from .formats import huggingface
+from .config import tensor_shapes
+from .formats import gguf, hub, huggingface, meta
+from .formats.source import Source, Stored
 from .model import Llama
 from .tokenizer import JsonTokenizer
 from .tokenizer.json_made import files
@@ -17,25 +22,94 @@ TALES = Path(__file__).parent / "assets" / "tales"      # a small model that com
 
 def load(path: str | Path, *, device: torch.device | str = "cpu",
          dtype: torch.dtype = torch.float32) -> tuple[Llama, tokenizer.Tokenizer]:
-    """The model and the tokenizer in a folder that `transformers` saved.
+    """The model and the tokenizer of a folder, a .gguf file or a hub id; see `open_source`.
 
     The model is built without memory and filled tensor by tensor, straight to `device` and
-    `dtype`. Raises ValueError, and returns nothing, when a tensor is missing, left over or of
-    another shape than config.json says.
+    `dtype`. Raises ValueError or KeyError, and returns nothing, when the files are broken or
+    contradict each other.
     """
-    folder = Path(path)
-    if not folder.is_dir():
-        raise ValueError(f"there is no folder {str(path)!r}; a folder with config.json, "
-                         ".safetensors files and a tokenizer is needed. Check the path.")
-    config = huggingface.read_config(folder)
+    source = open_source(path)
+    words = _words(source, path)
     with torch.device("meta"):
-        model = Llama(config)
-    fill(model, huggingface.read_weights(folder, config), device=device, dtype=dtype)
-    words = tokenizer.load(folder, stop_ids=huggingface.read_stop_ids(folder))
-    if words.n_vocab > config.vocab_size:
-        raise ValueError(f"the tokenizer in {folder} knows {words.n_vocab} tokens; the model's "
-                         f"embedding has {config.vocab_size} rows. They belong to two models.")
+        model = Llama(source.config)
+    fill(model, ((name, stored.read()) for name, stored in source.tensors.items()),
+         device=device, dtype=dtype)
     return model.eval(), words
+
+
+def open_source(path: str | Path) -> Source:
+    """A model in any of the formats, looked for and checked; its tensors are not yet read.
+
+    path: a folder saved by `transformers`, a folder as Meta publishes it, a .gguf file or a folder
+    with one, or, where nothing has that name, the id of a model on the hub: "owner/name" or
+    "owner/name@revision".
+    """
+    try:
+        place = Path(path)
+        if not place.exists():
+            place = hub.fetch(str(path))
+        source = _format(place)
+    except OSError as unreadable:
+        raise ValueError(f"{str(path)!r} cannot be opened ({unreadable.strerror}); a folder that "
+                         "you may read is needed. Check its rights.") from None
+    check_whole(source)
+    return source
+
+
+def _format(place: Path) -> Source:
+    if place.is_file() and place.suffix != ".gguf":
+        raise ValueError(f"{place} is one file of another kind; a folder with all files of a model "
+                         "or a .gguf file is needed. Give the folder that it lies in.")
+    if place.is_file():
+        return gguf.open_file(place)
+    has = {pattern: sorted(place.glob(pattern)) for pattern in (
+        "config.json", "*.safetensors", "params.json", "consolidated.*.pth", "*.gguf")}
+    metas = has["consolidated.*.pth"] or (has["params.json"] and not has["config.json"])
+    if metas and not has["*.safetensors"]:
+        return meta.open_folder(place)
+    if has["config.json"] or has["*.safetensors"]:
+        return huggingface.open_folder(place)
+    if len(has["*.gguf"]) == 1:
+        return gguf.open_file(has["*.gguf"][0])
+    raise ValueError(f"{place} holds {len(has['*.gguf'])} .gguf files and no other model; "
+                     "config.json with .safetensors files, params.json with consolidated.00.pth, "
+                     "or one .gguf file is needed. Check the path, or give the file itself.")
+
+
+def check_whole(source: Source) -> None:
+    """Raises ValueError unless the files hold every tensor of this config in its shape, and no
+    other. Takes as long as the files are long, whatever the config says."""
+    config, given = source.config, source.tensors
+    needed = dict(islice(tensor_shapes(config), len(given) + 2))    # all, where nothing is missing
+    if config.tied_embeddings and "output.weight" not in given:
+        needed.pop("output.weight", None)
+    if missing := next((name for name in needed if name not in given), None):
+        raise ValueError(f"the files hold {len(given)} tensors, and {missing} is not one of them; "
+                         f"a model of {config.n_layers} layers needs it. A file is missing, or the "
+                         "config belongs to another model; download the folder again.")
+    for name, stored in given.items():
+        if name not in needed:
+            raise ValueError(f"the files hold {name}, which a model of {config.n_layers} layers "
+                             "does not have. Does the config belong to these files?")
+        if stored.shape != needed[name]:
+            raise ValueError(f"{name} is {stored.shape} in the files; the config needs "
+                             f"{needed[name]}. Does the config belong to these files?")
+
+
+def _words(source: Source, path: str | Path) -> tokenizer.Tokenizer:
+    """The tokenizer that belongs to these weights."""
+    rows = source.config.vocab_size
+    if source.tokenizer is None:
+        raise ValueError(f"{str(path)!r} has no tokenizer; a tokenizer.json or a tokenizer.model "
+                         "is needed. Put the one that the model was published with beside it.")
+    words = tokenizer.load(source.tokenizer, stop_ids=source.stop_ids)
+    if words.n_vocab > rows or 2 * words.n_vocab < rows:
+        raise ValueError(f"the tokenizer in {source.tokenizer} knows {words.n_vocab} tokens; the "
+                         f"model's embedding has {rows} rows. They belong to two models.")
+    if wrong := [token for token in words.stop_ids if not 0 <= token < rows]:
+        raise ValueError(f"token {wrong[0]} is said to end an answer; the model's embedding has "
+                         f"{rows} rows. Does generation_config.json belong to this model?")
+    return words
 
 
 def save(path: str | Path, model: Llama, words: JsonTokenizer, *, dtype: torch.dtype) -> None:
@@ -47,32 +121,35 @@ def save(path: str | Path, model: Llama, words: JsonTokenizer, *, dtype: torch.d
     if words.n_vocab > model.config.vocab_size:
         raise ValueError(f"the tokenizer knows {words.n_vocab} tokens; the model's embedding has "
                          f"{model.config.vocab_size} rows. Save it with its own tokenizer.")
-    ends = {"bos_token_id": words.bos_id, "eos_token_id": words.eos_id}
-    huggingface.write(Path(path), model.config, model.state_dict().items(), others=files(words),
-                      ends={name: i for name, i in ends.items() if i is not None}, dtype=dtype)
+    tensors = {name: Stored(tuple(w.shape), w.dtype, lambda w=w: w)
+               for name, w in model.state_dict().items()}
+    with TemporaryDirectory() as folder:
+        for name, content in files(words).items():
+            (Path(folder) / name).write_bytes(content)
+        source = Source(model.config, tensors, Path(folder), tuple(sorted(words.stop_ids)))
+        huggingface.write(Path(path), source, n_files=1, dtype=dtype)
 
 
 def fill(model: Llama, weights: Iterable[tuple[str, Tensor]], *, device: torch.device | str,
          dtype: torch.dtype) -> None:
     """Give every parameter its tensor; names are Meta's. A tied output may be absent or equal."""
-    needed = {name: p.shape for name, p in model.named_parameters(remove_duplicate=False)}
-    given: dict[str, Tensor] = {}
-    for name, w in weights:
-        if name not in needed:
-            raise ValueError(f"the files hold {name}, which a model of {model.config.n_layers} "
-                             "layers does not have. Does config.json belong to these files?")
-        if w.shape != needed[name]:
-            raise ValueError(f"{name} is {tuple(w.shape)} in the files; the config needs "
-                             f"{tuple(needed[name])}. Does config.json belong to these files?")
-        given[name] = w.to(device=device, dtype=dtype)
-    if model.config.tied_embeddings and "tok_embeddings.weight" in given:
+    if not dtype.is_floating_point:
+        raise ValueError(f"{dtype} was asked for; a model runs in floating-point numbers. Choose "
+                         "torch.bfloat16, torch.float16 or torch.float32.")
+    given = {name: _finite(name, w.to(device, dtype)) for name, w in weights}
+    if model.config.tied_embeddings:
         table = given["tok_embeddings.weight"]
         if not torch.equal(given.setdefault("output.weight", table), table):
             raise ValueError("output.weight differs from tok_embeddings.weight in the files; the "
                              "config ties them. Set tie_word_embeddings to false.")
-    if missing := sorted(set(needed) - set(given)):
-        raise ValueError(f"{len(missing)} of {len(needed)} tensors are not in the files, first "
-                         f"{missing[0]}. A file is missing; download the folder again.")
     model.load_state_dict(given, assign=True)
     if model.config.tied_embeddings:
         model.output.weight = model.tok_embeddings.weight
+
+
+def _finite(name: str, w: Tensor) -> Tensor:
+    """The same tensor. Its extremes tell: NaN and infinity reach them, and no copy is made."""
+    if not all(math.isfinite(extreme) for extreme in w.aminmax()):
+        raise ValueError(f"{name} holds NaN or infinity as {w.dtype}; a model of finite numbers is "
+                         "needed. Download the file again, or load it as a wider dtype.")
+    return w

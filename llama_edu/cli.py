@@ -3,11 +3,15 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from . import accounting, checkpoint, recipe, sampling
+from . import accounting, chat, chat_loop, checkpoint, claims, convert, recipe, sampling
+from .card import card
 from .decoding import DecodingLlama
 from .exercises import progress
 from .generate import answer
@@ -18,10 +22,11 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; 0 when it worked, 2 with one sentence on stderr when it could not."""
+    """Run one command; 0 when it worked, 2 with one sentence on stderr when it could not. A
+    command that checks something gives 1 where it is not so."""
     options = _parser().parse_args(arguments)
     try:
-        options.run(options)
+        return options.run(options) or 0
     except (ValueError, KeyError, FloatingPointError) as error:
         print(f"llama-edu: {error.args[0]}", file=sys.stderr)
         return 2
@@ -35,33 +40,79 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("llama-edu", description="The Llama family, from scratch.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for add in (_add_info, _add_check_claims, _add_generate, _add_chat, _add_convert, _add_train):
+        add(commands)
+    shown = commands.add_parser("progress", help="which exercises are solved")
+    shown.set_defaults(run=lambda _: print(progress()))
+    return parser
 
+
+def _add_info(commands: Any) -> None:
     info = commands.add_parser("info", help="a release's numbers; without a name, all of them")
     info.add_argument("name", nargs="?", help="such as llama-3.1-8b")
     info.set_defaults(run=_info)
 
+
+def _add_check_claims(commands: Any) -> None:
+    check = commands.add_parser("check-claims", help="recompute what is said of the Llamas")
+    check.add_argument("id", nargs="?", help="one claim in full, such as A06")
+    check.add_argument("--writeup", metavar="LETTER", help="only claims of this write-up: A to E; "
+                                                           "T, traps; S, slips")
+    check.add_argument("--verdict", choices=claims.VERDICTS)
+    check.add_argument("--chapter", metavar="NN", help="only claims that this chapter decides")
+    check.set_defaults(run=_check_claims)
+
+
+def _add_generate(commands: Any) -> None:
     generate = commands.add_parser("generate", help="let a model go on with a text")
     generate.add_argument("text")
-    generate.add_argument("--model", default=checkpoint.TALES, metavar="FOLDER",
-                          help="a folder saved by transformers; without it, the model that tells "
-                               "tales and comes with this package")
+    generate.add_argument("--model", default=checkpoint.TALES, metavar="MODEL",
+                          help="a folder, a .gguf file, or the id of a model on the hub; without "
+                               "it, the model that tells tales and comes with this package")
     generate.add_argument("--max-new", type=int, metavar="N",
                           help="tokens at most; without it 200, or what the context has room for")
-    generate.add_argument("--temperature", type=float, default=0.0, metavar="T",
-                          help="0, the default, takes the likeliest token always")
-    generate.add_argument("--top-p", type=float, default=1.0, metavar="P")
-    generate.add_argument("--seed", type=int, default=0)
-    generate.add_argument("--device", default="cpu")
-    generate.add_argument("--dtype", choices=DTYPES, default="float32")
+    _add_running(generate, temperature=0.0, top_p=1.0)
     generate.set_defaults(run=_generate)
 
+
+def _add_chat(commands: Any) -> None:
+    talk = commands.add_parser("chat", help="talk with a model; without --model, the one that "
+                                            "tells tales goes on with what you type")
+    talk.add_argument("--model", metavar="MODEL", help="as for generate; name its format")
+    talk.add_argument("--format", choices=chat.FORMATS,
+                      help="how the model was taught to see a dialog; completion for a base model")
+    talk.add_argument("--system", default="", metavar="TEXT", help="what it is told first")
+    talk.add_argument("--max-new", type=int, default=512, metavar="N",
+                      help="tokens of an answer at most, 512 without it")
+    _add_running(talk, temperature=0.6, top_p=0.9)
+    talk.set_defaults(run=_chat)
+
+
+def _add_convert(commands: Any) -> None:
+    made = commands.add_parser("convert", help="write a model in another format")
+    made.add_argument("source", metavar="FROM", help="a folder, a .gguf file or a hub id")
+    made.add_argument("target", metavar="TO", help="a folder, or a .gguf file, that is not there")
+    made.add_argument("--format", choices=convert.FORMATS, required=True)
+    made.add_argument("--shards", type=int, default=1, metavar="N", help="files of weights")
+    made.add_argument("--dtype", choices=convert.KINDS, help="without it, as the matrices are")
+    made.set_defaults(run=_convert)
+
+
+def _add_train(commands: Any) -> None:
     train = commands.add_parser("train", help="train a model as a recipe says; go on if stopped")
     train.add_argument("recipe", metavar="CONFIG.toml")
     train.set_defaults(run=_train)
 
-    shown = commands.add_parser("progress", help="which exercises are solved")
-    shown.set_defaults(run=lambda _: print(progress()))
-    return parser
+
+def _add_running(command: argparse.ArgumentParser, *, temperature: float, top_p: float) -> None:
+    """What `generate` and `chat` share: how a token is picked, and where the model runs."""
+    command.add_argument("--temperature", type=float, default=temperature, metavar="T",
+                         help=f"{temperature:g} without it; 0 takes the likeliest token always")
+    command.add_argument("--top-p", type=float, default=top_p, metavar="P",
+                         help=f"{top_p:g} without it")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--device", default="cpu")
+    command.add_argument("--dtype", choices=DTYPES, default="float32")
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -69,36 +120,47 @@ def _info(options: argparse.Namespace) -> None:
         for r in RELEASES:
             print(f"{r.id:32}{accounting.parameters(r.config).total:>18,} parameters")
     else:
-        print(card(options.name))
+        print(card(release(options.name)))
 
 
-def card(name: str) -> str:
-    """What `llama-edu info` prints: shape, parameters and memory of one release, computed."""
-    r = release(name)
-    c, p = r.config, accounting.parameters(r.config)
-    scaling = "none" if c.rope_scaling is None else f"factor {c.rope_scaling.factor:g}"
-    rows = {
-        "released": r.released or "never", "licence": r.licence,
-        "dim": c.dim, "layers": c.n_layers, "heads / kv heads": f"{c.n_heads} / {c.n_kv_heads}",
-        "head_dim": c.head_dim, "hidden_dim": c.hidden_dim, "vocabulary": f"{c.vocab_size:,}",
-        "context": f"{c.max_seq_len:,} tokens", "norm_eps": f"{c.norm_eps:g}",
-        "rope": f"theta {c.rope_theta:g}, scaling {scaling}",
-        "parameters": f"{p.total:,}", "  embedding": f"{p.embedding:,}",
-        "  attention": f"{p.attention:,}", "  feed-forward": f"{p.feed_forward:,}",
-        "  norms": f"{p.norms:,}", "  output": f"{p.output:,}" if p.output else "0 (tied)",
-        "weights": f"{accounting.weight_bytes(c, bits=16) / accounting.GIB:.2f} GiB in 16 bits",
-        "kv cache": f"{accounting.kv_bytes_per_token(c, bits=16):,} bytes per token in 16 bits",
-    }
-    if r.whole_parameters is not None:
-        rows["with vision"] = f"{r.whole_parameters:,} parameters (the rest is the text model's)"
-    lines = [r.name, *(f"  {key:18}{value}" for key, value in rows.items())]
-    return "\n".join(lines + [f"  note: {note}" for note in r.notes])
+def _rules(options: argparse.Namespace) -> tuple[sampling.Rule, ...]:
+    """How the next token is picked."""
+    first = sampling.temperature(options.temperature) if options.temperature else sampling.top_k(1)
+    return first, sampling.top_p(options.top_p)
+
+
+def _chat(options: argparse.Namespace) -> None:
+    """Talk until Ctrl-D."""
+    if options.model is not None and options.format is None:
+        raise ValueError("--model was given without --format; the files of a model do not say how "
+                         f"it was taught to talk. Add one of {', '.join(chat.FORMATS)}.")
+    with suppress(ImportError):         # without it, input() has no arrow keys
+        import_module("readline")
+    rules, generator = _rules(options), _generator(options.device, options.seed)
+    model, words = checkpoint.load(options.model or checkpoint.TALES, device=options.device,
+                                   dtype=DTYPES[options.dtype])
+    chat_loop.run(DecodingLlama(model), words, chat.named(options.format or "completion"),
+                  read_line=input, write=lambda text: print(text, end="", flush=True),
+                  system=options.system, rules=rules, max_new=options.max_new,
+                  generator=generator)
+
+
+def _check_claims(options: argparse.Namespace) -> int:
+    """Print the table, or one claim in full; 1 where a computed value is not the expected one."""
+    if options.id is not None:
+        boxes = claims.show(options.id)
+        print(boxes)
+        return int(any(box.outcome.agrees is False for box in boxes.boxes))
+    chosen = claims.select(writeup=options.writeup, verdict=options.verdict,
+                           chapter=options.chapter)
+    outcomes = {claim: claims.recompute(claim) for claim in tqdm(chosen, disable=None)}
+    print(claims.report(outcomes))
+    return int(any(outcome.agrees is False for outcome in outcomes.values()))
 
 
 def _generate(options: argparse.Namespace) -> None:
     """Stream the answer to stdout, the prompt before it."""
-    first = sampling.temperature(options.temperature) if options.temperature else sampling.top_k(1)
-    rules = first, sampling.top_p(options.top_p)
+    rules = _rules(options)
     generator = _generator(options.device, options.seed)
     model, words = checkpoint.load(options.model, device=options.device,
                                    dtype=DTYPES[options.dtype])
@@ -112,6 +174,14 @@ def _generate(options: argparse.Namespace) -> None:
     for piece in pieces:
         print(piece, end="", flush=True)
     print()
+
+
+def _convert(options: argparse.Namespace) -> None:
+    """Convert, with a bar on stderr in a terminal; the outcome on stdout."""
+    with tqdm(unit="tensor", disable=None) as bar:
+        convert.convert(options.source, options.target, format=options.format,
+                        shards=options.shards, dtype=options.dtype, after_each=bar.update)
+    print(f"{options.target} is written.")
 
 
 def _train(options: argparse.Namespace) -> None:

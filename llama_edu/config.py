@@ -6,15 +6,20 @@ model code, and the `config.json` that `transformers` writes.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+LARGEST = 2**31 - 1     # of any size in a config; what is absurd but smaller, the files disprove
 
 
 def _whole_number(name: str, value: Any) -> None:
     if type(value) is not int or value < 1:
         raise ValueError(f"{name} is {value!r}; a whole number of 1 or more is needed. "
                          "Look it up in llama_edu.releases.")
+    if value > LARGEST:
+        raise ValueError(f"{name} is {value!r:.40}; no Llama has more than {LARGEST:,}. "
+                         "Look it up in llama_edu.releases, and do not trust the file.")
 
 
 def _positive(name: str, value: Any) -> None:
@@ -94,6 +99,22 @@ class ModelConfig:
     def head_dim(self) -> int:
         """Features of one head."""
         return self.dim // self.n_heads
+
+
+def tensor_shapes(c: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Name and shape of every tensor of a model, one after another, as Meta's files have them.
+    A tied model's output is the embedding under a second name.
+    """
+    query, kv = (c.dim, c.dim), (c.n_kv_heads * c.head_dim, c.dim)
+    wide, narrow = (c.hidden_dim, c.dim), (c.dim, c.hidden_dim)
+    block = {"attention_norm": (c.dim,), "attention.wq": query, "attention.wk": kv,
+             "attention.wv": kv, "attention.wo": query, "ffn_norm": (c.dim,),
+             "feed_forward.w1": wide, "feed_forward.w2": narrow, "feed_forward.w3": wide}
+    yield "tok_embeddings.weight", (c.vocab_size, c.dim)
+    for i in range(c.n_layers):
+        yield from ((f"layers.{i}.{name}.weight", shape) for name, shape in block.items())
+    yield "norm.weight", (c.dim,)
+    yield "output.weight", (c.vocab_size, c.dim)
 
 
 def swiglu_width(dim: int, *, multiple_of: int, multiplier: float = 1.0) -> int:

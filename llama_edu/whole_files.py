@@ -1,6 +1,9 @@
-"""Files that are either the old one or the new one, whatever happens while they are written."""
+"""Files and folders that are either whole or not there, whatever happens while they are written."""
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 PART = ".part"                  # ends the name of a file that is being written
@@ -9,20 +12,56 @@ PART = ".part"                  # ends the name of a file that is being written
 def write_whole(file: Path, content: bytes) -> None:
     """Write a file so that a reader, a kill or a power cut never meets half of it.
 
-    The bytes go to a file beside it, reach the disk, and then take the name in one move. Folders
-    that are missing are made. Raises ValueError where the system refuses.
+    Folders that are missing are made. Raises ValueError where the system refuses.
+    """
+    with whole_file(file) as part:
+        part.write_bytes(content)
+
+
+@contextmanager
+def whole_file(file: Path) -> Iterator[Path]:
+    """A name beside the file to write under, in pieces.
+
+    What lies there in the end reaches the disk, and then takes the file's name in one move.
     """
     part = file.with_name(file.name + PART)
-    try:
+    with _refusals(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("wb") as opened:
-            opened.write(content)
-            opened.flush()
-            os.fsync(opened.fileno())
-        os.replace(part, file)
-        _sync_folder(file.parent)
+        try:
+            yield part
+            with part.open("rb+") as written:
+                os.fsync(written.fileno())
+            os.replace(part, file)
+            _sync_folder(file.parent)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder to write in, which takes its name when all is done.
+
+    What a killed run left behind is removed first.
+    """
+    part = folder.with_name(folder.name + PART)
+    with _refusals(folder):
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True)
+        try:
+            yield part
+            part.rename(folder)
+            _sync_folder(folder.parent)
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def _refusals(place: Path) -> Iterator[None]:
+    """Say in a sentence what the system refused."""
+    try:
+        yield
     except OSError as refused:
-        raise ValueError(f"{file} cannot be written ({refused.strerror}); a folder that you may "
+        raise ValueError(f"{place} cannot be written ({refused.strerror}); a folder that you may "
                          "write in, with room on its disk, is needed.") from None
 
 

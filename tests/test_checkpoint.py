@@ -1,17 +1,21 @@
 """From a folder to a model, and what is wrong with a folder."""
 
+import json
 import shutil
 
 import pytest
 import torch
-from folders import change_json, save_folder, text_by_transformers
-from models import assert_same, loud_model, some_tokens, tiny_config
+from folders import bytes_tokenizer, change_json, save_folder, text_by_transformers
+from models import STRETCH_8, STRETCH_32, assert_same, loud_model, some_tokens, tiny_config
 from oracles import huggingface_logits
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
-from llama_edu import checkpoint
+from llama_edu import checkpoint, releases
+from llama_edu.config import tensor_shapes
+from llama_edu.formats import gguf, meta
 from llama_edu.generate import answer
+from llama_edu.model import Llama
 from llama_edu.sampling import top_k
 
 INDEX = "model.safetensors.index.json"
@@ -62,6 +66,37 @@ def test_logits_equal_those_of_transformers_from_the_same_folder(saved, name):
     with torch.inference_mode():
         assert_same(model(tokens), huggingface_logits(twin, tokens))
     assert not model.training
+
+
+@pytest.mark.parametrize("changes", [
+    {"tied_embeddings": True}, {"rope_scaling": STRETCH_8, "max_seq_len": 16_384},
+    {"rope_scaling": STRETCH_32, "max_seq_len": 16_384, "tied_embeddings": True}],
+    ids=["tied", "stretched by 8", "stretched by 32 and tied"])
+def test_what_transformers_cut_into_shards_gives_its_logits_here(tmp_path, changes):
+    save_folder(tmp_path, max_shard_size="100KB", **changes)
+    assert len(list(tmp_path.glob("*.safetensors"))) > 3
+    model, _ = checkpoint.load(tmp_path)
+    twin = LlamaForCausalLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    tokens = some_tokens(model.config)
+    with torch.inference_mode():
+        assert_same(model(tokens), huggingface_logits(twin, tokens))
+
+
+@pytest.mark.parametrize("config", [
+    tiny_config(), tiny_config(tied_embeddings=True, n_kv_heads=4, n_layers=3),
+    releases.release("llama-3.2-1b").config, releases.release("llama-2-70b").config])
+def test_the_table_of_shapes_is_that_of_the_model(config):
+    with torch.device("meta"):
+        built = Llama(config).state_dict()
+    assert dict(tensor_shapes(config)) == {name: tuple(w.shape) for name, w in built.items()}
+
+
+def test_a_dtype_that_is_too_narrow_is_named(one):
+    change_weights(one, lambda w: w["model.norm.weight"].fill_(1e6))
+    checkpoint.load(one)
+    with pytest.raises(ValueError, match="norm.weight holds NaN or infinity as torch.float16; .* "
+                                         "or load it as a wider dtype"):
+        checkpoint.load(one, dtype=torch.float16)
 
 
 def test_weights_come_in_the_dtype_that_was_asked_for(saved):
@@ -119,12 +154,45 @@ def test_a_stop_token_in_generation_config_ends_the_answer(one):
     assert "The llama" + whole == first
 
 
+def assert_loads_as(place, one):
+    """The same weights, context, tokens and ends as in the folder that transformers saved."""
+    (model, words), (twin, theirs) = checkpoint.load(place), checkpoint.load(one)
+    assert model.config == twin.config
+    for name, w in twin.state_dict().items():
+        assert torch.equal(model.state_dict()[name], w), name
+    assert words.encode("The llama", bos=True, eos=True) == theirs.encode(
+        "The llama", bos=True, eos=True)
+    assert words.stop_ids == theirs.stop_ids
+
+
+def test_a_folder_as_meta_publishes_it_is_recognised(one, tmp_path):
+    (tmp_path / "meta").mkdir()
+    meta.write(tmp_path / "meta", checkpoint.open_source(one), n_shards=1, dtype=torch.float32)
+    assert_loads_as(tmp_path / "meta", one)
+    shutil.copy(one / "config.json", tmp_path / "meta")      # some publish it beside params.json
+    assert_loads_as(tmp_path / "meta", one)
+
+
+def test_a_gguf_file_and_a_folder_that_has_one_are_recognised(one, tmp_path):
+    (tmp_path / "folder").mkdir()
+    gguf.write(tmp_path / "folder" / "llama.gguf", checkpoint.open_source(one), kind="F32")
+    assert_loads_as(tmp_path / "folder" / "llama.gguf", one)
+    assert_loads_as(tmp_path / "folder", one)
+
+
+def test_safetensors_are_taken_where_several_formats_lie(one):
+    for name in ("params.json", "consolidated.00.pth", "llama.gguf"):
+        (one / name).write_bytes(b"not read")
+    checkpoint.load(one)
+
+
 # -- folders that are wrong --------------------------------------------------------------------
 
 def test_no_folder(tmp_path):
-    refused(tmp_path / "nowhere", "there is no folder '.*nowhere'; .* Check the path")
+    refused(tmp_path / "nowhere", "there is no folder or file '.*nowhere', .* Check the path")
+    refused(tmp_path, "holds 0 .gguf files and no other model; .* is needed. Check the path")
     (tmp_path / "file").write_text("")
-    refused(tmp_path / "file", "there is no folder")
+    refused(tmp_path / "file", "is one file of another kind; .* Give the folder that it lies in")
 
 
 @pytest.mark.parametrize(("text", "message"), [
@@ -157,12 +225,13 @@ def test_no_weights(one):
 
 def test_a_missing_tensor(one):
     change_weights(one, lambda w: w.pop("model.layers.1.mlp.up_proj.weight"))
-    refused(one, "1 of 21 tensors are not in the files, first layers.1.feed_forward.w3.weight")
+    refused(one, "the files hold 20 tensors, and layers.1.feed_forward.w3.weight is not one of "
+                 "them; a model of 2 layers needs it. A file is missing")
 
 
 def test_an_output_missing_from_a_model_that_is_not_tied(one):
     change_weights(one, lambda w: w.pop("lm_head.weight"))
-    refused(one, "1 of 21 tensors are not in the files, first output.weight")
+    refused(one, "the files hold 20 tensors, and output.weight is not one of them")
 
 
 @pytest.mark.parametrize("name", ["model.layers.0.self_attn.q_proj.bias", "score.weight"])
@@ -221,7 +290,7 @@ def test_an_index_without_its_table(several, weight_map):
 
 
 def index_of(folder):
-    return checkpoint.huggingface._read_json(folder / INDEX)["weight_map"]
+    return json.loads((folder / INDEX).read_text())["weight_map"]
 
 
 def test_an_index_that_names_a_tensor_its_file_does_not_hold(several):
@@ -239,9 +308,38 @@ def test_an_index_that_leaves_a_tensor_out(several):
     refused(several, "disagree about 1 tensors, first model.layers.0.input_layernorm.weight")
 
 
+def test_half_a_folder_of_metas(tmp_path):
+    (tmp_path / "params.json").write_text("{}")
+    refused(tmp_path, "has 0 shards and no consolidated.00.pth")
+
+
+def test_a_dtype_that_is_no_floating_point(one):
+    with pytest.raises(ValueError, match="torch.int8 was asked for; .* Choose torch.bfloat16"):
+        checkpoint.load(one, dtype=torch.int8)
+
+
+def test_an_index_that_names_a_tensor_too_many(several):
+    placed = index_of(several)
+    placed["model.layers.0.self_attn.rotary_emb.inv_freq"] = placed["model.norm.weight"]
+    change_json(several / INDEX, weight_map=placed)
+    refused(several, "disagree about 1 tensors, first model.layers.0.self_attn.rotary_emb.inv_freq")
+
+
+def test_weights_that_are_only_a_pickle(one):
+    (one / "model.safetensors").rename(one / "pytorch_model.bin")
+    refused(one, r"its weights in pytorch_model.bin, a pickle, .* save_pretrained\(NEW_FOLDER")
+
+
+def test_a_folder_that_holds_several_models(tmp_path):
+    for name in ("a.gguf", "b.gguf"):
+        (tmp_path / name).touch()
+    refused(tmp_path, "holds 2 .gguf files and no other model; .* or give the file itself")
+
+
 def test_no_tokenizer(one):
-    (one / "tokenizer.json").unlink()
-    refused(one, "there is no tokenizer at '.*'; a tokenizer.json .*is needed")
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (one / name).unlink()
+    refused(one, "'.*one' has no tokenizer; a tokenizer.json or a tokenizer.model is needed. Put")
 
 
 def test_a_tokenizer_larger_than_the_embedding(one):
@@ -253,6 +351,18 @@ def test_a_tokenizer_larger_than_the_embedding(one):
             w[name] = w[name][:words.n_vocab - 1].clone()
     change_weights(one, cut)
     refused(one, f"knows {words.n_vocab} tokens; the model's embedding has {words.n_vocab - 1} row")
+
+
+def test_a_tokenizer_far_smaller_than_the_embedding(tmp_path):
+    """Rows are added to a table so that it divides well, never so many that it doubles."""
+    save_folder(tmp_path, vocab_size=2 * bytes_tokenizer().get_vocab_size() + 1)
+    refused(tmp_path, "the model's embedding has 641 rows. They belong to two models")
+
+
+@pytest.mark.parametrize("token", [-1, 325, 128_009])
+def test_a_stop_token_without_a_row(one, token):
+    change_json(one / "generation_config.json", eos_token_id=[2, token])
+    refused(one, f"token {token} is said to end an answer; the model's embedding has 325 rows")
 
 
 @pytest.mark.parametrize("ids", ["2", {"a": 2}, [2, "3"], 2.0, True])

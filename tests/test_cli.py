@@ -1,8 +1,10 @@
 """The command `llama-edu`: text equal to transformers', and one sentence for every mistake."""
 
+import io
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from folders import (
 from models import STRETCH_8, STRETCH_32
 from safetensors.torch import load_file, save_file
 
+from llama_edu import claims
 from llama_edu.cli import main
 from llama_edu.releases import RELEASES
 
@@ -160,7 +163,7 @@ def test_weights_that_are_no_numbers(failing, copy):
     weights["model.norm.weight"][0] = float("nan")
     save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
     _, err = failing("generate", "--model", copy, TEXT)
-    assert "the logits hold NaN or infinity" in err
+    assert "norm.weight holds NaN or infinity" in err
 
 
 def test_no_folder(failing, tmp_path):
@@ -222,6 +225,29 @@ def test_a_command_that_cannot_be_understood_ends_with_2(capsys, arguments):
     assert "usage: llama-edu" in capsys.readouterr().err
 
 
+# -- check-claims ------------------------------------------------------------------------------
+
+def test_check_claims_prints_a_table_and_the_sums(capsys):
+    assert main(["check-claims", "--writeup", "B", "--verdict", "wrong"]) == 0
+    out = capsys.readouterr().out
+    assert "B18    wrong" in out
+    assert "840.0 hours" in out
+    assert "0 of them disagree" in out
+
+
+def test_check_claims_fails_where_a_value_is_another(capsys, monkeypatch):
+    hours = claims.find("B18")
+    monkeypatch.setattr(claims, "select", lambda **_: (replace(hours, value=35.0),))
+    assert main(["check-claims"]) == 1
+    assert "1 of them disagree" in capsys.readouterr().out
+
+
+def test_one_claim_is_shown_in_full(capsys, failing):
+    assert main(["check-claims", "B18"]) == 0
+    assert "gives 840.0 hours" in capsys.readouterr().out
+    assert "no claim is called 'X1'" in failing("check-claims", "X1")[1]
+
+
 # -- info --------------------------------------------------------------------------------------
 
 def test_info_lists_every_release(capsys):
@@ -239,16 +265,49 @@ def test_info_of_every_release_prints(capsys, r):
 
 def test_info_of_one_release_has_its_numbers(capsys):
     main(["info", "Llama-3.2-1B"])
-    rows = dict(line.strip().split("  ", 1) for line in capsys.readouterr().out.splitlines()[1:]
-                if "  " in line.strip())
-    rows = {name: value.strip() for name, value in rows.items()}
-    assert rows["parameters"] == "1,235,814,400"
-    assert rows["output"] == "0 (tied)"
-    assert rows["rope"] == "theta 500000, scaling factor 32"
-    assert rows["weights"] == "2.30 GiB in 16 bits"
-    assert rows["kv cache"] == "32,768 bytes per token in 16 bits"
-    assert rows["context"] == "131,072 tokens"
+    out = capsys.readouterr().out
+    for row in ("total             1,235,814,400", "output          0 (tied)",
+                "rope              theta 500000, scaling factor 32",
+                "16 bits               2.30 GiB", "per token         32,768 bytes",
+                "context           131,072 tokens"):
+        assert row in out
 
+
+# -- chat --------------------------------------------------------------------------------------
+
+def test_chat_works_on_a_fresh_machine(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("Once upon a time\n"))
+    assert main(["chat", "--temperature", "0", "--max-new", "9"]) == 0
+    out, err = capsys.readouterr()
+    assert "> " in out
+    assert "lived" in out
+    assert "(Cut after 9 tokens. An empty line goes on.)" in out
+    assert err == ""
+
+
+def test_chat_with_a_folder_needs_its_format(failing):
+    assert "--model was given without --format" in failing("chat", "--model", "anywhere")[1]
+
+
+# -- convert -----------------------------------------------------------------------------------
+
+def test_a_converted_model_goes_on_as_the_original_does(folder, tmp_path, capsys):
+    said = []
+    for model in (folder, tmp_path / "x.gguf", tmp_path / "meta"):
+        if model != folder:
+            format = "gguf" if model.suffix else "meta"
+            assert main(["convert", str(folder), str(model), "--format", format]) == 0
+            assert capsys.readouterr().out == f"{model} is written.\n"
+        assert main(["generate", "--model", str(model), "--max-new", "8", TEXT]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] == said[2]
+
+
+def test_convert_onto_what_is_there(failing, folder):
+    assert "exists already" in failing("convert", folder, folder, "--format", "hf")[1]
+
+
+# -- info --------------------------------------------------------------------------------------
 
 def test_info_of_the_withheld_model_says_never(capsys):
     main(["info", "llama-2-34b"])

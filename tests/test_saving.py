@@ -12,7 +12,7 @@ from transformers import LlamaForCausalLM
 
 from llama_edu import checkpoint, releases
 from llama_edu.config import from_huggingface
-from llama_edu.formats import huggingface
+from llama_edu.formats import huggingface, safetensors_file
 from llama_edu.tokenizer import BytePairs
 from llama_edu.tokenizer.json_made import to_json
 
@@ -70,14 +70,11 @@ def test_a_folder_that_was_being_replaced_is_no_model_and_not_a_mixture(tmp_path
                                                                         monkeypatch):
     model = loud_model(tiny_config(vocab_size=270))
     checkpoint.save(tmp_path, model, words, dtype=torch.float32)
-    write = huggingface.write_whole
 
-    def full(file, content):
-        if file.name == "model.safetensors":
-            raise ValueError("the disk is full")
-        write(file, content)
+    def full(file, tensors, *, dtype):
+        raise ValueError("the disk is full")
 
-    monkeypatch.setattr(huggingface, "write_whole", full)
+    monkeypatch.setattr(safetensors_file, "write", full)
     with pytest.raises(ValueError, match="the disk is full"):
         checkpoint.save(tmp_path, loud_model(model.config, seed=1), words, dtype=torch.float32)
     with pytest.raises(ValueError, match="there is no config.json in"):
@@ -90,6 +87,22 @@ def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path, words)
                                          "has 200 rows. Save it with its own tokenizer"):
         checkpoint.save(tmp_path, model, words, dtype=torch.float32)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_where_nothing_can_be_written(tmp_path, words):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file cannot be written .* Choose another"):
+        checkpoint.save(tmp_path / "file", loud_model(tiny_config(vocab_size=270)), words,
+                        dtype=torch.float32)
+
+
+def test_the_tokens_that_end_an_answer_are_saved_too(tmp_path, words):
+    model = loud_model(tiny_config(vocab_size=270))
+    checkpoint.save(tmp_path, model, replace(words, stop_ids=frozenset({261, 7})),
+                    dtype=torch.float32)
+    assert json.loads((tmp_path / "generation_config.json").read_text()) == {
+        "bos_token_id": 260, "eos_token_id": [7, 261]}
+    assert checkpoint.load(tmp_path)[1].stop_ids == {7, 261}
 
 
 def test_a_config_that_no_longer_fits_its_weights_is_seen(tmp_path, words):

@@ -20,8 +20,11 @@ AWKWARD = [
     "안녕", "\u1112\u1161\u11ab", "ß", "İ", "ſ", "ﬁ", "🦙", "👩‍👩‍👧‍👦", "👍🏽", "🇫🇷", "❤️", "▁",
     "▁▁the", "<s>", "</s>", "<unk>", "<0x41>", "<|eot_id|>", "[INST]", "⁇", "\ufffd", "\U0010ffff",
     "\ue000", "𝕳", "'s", "''", "def f(x):\n    return x", "!!!", "--", "://"]
+# Each engine has its own release of Unicode, and they disagree on code points that have no letter
+# yet: 2026.11.15 of `regex` calls some of them letters.
+ASSIGNED = st.characters(exclude_categories=("Cs", "Cn"))
 TEXTS = st.lists(st.one_of(
-    st.sampled_from(AWKWARD), st.text(max_size=6),
+    st.sampled_from(AWKWARD), st.text(ASSIGNED, max_size=6),
     st.builds(str.__mul__, st.sampled_from([" ", "\n", "a", "0", "é", "你", " a"]),
               st.integers(1, 90)),
 ), max_size=6).map("".join)

@@ -32,8 +32,12 @@ def folder(made, tmp_path_factory):
     return path
 
 
+# Code points without a letter are left out: the two engines have different releases of Unicode.
+ASSIGNED = st.characters(exclude_categories=("Cs", "Cn"))
+
+
 @settings(max_examples=200, deadline=None)
-@given(st.one_of(st.text(max_size=40), st.text("ao the.,!\n\"'Süßé🦙12", max_size=60)))
+@given(st.one_of(st.text(ASSIGNED, max_size=40), st.text("ao the.,!\n\"'Süßé🦙12", max_size=60)))
 def test_tokens_and_text_are_those_of_the_vocabulary_it_was_made_from(words, made, text):
     ids = words.encode(text, bos=True, eos=True)
     assert made.encode(text, bos=True, eos=True) == ids

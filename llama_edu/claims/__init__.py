@@ -6,5 +6,5 @@ from .quiz import Judged, judge
 from .rows import VERDICTS, Claim, Contradiction, contradictions, find, ledger, writeups
 from .table import report, select
 
-__all__ = ["VERDICTS", "Claim", "Contradiction", "Judged", "Outcome", "contradictions", "find", "judge",
-           "ledger", "recompute", "report", "select", "show", "writeups"]
+__all__ = ["VERDICTS", "Claim", "Contradiction", "Judged", "Outcome", "contradictions", "find",
+           "judge", "ledger", "recompute", "report", "select", "show", "writeups"]

@@ -1,19 +1,23 @@
 """A folder that `transformers` saved: config.json, one or several .safetensors files."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+import math
+from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from .. import tokenizer
 from ..config import ModelConfig, from_huggingface
+from ..tokenizer import carried
 from ..whole_files import write_whole
-from .names import translate
+from . import safetensors_file, strict_json
+from .names import find, translate
+from .source import Source, Stored
 
 ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -21,17 +25,33 @@ ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 # -- reading -----------------------------------------------------------------------------------
 
 
-def read_config(folder: Path) -> ModelConfig:
-    """The model's shape, from config.json."""
-    return from_huggingface(_read_json(folder / "config.json"))
+def open_folder(folder: Path) -> Source:
+    """The model in a folder. Its headers are read and checked, its tensors are not yet read.
+
+    Raises ValueError for a file that is broken, missing or outside the folder, and KeyError for a
+    tensor that no text Llama has.
+    """
+    config = from_huggingface(strict_json.read(_inside(folder, "config.json")))
+    tensors = {}
+    for name, entry in _entries(folder).items():
+        if (found := find(name, "huggingface")) is not None:
+            row, number = found
+            tensors[row.meta.replace("#", number)] = Stored(
+                entry.shape, entry.dtype,
+                partial(_read, name, entry, "huggingface", "meta", config.head_dim))
+    words = [file for name in carried.NAMES if (file := _inside(folder, name)).is_file()]
+    for file in words:
+        if file.name in ("tokenizer_config.json", "special_tokens_map.json"):
+            strict_json.read(file)
+    return Source(config, tensors, folder if words else None, read_stop_ids(folder))
 
 
 def read_stop_ids(folder: Path) -> tuple[int, ...]:
     """The tokens that end an answer: one number or several, in generation_config.json or, in
     older folders, in config.json. Empty when neither says."""
     for name in ("generation_config.json", "config.json"):
-        if (folder / name).is_file():
-            given = _read_json(folder / name).get("eos_token_id")
+        if (file := _inside(folder, name)).is_file():
+            given = strict_json.read(file).get("eos_token_id")
             if given is not None:
                 ids = given if type(given) is list else [given]
                 if not all(type(i) is int for i in ids):
@@ -41,87 +61,148 @@ def read_stop_ids(folder: Path) -> tuple[int, ...]:
     return ()
 
 
-def read_weights(folder: Path, config: ModelConfig) -> Iterator[tuple[str, Tensor]]:
-    """Every stored tensor under Meta's name and in Meta's row order, one at a time.
-
-    Raises ValueError for a file that is broken, missing, or named outside the folder.
-    """
-    for file, names in _files(folder).items():
-        try:
-            with safe_open(file, framework="pt") as stored:
-                held = stored.keys()
-                if names is not None and (odd := sorted(set(names) ^ set(held))):
-                    raise ValueError(f"{INDEX} and {file.name} disagree about {len(odd)} tensors, "
-                                     f"first {odd[0]}. Download both again.")
-                yield from translate(((n, stored.get_tensor(n)) for n in held),
-                                     "huggingface", "meta", head_dim=config.head_dim)
-        except FileNotFoundError:
-            raise ValueError(f"{INDEX} names {file.name}, which is not in {folder}. "
-                             "Download that file again.") from None
-        except SafetensorError as broken:
-            raise ValueError(f"{file} cannot be read as safetensors ({broken}). It is cut short, "
-                             "damaged or of another kind; download it again.") from None
+def _inside(folder: Path, name: str) -> Path:
+    """A file of this folder, which may be missing. A link may lead out of the folder only to
+    where the cache of the hub keeps the files of this model."""
+    file, home = folder / name, folder.resolve()
+    homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
+    if file.exists() and not any(file.resolve().is_relative_to(place) for place in homes):
+        raise ValueError(f"{file} is a link to {file.resolve()}, outside the folder; the file "
+                         "itself is needed. Copy it there if you trust it.")
+    return file
 
 
-def _files(folder: Path) -> dict[Path, list[str] | None]:
+def _entries(folder: Path) -> dict[str, safetensors_file.Entry]:
+    """Every tensor of all files, by the names that the files use."""
+    found: dict[str, safetensors_file.Entry] = {}
+    for name, placed in _files(folder).items():
+        if not (file := _inside(folder, name)).is_file():
+            raise ValueError(f"{INDEX} names {name}, which is not in {folder}. "
+                             "Download that file again.")
+        held = safetensors_file.read_header(file)
+        if placed is not None and (odd := sorted(placed ^ held.keys())):
+            raise ValueError(f"{INDEX} and {name} disagree about {len(odd)} tensors, "
+                             f"first {odd[0]}. Download both again.")
+        found |= held
+    return found
+
+
+def _files(folder: Path) -> dict[str, set[str] | None]:
     """Which file holds which tensors; None means all that the file has."""
+    if (folder / ONE_FILE).is_file():
+        return {ONE_FILE: None}
     if not (folder / INDEX).is_file():
-        if not (folder / ONE_FILE).is_file():
-            raise ValueError(f"{folder} has neither {ONE_FILE} nor {INDEX}; one of them is needed. "
-                             "Save the model with transformers' save_pretrained.")
-        return {folder / ONE_FILE: None}
-    placed: dict[Path, list[str]] = {}
-    weight_map = _read_json(folder / INDEX).get("weight_map")
+        raise _no_weights(folder)
+    weight_map = strict_json.read(_inside(folder, INDEX)).get("weight_map")
     if type(weight_map) is not dict:
         raise ValueError(f"{INDEX} has no table called weight_map; one that names each tensor's "
                          "file is needed. Download it again.")
+    placed: dict[str, set[str]] = {}
     for name, file in weight_map.items():
-        if type(file) is not str or Path(file).name != file:
+        if type(file) is not str or not file.isprintable() or Path(file).name != file:
             raise ValueError(f"{INDEX} places {name} in {file!r}, outside the folder; a plain file "
                              "name is needed. Do not trust this download.")
-        placed.setdefault(folder / file, []).append(name)
+        placed.setdefault(file, set()).add(name)
     return placed
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        fields = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ValueError(f"there is no {path.name} in {path.parent}; a folder saved by "
-                         "transformers is needed. Check the path.") from None
-    except OSError as unreadable:
-        raise ValueError(f"{path} cannot be opened ({unreadable.strerror}); a file that you may "
-                         "read is needed. Check its rights.") from None
-    except ValueError as broken:
-        raise ValueError(f"{path} is not JSON ({broken}). Download it again.") from None
-    if type(fields) is not dict:
-        raise ValueError(f"{path} holds a {type(fields).__name__}; a JSON object is needed. "
-                         "Download it again.")
-    return fields
+def _no_weights(folder: Path) -> ValueError:
+    if any(folder.glob("pytorch_model*.bin")):
+        return ValueError(f"{folder} keeps its weights in pytorch_model.bin, a pickle, which can "
+                          "run code; .safetensors files are needed. Open it once with "
+                          "transformers and write it with save_pretrained(NEW_FOLDER, "
+                          "safe_serialization=True).")
+    return ValueError(f"{folder} has neither {ONE_FILE} nor {INDEX}; one of them is needed. "
+                      "Save the model with transformers' save_pretrained.")
+
+
+def _read(name: str, stored: Stored | safetensors_file.Entry, source: str, target: str,
+          head_dim: int) -> Tensor:
+    """A tensor that one world calls `name`, its rows in the order of another."""
+    ((_, w),) = translate([(name, stored.read())], source, target, head_dim=head_dim)
+    return w
 
 
 # -- writing -----------------------------------------------------------------------------------
 
 
-def write(folder: Path, config: ModelConfig, weights: Iterable[tuple[str, Tensor]], *,
-          others: Mapping[str, bytes], ends: Mapping[str, int], dtype: torch.dtype) -> None:
-    """Write a folder that `transformers` and this package read; weights have Meta's names.
+def write(folder: Path, source: Source, *, n_files: int, dtype: torch.dtype) -> None:
+    """Write a folder that `transformers` and this package read, its weights in `n_files` files.
 
-    others: further files, such as the tokenizer's, by name. ends: bos_token_id and eos_token_id.
-    A folder without config.json is no model: it is taken away first and written last, so that
-    old and new files are never read together.
+    Not more than one tensor is in memory at a time. A folder without config.json is no model: it
+    is taken away first and written last, so that old and new files are never read together.
     """
-    (folder / "config.json").unlink(missing_ok=True)
-    kept = ((name, w) for name, w in weights
-            if not (config.tied_embeddings and name == "output.weight"))
-    named = translate(kept, "meta", "huggingface", head_dim=config.head_dim)
-    stored = {name: w.detach().to("cpu", dtype).contiguous() for name, w in named}
-    fields = config_fields(config) | ends | {"torch_dtype": str(dtype).removeprefix("torch.")}
-    for name, content in others.items():
-        write_whole(folder / name, content)
-    write_whole(folder / ONE_FILE, safetensors.torch.save(stored, metadata={"format": "pt"}))
+    tensors = _renamed(source)
+    names = [ONE_FILE] if n_files == 1 else [
+        f"model-{i:05}-of-{n_files:05}.safetensors" for i in range(1, n_files + 1)]
+    sizes = {name: math.prod(w.shape) * dtype.itemsize for name, w in tensors.items()}
+    placed = dict(zip(names, _shares(sizes, n_files), strict=True))
+    _remove_model(folder, but=names)
+    ends = _write_tokenizer(folder, source)
+    for file, share in placed.items():
+        safetensors_file.write(folder / file, {name: tensors[name] for name in share}, dtype=dtype)
+    if n_files > 1:
+        write_whole(folder / INDEX, _json({
+            "metadata": {"total_size": sum(sizes.values())},
+            "weight_map": {name: file for file, share in placed.items() for name in share}}))
     write_whole(folder / "generation_config.json", _json(ends))
-    write_whole(folder / "config.json", _json(fields))
+    write_whole(folder / "config.json", _json(
+        config_fields(source.config) | ends | {"torch_dtype": str(dtype).removeprefix("torch.")}))
+
+
+def _renamed(source: Source) -> dict[str, Stored]:
+    """The same tensors as Hugging Face calls and orders them; a tied output is left out."""
+    tied, head_dim = source.config.tied_embeddings, source.config.head_dim
+    found = {}
+    for name, stored in source.tensors.items():
+        if not (tied and name == "output.weight"):
+            row, number = find(name, "meta")
+            found[row.huggingface.replace("#", number)] = Stored(
+                stored.shape, stored.dtype,
+                partial(_read, name, stored, "meta", "huggingface", head_dim))
+    return found
+
+
+def _shares(sizes: Mapping[str, int], n_files: int) -> list[list[str]]:
+    """Names in their order, cut into so many shares of about the same size; none is empty."""
+    if not 1 <= n_files <= len(sizes):
+        raise ValueError(f"{n_files} files were asked for; the model has {len(sizes)} tensors, and "
+                         f"a file holds one at least. Ask for 1 to {len(sizes)}.")
+    shares: list[list[str]] = [[]]
+    done, total = 0, sum(sizes.values())
+    for i, (name, size) in enumerate(sizes.items()):
+        full = done + size / 2 > total * len(shares) / n_files
+        needed = len(sizes) - i <= n_files - len(shares)
+        if shares[-1] and len(shares) < n_files and (full or needed):
+            shares.append([])
+        shares[-1].append(name)
+        done += size
+    return shares
+
+
+def _remove_model(folder: Path, *, but: list[str]) -> None:
+    """Take away a model that lies in this folder, config.json first; its tokenizer stays."""
+    try:
+        for old in (folder / "config.json", folder / INDEX, folder / ONE_FILE,
+                    *folder.glob("model-*-of-*.safetensors")):
+            if old.name not in but:
+                old.unlink(missing_ok=True)
+    except OSError as refused:
+        raise ValueError(f"{folder} cannot be written ({refused.strerror}); a folder that you may "
+                         "write in is needed. Choose another.") from None
+
+
+def _write_tokenizer(folder: Path, source: Source) -> dict[str, Any]:
+    """Write the tokenizer's files; returns the tokens that begin and end a text."""
+    stops, ends = [*source.stop_ids], {}
+    if source.tokenizer is not None:
+        words = tokenizer.load(source.tokenizer)
+        ends["bos_token_id"] = words.bos_id
+        stops = stops or [words.eos_id]
+        for name, content in carried.files(source.tokenizer).items():
+            write_whole(folder / name, content)
+    ends["eos_token_id"] = stops if len(stops) > 1 else next(iter(stops), None)
+    return {name: token for name, token in ends.items() if token is not None}
 
 
 def config_fields(config: ModelConfig) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from . import gguf_file
 from .base import Tokenizer
 from .bpe import BytePairs
 from .json_file import JsonTokenizer
@@ -12,24 +13,26 @@ from .tiktoken_bpe import TiktokenTokenizer
 from .vocabulary_files import kind
 
 __all__ = ["BytePairs", "JsonTokenizer", "RebuiltSentencePiece", "SentencePieceTokenizer",
-           "TiktokenTokenizer", "Tokenizer", "load"]
+           "TiktokenTokenizer", "Tokenizer", "find", "load"]
 
-READERS = {"json": JsonTokenizer.read, "ranks": TiktokenTokenizer.read,
+READERS = {"gguf": gguf_file.read, "json": JsonTokenizer.read, "ranks": TiktokenTokenizer.read,
            "sentencepiece": SentencePieceTokenizer.read, "tekken": TiktokenTokenizer.read_tekken}
 
 
 def load(path: str | Path, *, stop_ids: Sequence[int] = ()) -> Tokenizer:
-    """The tokenizer in a `tokenizer.json` or a `tokenizer.model`, or in a folder that has one.
+    """The tokenizer in a `tokenizer.json`, a `tokenizer.model` or a GGUF file, or in a folder
+    that has one of the first two.
 
     What the file holds decides, not its name: Llama 2's and Llama 3's `tokenizer.model` have
     nothing in common. Ranks are read with the special pieces of Llama 3.1 and later.
     stop_ids: tokens that end an answer, besides those of the vocabulary.
     """
-    file = _file(Path(path))
+    file = find(Path(path))
     return READERS[kind(file)](file, stop_ids=tuple(stop_ids))
 
 
-def _file(path: Path) -> Path:
+def find(path: Path) -> Path:
+    """The file that `load` reads: this one, or the first in this folder that has a vocabulary."""
     names = ("tokenizer.json", "tokenizer.model", "tekken.json")
     files = [path / name for name in names] if path.is_dir() else [path]
     if found := next((file for file in files if file.is_file()), None):

@@ -28,6 +28,10 @@ class JsonTokenizer:
         except Exception as broken:     # the library raises plain Exception for every bad file
             raise ValueError(f"{file} is not a tokenizer.json that can be read ({broken}). "
                              "Download it again.") from None
+        if (top := max(inner.get_vocab().values(), default=0)) >= inner.get_vocab_size():
+            raise ValueError(f"{file} gives a piece the token {top}; its {inner.get_vocab_size()} "
+                             "pieces must have the tokens from 0 on, without gaps. Download it "
+                             "again.")
         inner.encode_special_tokens = True      # special text from a user stays text
         bos, eos = (_end(file.with_name("tokenizer_config.json"), name, inner)
                     for name in ("bos_token", "eos_token"))
@@ -66,7 +70,7 @@ def _end(file: Path, name: str, inner: tokenizers.Tokenizer) -> int | None:
         return None
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as broken:
+    except (ValueError, RecursionError) as broken:
         raise ValueError(f"{file} is not JSON ({broken}). Download it again.") from None
     if type(fields) is not dict:
         raise ValueError(f"{file} holds a {type(fields).__name__}; a JSON object is needed. "

@@ -15,9 +15,12 @@ AGAIN = "Is it the right file? If so, it was cut short: download it again."
 
 
 def kind(file: Path) -> str:
-    """What a file holds, by its first bytes: "json", "tekken", "ranks" or "sentencepiece"."""
+    """What a file holds, by its first bytes: "gguf", "json", "tekken", "ranks" or
+    "sentencepiece"."""
     with file.open("rb") as opened:
         head = opened.read(4096)
+    if head[:4] == b"GGUF":
+        return "gguf"
     if b'"default_num_special_tokens"' in head:
         return "tekken"
     if file.suffix == ".json" or head.lstrip()[:1] == b"{":

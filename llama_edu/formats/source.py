@@ -1,0 +1,30 @@
+"""A model as it lies in files: what every reader of a format hands out and every writer takes."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ..config import ModelConfig
+
+
+@dataclass(frozen=True)
+class Stored:
+    """One tensor that still lies in a file: what its header says, and how to read it."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype              # of what `read` returns
+    read: Callable[[], Tensor]      # on the CPU, a tensor of its own; nothing is kept open for it
+
+
+@dataclass(frozen=True)
+class Source:
+    """A whole model in a folder or a file, whose headers were checked and whose tensors were not
+    yet read."""
+
+    config: ModelConfig
+    tensors: Mapping[str, Stored]   # under Meta's names, with Meta's row order
+    tokenizer: Path | None          # a folder or a file that `tokenizer.load` reads
+    stop_ids: tuple[int, ...]       # tokens that end an answer, where the files name them

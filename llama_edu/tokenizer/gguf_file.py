@@ -1,0 +1,197 @@
+"""The vocabulary that a GGUF file carries among its fields."""
+
+import math
+import struct
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import sentencepiece
+import tokenizers
+from tokenizers import decoders, models, pre_tokenizers, processors
+
+from ..gguf_header import read as read_header
+from .base import Tokenizer
+from .bpe import LLAMA3_PATTERN
+from .json_file import JsonTokenizer
+from .sentencepiece_bpe import SentencePieceTokenizer
+from .vocabulary_files import CONTROL, NORMAL, UNUSED, USER_DEFINED
+
+FIELD = "tokenizer.ggml."       # begins the name of every field about the vocabulary
+ENDS = tuple(f"{FIELD}{name}_token_id" for name in ("eos", "eot", "eom"))   # of an answer
+
+# How text is cut before pieces form: llama.cpp's name, the pattern, and whether a word that is a
+# piece stays whole even where merging would not arrive at it.
+GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+CUTS = {"llama-bpe": (LLAMA3_PATTERN, True), "llama3": (LLAMA3_PATTERN, True),
+        "llama-v3": (LLAMA3_PATTERN, True), "dbrx": (LLAMA3_PATTERN, False),
+        "smaug-bpe": (LLAMA3_PATTERN, False), "gpt-2": (GPT2_PATTERN, False)}
+
+
+def read(file: Path, *, stop_ids: tuple[int, ...] = ()) -> Tokenizer:
+    """The tokenizer that a GGUF file describes: pieces over characters, as in Llama 1 and 2, or
+    over bytes, as in Llama 3."""
+    fields = read_header(file).fields
+    make = _choose(MAKERS, fields, "model")
+    return make(fields, (*stop_ids, *stops(fields)))
+
+
+def stops(fields: Mapping[str, Any]) -> tuple[int, ...]:
+    """The tokens that the fields name as ends of an answer, without repetition."""
+    named = (_token(fields, name) for name in ENDS)
+    return tuple(dict.fromkeys(i for i in named if i is not None))
+
+
+def n_pieces(fields: Mapping[str, Any]) -> int:
+    """How many pieces a vocabulary has, without those that only fill the embedding up."""
+    pieces, kinds = _pieces(fields), _kinds(fields)
+    n = len(pieces)
+    while n and kinds[n - 1] == UNUSED and pieces[n - 1].startswith("[PAD"):
+        n -= 1
+    return n
+
+
+# -- pieces over characters ------------------------------------------------------------------------
+
+
+def _over_characters(fields: Mapping[str, Any], stop_ids: tuple[int, ...]) -> Tokenizer:
+    n = n_pieces(fields)
+    pieces, kinds, scores = _pieces(fields)[:n], _kinds(fields), fields.get(FIELD + "scores")
+    if type(scores) is not list or len(scores) != len(kinds) or not all(map(_finite, scores)):
+        raise _wrong(f"it has no list of {len(kinds)} scores, one for each piece")
+    ends = [_token(fields, f"{FIELD}{name}_token_id", default) for name, default in
+            (("unknown", 0), ("bos", 1), ("eos", 2))]
+    message = _model(zip(pieces, scores, kinds, strict=False),
+                     [None if i is None else pieces[i] for i in ends],
+                     prefix=fields.get(FIELD + "add_space_prefix", True) is True)
+    inner = sentencepiece.SentencePieceProcessor()
+    try:
+        inner.LoadFromSerializedProto(message)
+    except RuntimeError as broken:
+        raise _wrong(f"SentencePiece refuses its pieces ({str(broken):.200})") from None
+    return SentencePieceTokenizer(inner, stop_ids=stop_ids)
+
+
+def _finite(score: object) -> bool:
+    return type(score) is float and math.isfinite(score)
+
+
+def _model(pieces: Iterable[tuple[str, float, int]], ends: list[str | None], *, prefix: bool
+           ) -> bytes:
+    """SentencePiece's own file of this vocabulary, a protobuf of pieces, trainer and normalizer."""
+    listed = [_part(1, _part(1, piece.encode()) + b"\x15" + struct.pack("<f", score)
+                    + _number(3, kind)) for piece, score, kind in pieces]
+    named = [b"" if piece is None else _part(field, piece.encode())
+             for field, piece in zip((45, 46, 47), ends, strict=True)]
+    trainer = _number(3, 2) + _number(35, 1) + b"".join(named)      # BPE, unknown text as bytes
+    rules = _number(3, int(prefix)) + _number(4, 0) + _number(5, 1)
+    return b"".join([*listed, _part(2, trainer), _part(3, rules)])
+
+
+def _part(field: int, content: bytes) -> bytes:
+    return _varint(field << 3 | 2) + _varint(len(content)) + content
+
+
+def _number(field: int, value: int) -> bytes:
+    return _varint(field << 3) + _varint(value)
+
+
+def _varint(value: int) -> bytes:
+    """Groups of seven bits, the lowest first; all but the last have the high bit set."""
+    groups = [value >> shift & 127 for shift in range(0, max(value.bit_length(), 1), 7)]
+    return bytes([*(group | 128 for group in groups[:-1]), groups[-1]])
+
+
+# -- pieces over bytes -----------------------------------------------------------------------------
+
+
+def _over_bytes(fields: Mapping[str, Any], stop_ids: tuple[int, ...]) -> Tokenizer:
+    pieces, kinds = _pieces(fields)[: n_pieces(fields)], _kinds(fields)
+    vocab = {piece: i for i, piece in enumerate(pieces)}
+    if len(vocab) < len(pieces):
+        twice = next(piece for i, piece in enumerate(pieces) if vocab[piece] != i)
+        raise _wrong(f"it has the piece {twice!r:.40} twice")
+    merges, (pattern, whole_words) = _merges(fields), _choose(CUTS, fields, "pre")
+    try:
+        inner = tokenizers.Tokenizer(models.BPE(vocab, merges, ignore_merges=whole_words))
+    except Exception as broken:     # the library raises plain Exception
+        raise _wrong(f"its merges do not fit its pieces ({str(broken):.200})") from None
+    inner.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    inner.decoder = decoders.ByteLevel()
+    inner.add_special_tokens([_added(piece) for piece, kind in zip(pieces, kinds, strict=False)
+                              if kind == CONTROL])
+    inner.add_tokens([_added(piece) for piece, kind in zip(pieces, kinds, strict=False)
+                      if kind == USER_DEFINED])
+    inner.encode_special_tokens = True      # special text from a user stays text
+    bos, eos = (_token(fields, f"{FIELD}{name}_token_id") for name in ("bos", "eos"))
+    if bos is not None and fields.get(FIELD + "add_bos_token", True) is True:
+        inner.post_processor = _begin_with(pieces[bos : bos + 1], bos)
+    return JsonTokenizer(inner, bos, eos, frozenset(stop_ids) | ({eos} - {None}))
+
+
+def _begin_with(piece: list[str], token: int) -> processors.TemplateProcessing:
+    """A rule that we do not use, but `transformers` does: texts begin with this piece."""
+    try:
+        return processors.TemplateProcessing(
+            single=[*piece, "$A"], pair=[*piece, "$A", *piece, "$B"],
+            special_tokens=[(name, token) for name in piece])
+    except Exception as broken:     # the library raises plain Exception
+        raise _wrong(f"no text can begin with {piece!r:.40} ({str(broken):.200})") from None
+
+
+def _added(piece: str) -> tokenizers.AddedToken:
+    return tokenizers.AddedToken(piece, normalized=False)
+
+
+def _merges(fields: Mapping[str, Any]) -> list[tuple[str, str]]:
+    merges = fields.get(FIELD + "merges", [])
+    if type(merges) is not list or (merges and type(merges[0]) is not str):
+        raise _wrong("its merges are not a list of strings")
+    pairs = [tuple(merge.split(" ")) for merge in merges]
+    if odd := [merge for merge, pair in zip(merges, pairs, strict=True) if len(pair) != 2]:
+        raise _wrong(f"its merge {odd[0]!r:.40} is not two pieces with a space between")
+    return pairs
+
+
+# -- what both need --------------------------------------------------------------------------------
+
+
+MAKERS = {"llama": _over_characters, "gpt2": _over_bytes}
+
+
+def _choose(table: Mapping[str, Any], fields: Mapping[str, Any], name: str) -> Any:
+    """The row of a table that a field names."""
+    given = fields.get(FIELD + name)
+    if type(given) is not str or given not in table:
+        raise _wrong(f"{FIELD}{name} is {given!r:.40}; one of {', '.join(table)} is needed")
+    return table[given]
+
+
+def _pieces(fields: Mapping[str, Any]) -> list[str]:
+    pieces = fields.get(FIELD + "tokens")
+    if type(pieces) is not list or not pieces or type(pieces[0]) is not str:
+        raise _wrong("it has no list of pieces")
+    return pieces
+
+
+def _kinds(fields: Mapping[str, Any]) -> list[int]:
+    """Which pieces are ordinary, special, bytes: the same numbers as SentencePiece's."""
+    pieces = _pieces(fields)
+    kinds = fields.get(FIELD + "token_type", [NORMAL] * len(pieces))
+    if type(kinds) is not list or len(kinds) != len(pieces) or not set(kinds) <= {*range(1, 7)}:
+        raise _wrong(f"it has no list of {len(pieces)} kinds from 1 to 6, one for each piece")
+    return kinds
+
+
+def _token(fields: Mapping[str, Any], name: str, default: int | None = None) -> int | None:
+    token = fields.get(name, default)
+    if token is not None and (type(token) is not int or not 0 <= token < len(_pieces(fields))):
+        raise _wrong(f"{name} is {token!r:.40}, and there are {len(_pieces(fields))} pieces")
+    return token
+
+
+def _wrong(what: str) -> ValueError:
+    return ValueError(f"the vocabulary in the GGUF file cannot be used: {what}. Download the file "
+                      "again, or take the tokenizer that the model was published with.")
