@@ -5,9 +5,9 @@ import torch
 from models import STRETCH_8, assert_same, cached_logits, loud_model, some_tokens, tiny_config
 from torch import nn
 
-from llama_edu.decoding import DecodingLlama, SideBySide, attend_one, one_linear, turn
+from llama_edu.decoding import DecodingLlama, SideBySide, attend_one, one_linear
 from llama_edu.generate import left_pad, stream
-from llama_edu.layers import attend, rope_frequencies, rope_table, rotate
+from llama_edu.layers import attend
 from llama_edu.quant import int8
 from llama_edu.sampling import top_k
 from llama_edu.surgery import replace_linears
@@ -32,13 +32,6 @@ def test_ragged_prompts_generate_the_same():
     plain, quick = (torch.cat(list(stream(m, prompts, top_k(1), max_new=20)), dim=1)
                     for m in (model, DecodingLlama(model)))
     assert torch.equal(plain, quick)
-
-
-def test_turning_is_rotating():
-    x = torch.randn(2, 3, 5, 8, generator=torch.Generator().manual_seed(0))
-    rope = rope_table(rope_frequencies(8, 1e4), torch.arange(7, 12))
-    torch.testing.assert_close(turn(x, torch.complex(*rope)), rotate(x, *rope))
-    assert turn(x.bfloat16(), torch.complex(*rope)).dtype == torch.bfloat16
 
 
 def test_one_token_attends_as_any_other():

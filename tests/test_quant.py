@@ -74,6 +74,10 @@ def test_rows_and_groups_of_equal_weights_come_back():
         weight = torch.full((2, 8), value)
         for made in (Int8Linear(weight), Int4Linear(weight, group=4), Int8LinearOnCPU(weight)):
             torch.testing.assert_close(made.dequantised(), weight)
+    # 0 / 0 is no number; what it is as a whole number differs from processor to processor.
+    nothing = torch.zeros(2, 8)
+    assert (Int8Linear(nothing).scale > 0).all()
+    assert (Int4Linear(nothing, group=4).step > 0).all()
 
 
 # -- what is computed --------------------------------------------------------------------------
