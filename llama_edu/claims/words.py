@@ -48,7 +48,7 @@ def _(value: date, tolerance: float) -> str:
 
 @_spoken.register
 def _(value: tuple, tolerance: float) -> str:
-    return ", ".join(_spoken(item, tolerance) for item in value)
+    return ", ".join(_spoken(item, tolerance) for item in value) or "none"
 
 
 @_spoken.register

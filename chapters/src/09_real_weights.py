@@ -1,0 +1,980 @@
+# %% [markdown]
+# # 09 · Real weights: three kinds of files, one model, and its speed limit
+#
+# **The question.** Meta, Hugging Face and llama.cpp publish the same numbers in three kinds of
+# files. What does it take to make them the same *model*, how would you notice that it is not quite
+# the same, and how fast may it run?
+#
+# | you will build | you need | minutes |
+# |---|---|---|
+# | the cut into shards, the sorting of rows, a forecast of tokens per second | chapters 02, 03, 06, 07 | 70 |
+#
+# Nothing here is downloaded, and no graphics card is needed. If you have one, the same cells use
+# it.
+
+# %%
+import json
+import pickle
+import pickletools
+import statistics
+import struct
+import time
+import zipfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from einops import einsum, rearrange, repeat
+from torch import Tensor
+
+from llama_edu import accounting, checkpoint, gguf_header, plots
+from llama_edu.accounting import GIB, forward_flops, kv_bytes, parameters
+from llama_edu.cache import KVCache
+from llama_edu.config import ModelConfig
+from llama_edu.convert import convert
+from llama_edu.data import tales
+from llama_edu.decoding import DecodingLlama
+from llama_edu.exercises import check, hint
+from llama_edu.formats import pth, shards
+from llama_edu.formats.names import TABLE, find
+from llama_edu.formats.safetensors_file import DTYPES
+from llama_edu.formats.shards import Part
+from llama_edu.generate import answer
+from llama_edu.hardware import Gpu, gpu
+from llama_edu.layers import rope_frequencies, rope_table, rotate
+from llama_edu.model import Llama
+from llama_edu.releases import release
+from llama_edu.static_decoding import StaticLlama
+
+torch.set_num_threads(2)
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+# %% [markdown]
+# > **Predict.** Somebody loads a Llama and makes one mistake: in every layer, the rows of two of
+# > the seven matrices end up in another order. All names and shapes fit. What happens: an error,
+# > noise, or a text? If it is a text, after how many words would you notice?
+#
+# ## By hand: what is in these files?
+#
+# We write the small tale teller that comes with the package in all three formats, into a folder
+# that is removed at the end.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+home = TemporaryDirectory()
+folder = Path(home.name)
+convert(checkpoint.TALES, folder / "hf", format="hf")
+convert(checkpoint.TALES, folder / "meta", format="meta")
+convert(checkpoint.TALES, folder / "tales.gguf", format="gguf")
+
+files = {"Hugging Face": folder / "hf/model.safetensors",
+         "Meta": folder / "meta/consolidated.00.pth", "llama.cpp": folder / "tales.gguf"}
+for world, file in files.items():
+    print(f"{world:13} {file.name:20} {file.stat().st_size:8,} bytes")
+
+# %% [markdown]
+# The model has 377,760 parameters of two bytes each, so 755,520 bytes must be in every file. What
+# is the rest? Start with the plainest format. A `.safetensors` file is eight bytes that hold a
+# length, a header of that length in JSON, and then the numbers.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+content = files["Hugging Face"].read_bytes()
+length = int.from_bytes(content[:8], "little")
+header = json.loads(content[8:8 + length])
+
+print(f"8 + {length:,} bytes of header, {len(content) - 8 - length:,} bytes of numbers")
+for name in list(header)[1:5]:
+    print(f"{name:42}", *header[name].values())
+
+# %% [markdown]
+# That is all there is to know. `data_offsets` count from the end of the header. So we can fetch
+# any tensor with our own hands, and compare it with what `load` gives for it. The table of names
+# says what it is called here and there.
+
+# %%
+def by_hand(name: str) -> Tensor:
+    """One tensor of the safetensors file, by the name that the file uses."""
+    entry = header[name]
+    start, end = (8 + length + offset for offset in entry["data_offsets"])
+    return torch.frombuffer(bytearray(content[start:end]),
+                            dtype=DTYPES[entry["dtype"]]).reshape(entry["shape"])
+
+
+teller, words = checkpoint.load(checkpoint.TALES)
+ours = teller.state_dict()
+for name in list(header)[1:]:
+    row, layer = find(name, "huggingface")
+    if not torch.equal(by_hand(name).float(), ours[row.meta.replace("#", layer)]):
+        print("same name, same shape, other numbers:", name)
+
+# %% [markdown]
+# Six tensors of 29 are *not* what the model computes with. Keep that in mind; it is the second
+# half of this chapter.
+#
+# A `.pth` file is a zip. Inside lie the numbers of each tensor, and a *pickle* that says what they
+# are.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+with zipfile.ZipFile(files["Meta"]) as archive:
+    for entry in archive.infolist()[:6]:
+        print(f"{entry.filename:36}{entry.file_size:8,} bytes")
+    program = archive.read("consolidated.00/data.pkl")
+steps = [(code.name, said) for code, said, _ in pickletools.genops(program)]
+asked = sorted({said for code, said in steps if code == "GLOBAL"})
+print(f"a pickle of {len(steps)} steps; it asks for {', '.join(asked)}")
+
+# %% [markdown]
+# Steps? A pickle is not data but a *program* for a small machine with a stack. `GLOBAL` fetches
+# any function of any module, `REDUCE` calls it. These three are what tensors need. But nothing
+# keeps a file from asking for another one:
+
+# %%
+class Surprise:
+    def __reduce__(self):
+        return print, ("This sentence was printed by a file of weights, while it was loaded.",)
+
+
+pickle.loads(pickle.dumps(Surprise()))
+
+torch.save({"tok_embeddings.weight": Surprise()}, folder / "surprise.pth")
+try:
+    pth.read_header(folder / "surprise.pth")
+except ValueError as refused:
+    print(str(refused).replace(str(folder), "..."))
+
+# %% [markdown]
+# `print` could have been `os.system`. That is why safetensors was invented, and why the package
+# looks through a pickle's words before anything is run. `torch.load` has `weights_only=True` for
+# the same reason; never switch it off for a file that you did not write.
+#
+# The third format, GGUF, begins with four letters and three numbers. Fields follow (all that
+# `config.json` says, and the whole tokenizer), then a list of the tensors, then the numbers.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+magic, version, n_tensors, n_fields = struct.unpack("<4sIQQ", files["llama.cpp"].read_bytes()[:24])
+print(magic, "version", version, "with", n_tensors, "tensors and", n_fields, "fields")
+
+listed = gguf_header.read(files["llama.cpp"])
+for name in ("general.architecture", "llama.attention.head_count_kv", "tokenizer.ggml.model"):
+    print(f"{name:32}{listed.fields[name]}")
+print(f"token_embd.weight {listed.tensors['token_embd.weight'].shape}, weights from byte",
+      f"{listed.start:,} on")
+
+# %% [markdown]
+# Now the rest can be accounted for. The figure adds up each file by kind.
+
+# %% mystnb={"image": {"alt": "Stacked bars of the bytes in three files of one model. Weights without the table take 610 thousand bytes in each; the table takes 146 thousand in the safetensors and GGUF files and twice that in Meta's; the GGUF file holds 22 thousand bytes of fields with its tokenizer, the zip 10 thousand bytes of packing, the JSON header 3 thousand."}}
+table = 2 * teller.tok_embeddings.weight.numel() / 1000         # thousand bytes
+blocks = 2 * parameters(teller.config).total / 1000 - table
+whole = {world: file.stat().st_size / 1000 for world, file in files.items()}
+again = {"Hugging Face": 0, "Meta": table, "llama.cpp": 0}
+rest = {world: whole[world] - blocks - table - again[world] for world in files}
+
+fig, ax = plots.figure("Meta's file holds the table twice, GGUF its own tokenizer",
+                       x="size (thousand bytes)", y="", size=(6.4, 2.6))
+left = dict.fromkeys(files, 0.0)
+for part, colour, size in (("blocks", plots.BLUE, dict.fromkeys(files, blocks)),
+                           ("table", plots.ORANGE, dict.fromkeys(files, table)),
+                           ("table again", plots.YELLOW, again),
+                           ("all else", plots.VERMILION, rest)):
+    ax.barh(list(files), list(size.values()), left=list(left.values()), color=colour, label=part)
+    left = {world: left[world] + size[world] for world in files}
+for row, world in enumerate(files):
+    ax.text(left[world] + 8, row, f"{rest[world]:.0f}", va="center", color=plots.VERMILION)
+ax.set_xlim(0, 1020)
+ax.invert_yaxis()
+ax.legend(loc="upper center", bbox_to_anchor=(0.45, -0.25), ncols=4)
+print(f"Meta's zip: {1000 * rest['Meta'] / 30:.0f} bytes for each of 30 tensors")
+
+# %% [markdown]
+# This model uses its embedding table again as its output matrix (chapter 06). Two formats store it
+# once; Meta's files always have both. The numbers at the right are what is left, in thousand
+# bytes: 3 of JSON, 10 of zip (about 340 bytes a tensor; we shall meet that number again), and 24
+# of GGUF, most of it the vocabulary.
+#
+# ## The idea: where is a matrix cut?
+#
+# A Llama of 70 billion parameters fitted on no card of its day. Meta splits it over eight workers,
+# and publishes eight files: each is what one worker held (Shoeybi et al. 2019, section 3). The
+# plan is simple. Every worker keeps the whole residual stream. Some matrices *make* features for a
+# worker's own use: its heads, its part of the feed-forward layer. They are cut by **rows**. Others
+# *read* those features and add to the stream. They are cut by **columns**, and the workers'
+# answers are summed:
+#
+# $$ W_2\,a = \sum_w W_2^{(w)} a^{(w)}, \qquad a^{(w)} = \mathrm{SiLU}(W_1^{(w)} x) \odot (W_3^{(w)} x) $$
+
+# %% mystnb={"image": {"alt": "Four matrices drawn as rectangles with two workers' shares in two colours: wq, and w1 with w3, are cut across into an upper and a lower half, wo and w2 down into a left and a right half; a norm is drawn whole for each worker."}}
+fig, ax = plots.figure("What makes features is cut by rows, what reads them by columns",
+                       x="", y="", size=(6.4, 2.9))
+drawn = {                   # at x; one share's width and height; the step to the next share
+    "wq wk wv": (0.0, 3.0, 1.5, 0.0, 1.5, "rows"), "wo": (4.2, 1.5, 3.0, 1.5, 0.0, "columns"),
+    "w1 w3": (8.4, 3.0, 2.3, 0.0, 2.3, "rows"), "w2": (12.6, 2.3, 3.0, 2.3, 0.0, "columns"),
+    "norms": (18.4, 0.4, 3.0, 1.1, 0.0, "whole")}
+for name, (x, width, height, across, down, word) in drawn.items():
+    for worker, (colour, ink) in enumerate(((plots.BLUE, "white"), (plots.ORANGE, "black"))):
+        at = (x + worker * across, -height - worker * down)
+        ax.add_patch(plots.plt.Rectangle(at, width, height, color=colour, ec="white", lw=1.5))
+        ax.text(at[0] + width / 2, at[1] + height / 2, worker, color=ink, ha="center", va="center")
+    ax.text(x + (width + across) / 2, 0.25, name, ha="center", fontweight="bold")
+    ax.text(x + (width + across) / 2, -height - down - 0.6, word, ha="center")
+ax.set(xlim=(-0.3, 20.5), ylim=(-5.3, 0.9), aspect="equal")
+ax.axis("off")
+print("one colour, one worker, one file")
+
+# %% [markdown]
+# Between the two cuts nobody needs a number of anybody else. That is the whole trick, and we can
+# check it with two workers on one layer:
+
+# %%
+torch.manual_seed(0)
+layer, stream = teller.layers[0].feed_forward, torch.randn(5, 96)
+halves = zip(layer.w1.weight.chunk(2, dim=0), layer.w3.weight.chunk(2, dim=0),
+             layer.w2.weight.chunk(2, dim=1), strict=True)
+with torch.no_grad():
+    answers = [(torch.nn.functional.silu(stream @ w1.T) * (stream @ w3.T)) @ w2.T
+               for w1, w3, w2 in halves]
+    torch.testing.assert_close(sum(answers), layer(stream))
+print("two workers, one sum, the same answer")
+
+# %% [markdown]
+# The package has the plan as a table. A letter is an axis: `v` vocabulary, `c` residual width, `q`
+# and `k` heads times features, `f` feed-forward features. One row has two answers: up to Code
+# Llama the embedding was cut by *feature*, since Llama 3 by *token*. The output was always cut by
+# token.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+for name, (axes, cut) in shards.CUTS.items():
+    print(f"{name:34}{axes:5}" + (f"cut along {cut}" if cut else "whole in every file"))
+
+# %% [markdown]
+# One case is left: more workers than key heads. Then a head must stand in several files. Cutting a
+# tensor into its pieces is this function, as the package has it (`Part` says along which axis, and
+# how many files share a head):
+
+# %%
+# twin: llama_edu.formats.shards.cut
+def cut(w: Tensor, part: Part, n_shards: int, *, head_dim: int) -> Sequence[Tensor]:
+    if part.axis is None:
+        return [w] * n_shards
+    if part.repeats > 1:
+        w = repeat(w, "(k d) c -> (k r d) c", d=head_dim, r=part.repeats)
+    return w.chunk(n_shards, dim=part.axis)
+
+# %% [markdown]
+# Is that what is in the files? We write four shards of our model, which has two key heads, and
+# look into each.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+convert(checkpoint.TALES, folder / "four", format="meta", shards=4)
+pieces = [torch.load(folder / f"four/consolidated.{i:02}.pth", weights_only=True) for i in range(4)]
+layout = shards.layout(teller.config, 4, embedding="c")
+for name, part in layout.items():
+    for mine, theirs in zip(cut(ours[name], part, 4, head_dim=24), pieces, strict=True):
+        assert torch.equal(mine, theirs[name].float())
+    if name.startswith(("layers.0.attention", "norm", "tok")):
+        print(f"{name:32}{tuple(ours[name].shape)!s:>10} in each of 4 files: "
+              f"{tuple(pieces[0][name].shape)!s:>9}")
+keys = [piece["layers.0.attention.wk.weight"] for piece in pieces]
+print("keys of file 0 = file 1:", torch.equal(keys[0], keys[1]),
+      "  = file 2:", torch.equal(keys[0], keys[2]))
+home.cleanup()                  # the folder is no longer needed
+
+# %% [markdown]
+# ## Prove it: the layout of the 405B, from three numbers
+#
+# That was *our* writer. Do Meta's files look so? Nobody needs to download 800 GB to find out.
+# Meta's own list of models (`sku_list.py` in the package `llama-models`) gives the exact size of
+# one file of the 405B, in bytes, for three ways of splitting it: 8 files, 16 files (with 8 key
+# heads!), and 8 files with some matrices in one byte. And the size follows from the layout:
+
+# %%
+# twin: llama_edu.accounting.shard_bytes
+def shard_bytes(config: ModelConfig, *, shards: int, bits: int) -> int:
+    c, p = config, parameters(config)
+    keys_and_values = c.n_layers * 2 * c.dim * c.n_kv_heads * c.head_dim
+    repeats = max(1, shards // c.n_kv_heads)
+    cut = (2 * c.vocab_size * c.dim + p.attention + (repeats - 1) * keys_and_values
+           + p.feed_forward)
+    return (cut // shards + p.norms) * bits // 8
+
+# %% [markdown]
+# For the one-byte files we suppose that only the feed-forward matrices are small, and that the
+# first and the last layer are spared.
+
+# %%
+# NBVAL_CHECK_OUTPUT
+big = release("llama-3.1-405b").config
+LISTED = {"8 files": 101_470_976_045, "16 files": 51_268_302_389, "8 files, FP8": 60_903_742_309}
+spared = parameters(big).feed_forward * (big.n_layers - 2) // big.n_layers
+predicted = {"8 files": shard_bytes(big, shards=8, bits=16),
+             "16 files": shard_bytes(big, shards=16, bits=16),
+             "8 files, FP8": shard_bytes(big, shards=8, bits=16) - spared // 8}
+n_tensors = shards.count(big.n_layers)
+for way, n_bytes in LISTED.items():
+    rest = n_bytes - predicted[way]
+    print(f"{way:13} listed {n_bytes:15,}  predicted {predicted[way]:15,}  left over {rest:7,}, "
+          f"{rest / n_bytes:.4%}, {rest / n_tensors:.0f} a tensor")
+    assert 0 < rest / n_bytes < 1e-5
+
+# %% [markdown]
+# Right to a thousandth of a percent, three times. Even the remainder makes sense: about 330 bytes
+# a tensor (a little more in FP8), as in our own small zip. But would a *wrong* layout have been
+# noticed? Let us ask the numbers to refute some.
+
+# %% mystnb={"image": {"alt": "Relative error of the predicted file size on a logarithmic axis. The three predictions of the package miss by 0.0004 to 0.0007 percent; cutting the norms as well by 0.0075, a table stored once by 0.5, key heads not repeated by 1.0, first and last layer not spared by 1.1, attention in one byte too by 14.5 percent."}}
+p, kv = parameters(big), big.n_layers * 2 * big.dim * big.n_kv_heads * big.head_dim
+guesses = {
+    "8 files": ("8 files", 0), "16 files": ("16 files", 0), "FP8": ("8 files, FP8", 0),
+    "norms cut too": ("8 files", -2 * p.norms * 7 // 8),
+    "one table instead of two": ("8 files", -2 * p.embedding // 8),
+    "key heads not repeated": ("16 files", -2 * kv // 16),
+    "FP8: first and last layer too": ("8 files, FP8", -(p.feed_forward - spared) // 8),
+    "FP8: attention too": ("8 files, FP8", -p.attention // 8)}
+misses = {guess: abs(LISTED[way] - predicted[way] - change) / LISTED[way]
+          for guess, (way, change) in guesses.items()}
+
+fig, ax = plots.figure("Every other layout misses by ten times as much, or more",
+                       x="predicted size is wrong by (%)", y="")
+for row, (guess, miss) in enumerate(misses.items()):
+    right = row < 3
+    ax.plot(100 * miss, row, "o" if right else "X", markersize=8,
+            color=plots.GREEN if right else plots.VERMILION)
+ax.axvline(1e-3, color=plots.BLACK, linewidth=0.8, linestyle="--")
+ax.text(8e-4, 5, "0.001 %", ha="right", va="center", fontsize=8)
+ax.set(xscale="log", xlim=(1e-4, 100), yticks=range(len(misses)), yticklabels=misses)
+ax.invert_yaxis()
+assert max(list(misses.values())[:3]) * 10 < min(list(misses.values())[3:])
+print(f"norms: {p.norms / p.total:.6%} of the model; whole instead of cut, "
+      f"{2 * p.norms * 7 // 8:,} bytes more in each of 8 files")
+
+# %% [markdown]
+# The finest test is the norms. They are one part in a hundred thousand. Had they been cut like
+# everything else, each file would be 7 MB smaller, far more than what is left over for the zip. So
+# every worker does have them whole. Three numbers from a list, and the layout of 800 GB is known.
+#
+# ## Why rows, why q and k, and why n_kv_heads?
+#
+# Back to the six tensors that were "other numbers". All are `q_proj` and `k_proj`. Chapter 02 had
+# the reason: Meta turns the pair of features $(2i, 2i+1)$, Hugging Face's code turns
+# $(i, i + d/2)$. Let $P$ sort the features of a head, evens first, then odds, and let $R_m$ be
+# Meta's rotation at position $m$. Then Hugging Face's rotation is $P R_m P^\top$, the same turn on
+# sorted features. If queries and keys come sorted, as $Pq$ and $Pk$, then
+#
+# $$ (P R_m P^\top P q) \cdot (P R_n P^\top P k) = (P R_m q) \cdot (P R_n k) = R_m q \cdot R_n k , $$
+#
+# because $P$ only moves numbers, so $P^\top P = 1$, and a dot product does not care about order.
+# Everything else follows:
+#
+# - **Rows**, because $Pq = P(W_q x) = (P W_q)\,x$: one row of the matrix makes one feature.
+# - **Only q and k**, because values are never turned, and `wo` reads them as they come.
+# - **`n_kv_heads` for k**, because each head is sorted by itself, and `wk` has that many.
+
+# %%
+# twin: llama_edu.formats.names.pairs_to_halves, llama_edu.formats.names.halves_to_pairs
+def pairs_to_halves(w: Tensor, head_dim: int) -> Tensor:
+    return rearrange(w, "(h d two) c -> (h two d) c", two=2, d=head_dim // 2)
+
+
+def halves_to_pairs(w: Tensor, head_dim: int) -> Tensor:
+    return rearrange(w, "(h two d) c -> (h d two) c", two=2, d=head_dim // 2)
+
+# %% [markdown]
+# Three things must agree: these two lines and the loop that they stand for, sorted files and
+# unsorted ones, and, at any positions, the scores of both pairings.
+
+# %%
+w = ours["layers.0.attention.wk.weight"]
+loop = torch.stack([w[head * 24 + feature] for head in range(2)
+                    for feature in [*range(0, 24, 2), *range(1, 24, 2)]])
+assert torch.equal(loop, pairs_to_halves(w, 24))
+
+for name in list(header)[1:]:
+    row, layer = find(name, "huggingface")
+    w = by_hand(name).float()
+    w = halves_to_pairs(w, 24) if row.rope_rows else w
+    assert torch.equal(w, ours[row.meta.replace("#", layer)]), name
+print("all", len(header) - 1, "tensors equal;",
+      "sorted in Hugging Face files:", [row.meta for row in TABLE if row.rope_rows])
+
+# %% [markdown]
+# The scores, with our model's own weights, at positions 100 to 104:
+
+# %%
+cos, sin = rope_table(rope_frequencies(24, teller.config.rope_theta), torch.arange(100, 105))
+wq, wk = (ours[f"layers.0.attention.{name}.weight"] for name in ("wq", "wk"))
+
+
+def turn_halves(x: Tensor) -> Tensor:
+    first, second = x.chunk(2, -1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+
+
+def scores(turn: Callable[[Tensor], Tensor], wq: Tensor, wk: Tensor) -> Tensor:
+    q, k = (turn(rearrange(stream @ w.T, "t (h d) -> 1 h t d", d=24)) for w in (wq, wk))
+    return einsum(rearrange(q, "1 (k g) t d -> k g t d", g=2), k[0], "k g t d, k s d -> k g t s")
+
+
+pairs = scores(lambda x: rotate(x, cos, sin), wq, wk)
+halves = scores(turn_halves, pairs_to_halves(wq, 24), pairs_to_halves(wk, 24))
+torch.testing.assert_close(pairs, halves, atol=1e-4, rtol=1e-4)     # sums in another order
+gap = (pairs - scores(turn_halves, wq, wk)).abs().max() / pairs.abs().max()
+print(f"sorted rows, other pairing: the same scores; rows as they were: wrong by "
+      f"up to {gap:.0%} of the largest")
+
+# %% [markdown]
+# (GGUF files of Llamas have Meta's order, so llama.cpp's converter sorts back what comes from
+# Hugging Face.)
+#
+# ## What if one forgets? A bug that reads fluently
+#
+# Now we forget it. `fill` is the step of `load` that gives each parameter its tensor. It refuses
+# missing names, wrong shapes and NaN. It has nothing to say here.
+
+# %%
+def forget(weights: dict[str, Tensor], *, layers: str = "012") -> dict[str, Tensor]:
+    """What comes of Hugging Face's rows where Meta's belong."""
+    return {name: pairs_to_halves(w, 24) if name.endswith(("wq.weight", "wk.weight"))
+            and name.split(".")[1] in layers else w for name, w in weights.items()}
+
+
+def filled(weights: dict[str, Tensor]) -> Llama:
+    with torch.device("meta"):
+        model = Llama(teller.config)
+    checkpoint.fill(model, weights.items(), device="cpu", dtype=torch.float32)
+    return model.eval()
+
+
+def tell(model: Llama) -> str:
+    rng = torch.Generator().manual_seed(3)
+    return "".join(answer(model, words, "Once upon a time", max_new=60, generator=rng))
+
+
+wrong = filled(forget(ours))
+print(f"right: Once upon a time{tell(teller)}\n\nwrong: Once upon a time{tell(wrong)}")
+
+# %% [markdown]
+# Did you predict it? No error, no noise: a tale that begins with the very same words and loses its
+# thread. Pieces of sentences are as they should be; they no longer fit one another. Both were
+# drawn with the same seed. The loss on tales that the model has never seen tells where the thread
+# is lost.
+
+# %%
+unseen = [words.encode(text, bos=True, eos=True) for text in tales.stories(200, seed=10**6)]
+longest = max(map(len, unseen))
+batch = torch.tensor([ids + [0] * (longest - len(ids)) for ids in unseen])
+real = torch.tensor([[i < len(ids) - 1 for i in range(longest - 1)] for ids in unseen])
+
+
+@torch.no_grad()
+def surprise(model: Llama) -> Tensor:
+    """Nats at each next token, `b t`, NaN behind a tale's end."""
+    odds = model(batch[:, :-1]).log_softmax(-1)
+    return -odds.gather(-1, batch[:, 1:, None])[..., 0].where(real, torch.nan)
+
+
+right_loss, wrong_loss = (surprise(model).nanmean().item() for model in (teller, wrong))
+print(f"loss: right {right_loss:.2f}, permutation forgotten {wrong_loss:.2f} nats per token")
+assert 0.43 < right_loss < 0.46
+assert wrong_loss > 4 * right_loss
+
+# %% mystnb={"image": {"alt": "Extra loss by the number of tokens read, three mistakes. All are zero for the first eight tokens. With the permutation forgotten in all layers it rises to about 3 nats at 90 tokens; with keys cut by n_heads to about 1; with one layer wrong it stays near zero for 40 tokens and reaches half a nat."}}
+def keys_by_n_heads(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Sorted back with the number of query heads, 4, where there are 2 key heads."""
+    too_narrow = teller.config.head_dim * teller.config.n_kv_heads // teller.config.n_heads
+    return {name: halves_to_pairs(pairs_to_halves(w, 24), too_narrow)
+            if name.endswith("wk.weight") else w for name, w in weights.items()}
+
+
+right = surprise(teller)
+slips = {"in all layers": forget(ours), "keys by n_heads": keys_by_n_heads(ours),
+         "in one layer": forget(ours, layers="1")}
+fig, ax = plots.figure("For eight tokens nothing shows; then the thread is lost",
+                       x="tokens read", y="extra loss (nats per token)")
+for name, weights in slips.items():
+    extra = (surprise(filled(weights)) - right).nanmean(0)
+    assert extra[:8].abs().max() < 0.05 < extra[40:100].mean()
+    ax.plot(range(1, 105), torch.nn.functional.pad(extra[:104], (8, 0)).unfold(0, 9, 1).mean(-1),
+            label=name)
+ax.axvspan(1, 8, color=plots.YELLOW, alpha=0.35, linewidth=0)
+ax.text(10, 2.7, "a short\nprompt", fontsize=8)
+ax.set_xlim(1, 134)
+plots.label_lines(ax)
+print(f"the right model's own loss after 5 to 8 tokens: {right[:, 4:8].nanmean():.1f} nats")
+
+# %% [markdown]
+# (200 tales; each point is the mean over nine tokens, up to there.) For eight tokens there is no
+# difference, and not because there is nothing to decide: the number above says that the right
+# model hesitates there. Why so late? A score still depends on the distance only, and at distance
+# zero it is *exact*. A lone token sees nothing but itself. Over a few tokens the slow pairs have
+# hardly turned, whichever they are. The longer the text, the more of the angles are wrong.
+#
+# The middle line is a second mistake, and the more treacherous one. It sorts `wk` back with
+# `n_heads`. Written with `view`, as in many scripts, the head width comes out of a division, too
+# narrow, and nothing complains. A 7B with its own key head for each query is right; the 70B is
+# not.
+#
+# ## Play: which test would have caught it?
+#
+# Seven mistakes, and six tests that people run after loading: does it load, are the logits of one
+# token right, is the next token after a short prompt the right one, are the next eight, is the
+# loss near what it should be, and are the logits right on texts of 100 tokens? For the second and
+# the last one needs another program that has it right.
+#
+# > **Predict.** Which of the mistakes is the *loudest*? And which test is passed by all of them?
+
+# %%
+def swapped(weights: dict[str, Tensor], one: str, other: str) -> dict[str, Tensor]:
+    """Two tensors of each layer in each other's place."""
+    turn = {one: other, other: one}
+    return {next((name.replace(a, b) for a, b in turn.items() if a in name), name): w
+            for name, w in weights.items()}
+
+
+mistakes = {
+    "gate and up exchanged": swapped(ours, "w1", "w3"),
+    "norms exchanged": swapped(ours, "attention_norm", "ffn_norm"),
+    "values sorted too": {name: pairs_to_halves(w, 24) if "wv" in name else w
+                          for name, w in ours.items()},
+    "permutation forgotten": forget(ours),
+    "keys by n_heads": keys_by_n_heads(ours),
+    "forgotten in one layer": forget(ours, layers="1"),
+    "last norm left at 1": ours | {"norm.weight": torch.ones(96)}}
+start = torch.tensor([words.encode("Once upon a time", bos=True, eos=False)])
+
+
+@torch.no_grad()
+def caught(weights: dict[str, Tensor]) -> list[bool]:
+    """Which tests notice. `filled` raises nothing, so the first one never does."""
+    model, long = filled(weights), batch[:8, :100]
+    first = [each(start[:, :1])[0, -1] for each in (model, teller)]
+    eight = ["".join(answer(each, words, "Once upon a time", max_new=8,
+                            generator=torch.Generator().manual_seed(3)))
+             for each in (model, teller)]
+    return [False, not torch.allclose(*first, atol=1e-3),
+            bool(model(start)[0, -1].argmax() != teller(start)[0, -1].argmax()),
+            eight[0] != eight[1],
+            surprise(model).nanmean().item() > 1.5 * right_loss,
+            not torch.allclose(model(long), teller(long), atol=1e-3)]
+
+
+verdicts = {name: caught(weights) for name, weights in mistakes.items()}
+
+# %% mystnb={"image": {"alt": "A table of seven mistakes and six tests. Loading catches none; the logits of one token catch four, none of them a mistake in the rows of queries and keys; the next token of a short prompt catches two, eight tokens four, a loss half as large again five; the logits of 100 tokens catch all seven."}}
+tests = ["it\nloads", "logits,\n1 token", "next\ntoken", "eight\ntokens", "loss\n+50 %",
+         "logits,\n100 tokens"]
+fig, ax = plots.figure("The quieter the bug, the more tests it passes; all but the last", x="",
+                       y="", size=(6.4, 3.4))
+ax.imshow([[float(found) for found in row] for row in verdicts.values()], aspect="auto",
+          cmap=plots.mpl.colors.ListedColormap(["#f6d5c3", plots.GREEN]), vmin=0, vmax=1)
+for row, found in enumerate(verdicts.values()):
+    for column, seen in enumerate(found):
+        ax.text(column, row, "caught" if seen else "missed", ha="center", va="center", fontsize=8,
+                color="white" if seen else plots.BLACK)
+ax.set_xticks(range(len(tests)), tests)
+ax.set_yticks(range(len(verdicts)), verdicts)
+ax.tick_params(length=0)
+ax.grid(visible=False)
+assert all(found[-1] for found in verdicts.values())
+assert not any(verdicts["forgotten in one layer"][:-1])
+assert not any(verdicts["keys by n_heads"][:4])
+
+# %% [markdown]
+# The surprise is the order. The mistakes that sound worst, exchanged gates or norms, are harmless:
+# they are noise from the first word, and nobody ships noise. What passes is the small one. The
+# usual check after loading, one short prompt, cannot see a wrong rotation: at position 0 there is
+# *no* difference at all. Hence the rule of this course: **compare logits, at late positions, with
+# software that is not yours.** That is how the package is tested, against Meta's own class and
+# against `transformers`.
+#
+# ## The whole road, in one cell
+#
+# From here on a model is one line. Change `MODEL`, and run the cell again: a name on the hub (it
+# is then downloaded, once, after you have accepted its licence there), a folder in any of the
+# formats, or a `.gguf` file.
+
+# %%
+MODEL = checkpoint.TALES        # or "meta-llama/Llama-3.2-1B", or "/my/folder", or "/my/file.gguf"
+DTYPE = torch.bfloat16 if DEVICE == "cuda" else torch.float32
+
+model, its_words = checkpoint.load(MODEL, device=DEVICE, dtype=DTYPE)
+rng = torch.Generator(DEVICE).manual_seed(1)
+print("Once upon a time", *answer(model, its_words, "Once upon a time", max_new=40, generator=rng),
+      sep="")
+
+# %% [markdown]
+# ## Where does the time go on a GPU?
+#
+# A processor does two things: it fetches bytes and it multiplies. Each has a rate, and the slower
+# one decides (Williams et al. 2009):
+#
+# $$ \text{seconds} \;\ge\; \max\!\left(\frac{\text{bytes read}}{\text{bandwidth}},\;
+#    \frac{\text{operations}}{\text{peak rate}}\right) $$
+#
+# So what matters is the *intensity*, operations for each byte. One new token at batch 1 meets each
+# weight once: two operations, two bytes, intensity 1. A prompt of 2,048 tokens reads the same
+# weights once for all of them. Let us measure both rates on the machine you are reading this on.
+# (A processor gets one thread here, for all that follows: several would also measure how they wait
+# for one another.)
+
+# %%
+def seconds(work: Callable[[], object], *, rounds: int = 7) -> float:
+    """The shortest time of some work: whatever disturbs it can only make it longer."""
+    wait, times = torch.cuda.synchronize if DEVICE == "cuda" else lambda: None, []
+    for _ in range(rounds):
+        wait()
+        begin = time.perf_counter()
+        work()
+        wait()
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+torch.set_num_threads(1)
+torch.manual_seed(0)
+side, room = (8192, 2**30) if DEVICE == "cuda" else (1024, 2**27)
+source = torch.ones(room, dtype=torch.uint8, device=DEVICE)
+copy = torch.empty_like(source)
+square = torch.randn(side, side, dtype=DTYPE, device=DEVICE)
+here_gb = 2 * room / seconds(lambda: copy.copy_(source)) / 1e9      # each byte is read and written
+here_tflops = 2 * side**3 / seconds(lambda: square @ square) / 1e12
+print(f"{DEVICE}, {DTYPE}: copies {here_gb:.1f} GB/s, multiplies {here_tflops:.3f} TFLOPS;",
+      f"in balance at {1000 * here_tflops / here_gb:.0f} operations a byte")
+
+# %% [markdown]
+# The *roofline* draws both limits at once. Left of the bend the memory decides, right of it the
+# arithmetic. The thick line is your machine. The points are an 8B on an H100: the next token of
+# one text of 1,024 tokens, the same with int8 weights, of 32 such texts at once, and a prompt of
+# 2,048 tokens.
+
+# %%
+shape = release("llama-3.1-8b").config
+
+
+def intensity(bits: int, texts: int, new: int, before: int) -> float:
+    """Operations for each byte of weights and cache that a pass reads."""
+    weights = (parameters(shape).total - parameters(shape).embedding) * bits / 8
+    read = weights + kv_bytes(shape, tokens=before + new, batch=texts, bits=16)
+    return texts * forward_flops(shape, tokens=new, before=before) / read
+
+
+# %% mystnb={"image": {"alt": "Roofline on logarithmic axes for four machines: this one, an RTX 4090, an A100 and an H100. Reachable TFLOPS rise with operations per byte up to a flat peak; on the H100 the bend is at 295. Decoding one text stands at intensity 1 and reaches 3 of 989 TFLOPS, int8 weights stand at 2, 32 texts at 26; a prompt of 2,048 tokens stands beyond 1,000, on the flat part."}}
+work = {"1 text": intensity(16, 1, 1, 1024), "1 text, int8": intensity(8, 1, 1, 1024),
+        "32 texts": intensity(16, 32, 1, 1024), "a prompt": intensity(16, 1, 2048, 0)}
+fig, ax = plots.figure("One text at a time uses a third of a percent of the arithmetic",
+                       x="operations for each byte read", y="reachable TFLOPS")
+x = [2.0**i for i in range(-2, 13)]
+machines = {name: (gpu(name).tflops, gpu(name).gb_per_second)
+            for name in ("RTX 4090", "A100-80GB", "H100-80GB")}
+for name, (tflops, gb) in (machines | {"this machine": (here_tflops, here_gb)}).items():
+    points = sorted([*x, 1000 * tflops / gb])
+    ax.plot(points, [min(tflops, i * gb / 1000) for i in points], label=name,
+            linewidth=2.4 if name == "this machine" else 1.4)
+ax.set(xscale="log", yscale="log", xlim=(0.15, 5e4))
+ax.set_xticks([1, 10, 100, 1000], ["1", "10", "100", "1,000"])
+plots.label_lines(ax)
+for name, i in work.items():
+    y = min(989.4, i * 3.35)
+    ax.plot(i, y, "o", color=plots.BLACK, markersize=5, zorder=3)
+    ax.annotate(name, (i, y), (-6, 5), textcoords="offset points", ha="right", fontsize=8)
+print({name: round(i, 1) for name, i in work.items()})
+assert 0.003 < work["1 text"] * 3.35 / 989.4 < 0.004
+
+# %% [markdown]
+# That is the most useful picture of inference. One text leaves over 99 % of an H100's arithmetic
+# idle, and no faster arithmetic would help. Two things do: fewer bytes a weight (*int8* moves the
+# point to the right by two, and everything gets nearly twice as fast), and more texts for each
+# reading of the weights. A prompt, or training, is on the flat part, where smaller weights bring
+# nothing.
+#
+# Left of the bend the forecast needs no arithmetic at all, only what one token must read:
+
+# %%
+# twin: llama_edu.accounting.tokens_per_second
+def tokens_per_second(config: ModelConfig, *, gb_per_second: float, bits: float,
+                      context: int = 0) -> float:
+    p = parameters(config)
+    table = 0 if config.tied_embeddings else p.embedding
+    read = (p.total - table) * bits / 8 + kv_bytes(config, tokens=context, batch=1, bits=16)
+    return gb_per_second * 1e9 / read
+
+# %% [markdown]
+# Does it hold here? Our tale teller is too small: it fits into the processor's cache. So we build
+# a larger model of random numbers (speed does not depend on what the numbers say), decode, and
+# compare.
+
+# %%
+sized = release("llama-3.2-1b").config if DEVICE == "cuda" else ModelConfig(
+    dim=1536, n_layers=4, n_heads=8, n_kv_heads=4, hidden_dim=4096, vocab_size=4096,
+    norm_eps=1e-5, rope_theta=5e5, max_seq_len=1024)
+with torch.device(DEVICE):
+    dummy = Llama(sized).to(DTYPE).eval().requires_grad_(False)
+quick = StaticLlama(dummy, max_len=256) if DEVICE == "cuda" else DecodingLlama(dummy)
+cache = KVCache(sized, 1, max_len=256, like=dummy.tok_embeddings.weight)
+token = torch.zeros(1, 1, dtype=torch.long, device=DEVICE)
+
+
+@torch.inference_mode()
+def one_token() -> Tensor:
+    return quick.output(quick.hidden(token, cache)[:, -1]).argmax(-1)
+
+
+bits = 8 * DTYPE.itemsize
+turns = [(2 * room / seconds(lambda: copy.copy_(source), rounds=2) / 1e9,
+          1 / seconds(one_token, rounds=2)) for _ in range(15)]
+shares = [speed / tokens_per_second(sized, gb_per_second=gb, bits=bits) for gb, speed in turns]
+copied, decoded = (max(rates) for rates in zip(*turns, strict=True))
+limit = tokens_per_second(sized, gb_per_second=copied, bits=bits)
+print(f"{parameters(sized).total / 1e6:,.0f} million parameters, {bits} bits: forecast {limit:.1f}, "
+      f"measured {decoded:.1f} tokens per second; turn by turn {statistics.median(shares):.0%}")
+
+# %% [markdown]
+# Copy and decoding took turns, so that whatever else the machine was busy with met both. The last
+# number, the median of the shares, is a good measure of any inference engine on any machine: how
+# near does it come to the memory's speed? It may pass 100 % a little on a processor, where a copy
+# is not the fastest way to read. For data-centre cards the authors of gpt-fast publish 70 to 85 %.
+# A far smaller share on a card means that the time goes into starting kernels, one by one, from
+# Python: `StaticLlama` records them once and starts them with one call.
+#
+# ## In the Llamas: what fits, and how fast could it be?
+#
+# In 16 bits, after a text of 8,192 tokens: does it fit with a gibibyte to spare, and at how many
+# tokens per second does the memory set the limit?
+
+# %%
+# NBVAL_CHECK_OUTPUT
+shown = ["llama-3.2-1b", "llama-3.2-3b", "llama-2-7b", "llama-3.1-8b", "llama-2-70b",
+         "llama-3.1-405b"]
+cards = [gpu(name) for name in ("RTX 3060", "RTX 4090", "A100-80GB", "H200")]
+
+
+def limit_on(card: Gpu, config: ModelConfig, gib: float) -> str:
+    most = tokens_per_second(config, gb_per_second=card.gb_per_second, bits=16, context=8192)
+    return f"{most:.0f}/s" if gib + 1 < card.gib else "no"
+
+
+print(f"{'':15}{'files':>6}{'GiB':>8}{'8K cache':>9}", *(f"{card.name:>10}" for card in cards))
+for r in map(release, shown):
+    weights = accounting.weight_bytes(r.config, bits=16) / GIB
+    cached = kv_bytes(r.config, tokens=8192, batch=1, bits=16) / GIB
+    print(f"{r.name:15}{r.shards:6}{weights:8.1f}{cached:9.2f}"
+          + "".join(f"{limit_on(card, r.config, weights + cached):>11}" for card in cards))
+
+# %% [markdown]
+# Look at Llama 2 7B against Llama 3.1 8B. The older model has over a billion parameters *less*,
+# and after 8,192 tokens (twice what it was trained for) it would be the slower one: its cache,
+# without shared heads, is four times as large, and every token reads all of it.
+#
+# ## Fact check: three numbers that circulate
+#
+# > **Claim.** "An 8B needs 16 GB in half precision, a 70B needs 140 GB."
+
+# %%
+# NBVAL_CHECK_OUTPUT
+for name in ("llama-3.1-8b", "llama-3.1-70b"):
+    n = accounting.weight_bytes(release(name).config, bits=16)
+    print(f"{name:14} {n / 1e9:7.2f} GB = {n / GIB:7.2f} GiB")
+t4 = gpu("T4")
+left = t4.gib - accounting.weight_bytes(shape, bits=16) / GIB
+print(f"a T4, sold as 16 GB, shows {t4.gib:.1f} GiB; an 8B leaves {left:.2f} of it")
+
+# %% [markdown]
+# **Verdict: right, for the weights, in GB.** But "needs 16 GB" and "has 16 GB" do not add up to
+# "runs": what the card shows is all used up, and nothing is left for the cache, the logits and the
+# numbers between two layers.
+#
+# > **Claim.** The README of Code Llama gives the sizes of its downloads as "12.55GB", "24GB",
+# > "63GB" and "131GB".
+
+# %%
+# NBVAL_CHECK_OUTPUT
+for name, said in (("7b", "12.55GB"), ("13b", "24GB"), ("34b", "63GB"), ("70b", "131GB")):
+    n = accounting.weight_bytes(release(f"code-llama-{name}-base").config, bits=16)
+    print(f"Code Llama {name:4} {n / 1e9:7.2f} GB = {n / GIB:7.2f} GiB   printed: {said}")
+print(f"eight zips of {shards.count(80)} tensors: {8 * shards.count(80) * 330 / GIB:.3f} GiB more")
+
+# %% [markdown]
+# **Verdict: three are GiB, the fourth is neither.** The first three numbers are gibibytes under
+# the name of gigabytes. The 70B would be 128.48 or 137.95, and the zips add next to nothing.
+#
+# > **Claim.** A popular rule: "memory = parameters × bytes, plus 20 %."
+
+# %%
+# NBVAL_CHECK_OUTPUT
+for name, tokens in (("llama-3.1-8b", 2048), ("llama-3.1-8b", 8192), ("llama-3.1-8b", 131_072),
+                     ("llama-2-7b", 4096), ("llama-1-65b", 2048)):
+    c = release(name).config
+    extra = kv_bytes(c, tokens=tokens, batch=1, bits=16) / accounting.weight_bytes(c, bits=16)
+    print(f"{name:13} {tokens:7,} tokens, one text: {extra:6.1%} for the cache")
+
+# %% [markdown]
+# **Verdict: a habit, not a law.** The extra is the cache, so it depends on the length and on the
+# number of texts, which the rule does not mention. It is anything from 2 % to more than the
+# weights.
+#
+# ## Exercises: now you
+#
+# Two of them ask for the files, one for the rows, two for the memory.
+
+# %%
+def tensor_of(content: bytes, name: str) -> Tensor:
+    """Exercise 9.1 ●●○ 10 min. One tensor of a safetensors file, in its own dtype and shape.
+
+    content: the whole file. `DTYPES["BF16"]` is torch.bfloat16, and so on.
+    """
+    ### BEGIN SOLUTION
+    n = int.from_bytes(content[:8], "little")
+    entry = json.loads(content[8:8 + n])[name]
+    start, end = entry["data_offsets"]
+    numbers = bytearray(content[8 + n + start:8 + n + end])
+    return torch.frombuffer(numbers, dtype=DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    ### END SOLUTION
+
+
+check("9.1", tensor_of)
+
+# %% [markdown]
+# ### BEGIN SOLUTION
+# **Discussion of 9.1.** *From the beginning of the file* reads part of the header as weights,
+# which gives numbers of absurd size; that one is loud. *Offsets ignored* and *order of the header*
+# work on every file whose header happens to be sorted, and most are. *bfloat16 as float16* is the
+# quiet one: the signs are right, the sizes are not.
+# ### END SOLUTION
+#
+# Next, make a model of several files whole. Only the name of a tensor, its pieces, and the width
+# of the residual stream are known.
+
+# %%
+def merge_shards(name: str, pieces: list[Tensor], dim: int) -> Tensor:
+    """Exercise 9.2 ●●○ 12 min. The whole tensor `name` from its pieces in files 00, 01, ...
+
+    Names are Meta's, such as "layers.7.attention.wo.weight". dim: width of the residual stream.
+    """
+    ### BEGIN SOLUTION
+    if name.endswith("norm.weight"):
+        return pieces[0].clone()
+    if name == "tok_embeddings.weight":
+        return torch.cat(pieces, dim=0 if pieces[0].shape[1] == dim else 1)
+    return torch.cat(pieces, dim=1 if name.endswith(("wo.weight", "w2.weight")) else 0)
+    ### END SOLUTION
+
+
+check("9.2", merge_shards)
+
+# %% [markdown]
+# ### BEGIN SOLUTION
+# **Discussion of 9.2.** *All matrices by rows* is what `torch.cat` does when nobody says
+# otherwise. For `wo` and `w2` the shape comes out wrong, and that is lucky: it is loud, unless
+# somebody reshapes what does not fit. *Embedding by token* is right for Llama 3 and gives a Llama
+# 2 70B a table of eight times the rows, each an eighth as wide. *Norms added* fits, and nothing
+# complains.
+# ### END SOLUTION
+#
+# Now the bug of this chapter, undone.
+
+# %%
+def rows_for_meta(name: str, w: Tensor, n_heads: int, n_kv_heads: int) -> Tensor:
+    """Exercise 9.3 ●●○ 10 min. A projection from a Hugging Face file, its rows in Meta's order.
+
+    Names are like "model.layers.2.self_attn.k_proj.weight", with q_proj, k_proj, v_proj, o_proj.
+    """
+    ### BEGIN SOLUTION
+    heads = {"q_proj": n_heads, "k_proj": n_kv_heads}.get(name.split(".")[-2])
+    if heads is None:
+        return w
+    return rearrange(w, "(h two d) c -> (h d two) c", h=heads, two=2)
+    ### END SOLUTION
+
+
+check("9.3", rows_for_meta)
+
+# %% [markdown]
+# ### BEGIN SOLUTION
+# **Discussion of 9.3.** *k by n_heads* passes on every model without shared heads: on Llama 1, on
+# Llama 2 7B and 13B, and on most toy tests. *The other way* passes wherever a head has four
+# features or fewer. *v too* is tempting because q, k and v look like triplets; it is wrong from
+# the first token on (see the table in *Play*).
+# ### END SOLUTION
+#
+# How fast may it be? Take the bandwidth from a data sheet, in GB per second.
+
+# %%
+def fastest(config: ModelConfig, gb_per_second: float, bits: int, context: int) -> float:
+    """Exercise 9.4 ●●○ 10 min. The most tokens per second that one text can be decoded at.
+
+    bits: of each weight. The cache holds `context` tokens in 16 bits. Of an embedding that is not
+    shared with the output, one row is read, which counts as nothing.
+    """
+    ### BEGIN SOLUTION
+    p = parameters(config)
+    read = (p.total - (0 if config.tied_embeddings else p.embedding)) * bits / 8
+    read += 2 * config.n_layers * config.n_kv_heads * config.head_dim * context * 2
+    return gb_per_second * 1e9 / read
+    ### END SOLUTION
+
+
+check("9.4", fastest)
+
+# %% [markdown]
+# ### BEGIN SOLUTION
+# **Discussion of 9.4.** *Operations, not bytes* forecasts by arithmetic; the next cell shows how
+# far that leads. *Embedding read whole* is a slip of a few percent. *Cache not read* is right for
+# the first word and wrong by half at 128K tokens. *GiB for GB* is 7 % too fast: a measurement then
+# never reaches its limit.
+# ### END SOLUTION
+
+# %%
+### BEGIN SOLUTION
+h100, n = gpu("H100-80GB"), parameters(shape)
+by_bytes = fastest(shape, h100.gb_per_second, 16, 0)
+print(f"an 8B on an H100 by its arithmetic: {h100.tflops * 1e12 / (2 * n.total):,.0f} per second, "
+      f"by its memory: {by_bytes:.0f}, at 128K tokens: {fastest(shape, 3350, 16, 2**17):.0f}")
+print(f"its embedding: {n.embedding / n.total:.1%}; a GiB: {GIB / 1e9 - 1:.1%} more than a GB")
+### END SOLUTION
+
+# %% [markdown]
+# Last, the question before you buy a card.
+
+# %%
+def texts_that_fit(config: ModelConfig, gib: float, bits: int, context: int) -> int:
+    """Exercise 9.5 ●○○ 8 min. How many texts of `context` tokens fit beside the weights.
+
+    gib: the card's memory in GiB, all of it yours. bits: of each weight. The cache has 16 bits.
+    """
+    ### BEGIN SOLUTION
+    weights = parameters(config).total * bits / 8
+    one_text = 2 * config.n_layers * config.n_kv_heads * config.head_dim * context * 2
+    return max(0, int((gib * 2**30 - weights) // one_text))
+    ### END SOLUTION
+
+
+check("9.5", texts_that_fit)
+
+# %% [markdown]
+# ### BEGIN SOLUTION
+# **Discussion of 9.5.** *Query heads* makes a Llama 3 four to sixteen times as hungry as it is.
+# *Embedding left out* is the twin of 9.4's mistake, the other way round: what is hardly read must
+# still lie there. *Weights forgotten* is how one plans a server that starts and then runs out of
+# memory at its first long text.
+# ### END SOLUTION
+
+# %% [markdown]
+# ## Summary: the same numbers are not yet the same model
+#
+# - A safetensors file is a length, a JSON header and numbers. A `.pth` is a zip with a program
+#   inside. A GGUF file brings its config and its tokenizer along.
+# - Shards: what makes features is cut by rows, what reads them by columns, norms are whole. Three
+#   byte counts prove it for the 405B.
+# - Hugging Face files have the rows of `wq` and `wk` sorted, head by head. Forget it, and short
+#   prompts look right. Compare logits at late positions with other software.
+# - One text is read at the speed of the memory: bandwidth divided by bytes.
+#
+# **Read in the package:** `llama_edu.formats.names` (the table), `llama_edu.formats.shards`,
+# `llama_edu.formats.safetensors_file`, `llama_edu.checkpoint`, `llama_edu.static_decoding`. **Read
+# elsewhere:** Shoeybi et al. 2019, *Megatron-LM*, section 3; Williams et al. 2009, *Roofline: An
+# Insightful Visual Performance Model*.

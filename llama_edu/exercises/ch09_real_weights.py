@@ -1,0 +1,242 @@
+"""The exercises of chapter 09 on files: read a header, merge shards."""
+
+import json
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
+
+import torch
+from torch import Generator, Tensor
+
+from ..formats import safetensors_file, shards
+from ..formats.safetensors_file import DTYPES, SPELLINGS
+from .data import Exercise, Inputs, Misconception, Probe, normal
+
+# -- 9.1: one tensor out of a file ---------------------------------------------------------------
+
+
+def _package_tensor(content: bytes, name: str) -> Tensor:
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "model.safetensors"
+        file.write_bytes(content)
+        return safetensors_file.read_header(file)[name].read()
+
+
+def _file(rng: Generator, name: str, *, in_file: Sequence[str], listed: Sequence[str],
+          dtype: torch.dtype = torch.float32, notes: bool = False) -> Inputs:
+    """A file of three tensors, which may lie in another order than the header lists them."""
+    shapes = {"norm.weight": (4,), "output.weight": (2, 6), "wk.weight": (3, 2)}
+    tensors = {each: normal(rng, *shapes[each], std=4.0).to(dtype) for each in in_file}
+    spans, end = {}, 0
+    for each, w in tensors.items():
+        spans[each], end = [end, end + w.nbytes], end + w.nbytes
+    fields = {"__metadata__": {"format": "pt"}} if notes else {}
+    fields |= {each: {"dtype": SPELLINGS[dtype], "shape": shapes[each],
+                      "data_offsets": spans[each]} for each in listed}
+    header = json.dumps(fields).encode()
+    header += b" " * (-len(header) % 8)
+    numbers = b"".join(w.view(torch.uint8).numpy().tobytes() for w in tensors.values())
+    return {"content": len(header).to_bytes(8, "little") + header + numbers, "name": name}
+
+
+def _tensor(content: bytes, name: str, *, order: str = "little",
+            place: Callable[[int, int], int] = lambda n, start: 8 + n + start,
+            dtypes: dict[str, torch.dtype] = DTYPES,
+            laid_out: Callable[[Tensor, list[int]], Tensor] = Tensor.reshape) -> Tensor:
+    """A way to read one tensor, right unless told otherwise."""
+    n = int.from_bytes(content[:8], order)
+    entry = json.loads(content[8:8 + n])[name]
+    start, end = entry["data_offsets"]
+    at = place(n, start)
+    numbers = torch.frombuffer(bytearray(content[at:at + end - start]),
+                               dtype=dtypes[entry["dtype"]])
+    return laid_out(numbers, entry["shape"])
+
+
+def _running(content: bytes, name: str) -> Tensor:
+    """Adds up sizes in the order of the header, and never looks at data_offsets."""
+    n = int.from_bytes(content[:8], "little")
+    at = 8 + n
+    for each, entry in json.loads(content[8:8 + n]).items():
+        if each != "__metadata__":
+            dtype, size = DTYPES[entry["dtype"]], torch.Size(entry["shape"]).numel()
+            if each == name:
+                return torch.frombuffer(bytearray(content), dtype=dtype, count=size,
+                                        offset=at).reshape(entry["shape"])
+            at += size * dtype.itemsize
+    raise KeyError(name)
+
+
+def _columns_first(numbers: Tensor, shape: list[int]) -> Tensor:
+    return numbers.reshape(shape[::-1]).permute(*reversed(range(len(shape))))
+
+
+IN_ORDER = ("output.weight", "norm.weight", "wk.weight")
+HEADER = Exercise(
+    "9.1", "One tensor out of a file", "By hand", _package_tensor,
+    probes=(
+        Probe("the first tensor", lambda rng: _file(
+            rng, "output.weight", in_file=IN_ORDER, listed=IN_ORDER)),
+        Probe("one in the middle", lambda rng: _file(
+            rng, "norm.weight", in_file=IN_ORDER, listed=IN_ORDER, notes=True)),
+        Probe("bfloat16, listed in another order", lambda rng: _file(
+            rng, "wk.weight", in_file=IN_ORDER, listed=IN_ORDER[::-1], dtype=torch.bfloat16)),
+        Probe("float16", lambda rng: _file(
+            rng, "wk.weight", in_file=IN_ORDER, listed=IN_ORDER, dtype=torch.float16)),
+    ),
+    misconceptions=(
+        Misconception("from the beginning of the file", partial(
+            _tensor, place=lambda n, start: start),
+                      "you counted data_offsets from the beginning of the file. They count from "
+                      "the end of the header."),
+        Misconception("eight bytes forgotten", partial(_tensor, place=lambda n, start: n + start),
+                      "you are eight bytes too early: the length itself stands before the "
+                      "header."),
+        Misconception("offsets ignored", partial(_tensor, place=lambda n, start: 8 + n),
+                      "you read from the end of the header whatever data_offsets say, so every "
+                      "tensor is the first one."),
+        Misconception("order of the header", _running,
+                      "you added up sizes in the order of the header. JSON promises no order: "
+                      "data_offsets say where a tensor lies."),
+        Misconception("length read big-endian", partial(_tensor, order="big"),
+                      "you read the length with its highest byte first. It is little-endian, as "
+                      "all numbers of the file."),
+        Misconception("bfloat16 as float16", partial(
+            _tensor, dtypes=DTYPES | {"BF16": torch.float16}),
+                      "you read BF16 as float16. Both have two bytes, and share them out "
+                      "differently between exponent and fraction."),
+        Misconception("float32 always", partial(_tensor, dtypes=dict.fromkeys(
+            DTYPES, torch.float32)),
+                      "you read every tensor as float32. The header names the dtype of each, and "
+                      "most have two bytes a number."),
+        Misconception("columns first", partial(_tensor, laid_out=_columns_first),
+                      "you filled columns first. Rows lie one behind another: the last axis is "
+                      "the quickest."),
+        Misconception("shape reversed", partial(
+            _tensor, laid_out=lambda numbers, shape: numbers.reshape(shape[::-1])),
+                      "you reversed the shape. That is GGUF's habit; this header gives it as "
+                      "PyTorch does."),
+    ),
+    hints=(
+        "Three steps: the length, the header, the bytes of one tensor.",
+        "int.from_bytes(content[:8], 'little') is the length n; the header is content[8:8 + n].",
+        "data_offsets are [start, end) and count from byte 8 + n; torch.frombuffer wants a "
+        "bytearray.",
+    ))
+
+# -- 9.2: merge shards --------------------------------------------------------------------------
+
+
+def _general(name: str) -> str:
+    return ".".join("#" if part.isdigit() else part for part in name.split("."))
+
+
+def _axis(name: str, pieces: Sequence[Tensor], dim: int) -> int | None:
+    """Where Meta cut this tensor; the embedding's own shape tells."""
+    if name == "tok_embeddings.weight":
+        return 0 if pieces[0].shape[1] == dim else 1
+    letters, cut = shards.CUTS[_general(name)]
+    return letters.split().index(cut) if cut else None
+
+
+def _package_merge(name: str, pieces: list[Tensor], dim: int) -> Tensor:
+    axis, whole = _axis(name, pieces, dim), list(pieces[0].shape)
+    if axis is not None:
+        whole[axis] *= len(pieces)
+    part = shards.Part(tuple(whole), tuple(pieces[0].shape), axis, repeats=1)
+    in_files = [SimpleNamespace(dtype=w.dtype, read_into=lambda place, w=w: place.copy_(w),
+                                file=Path(f"{i}.pth")) for i, w in enumerate(pieces)]
+    return shards.merge(in_files, name, part, head_dim=1)
+
+
+def _slip(axis: Callable[[str, int | None], int | None], *, turn: int = 1,
+          several: Callable[[list[Tensor]], Tensor] = lambda pieces: pieces[0]) -> Callable:
+    """A way to merge: `axis(name, right axis)` says where, `several` what becomes of copies."""
+    def answer(name: str, pieces: list[Tensor], dim: int) -> Tensor:
+        where = axis(name, _axis(name, pieces, dim))
+        return several(pieces) if where is None else torch.cat(pieces[::turn], where)
+
+    return answer
+
+
+def _always(*names: str, axis: int) -> Callable[[str, int | None], int | None]:
+    """These tensors along one axis whatever is right; all others rightly."""
+    return lambda name, right: axis if name.endswith(names) else right
+
+
+def _pieces(rng: Generator, name: str, *shape: int, dim: int = 6) -> Inputs:
+    """Three shards of a tensor; those of a norm are copies."""
+    one = normal(rng, *shape)
+    others = [one.clone() if len(shape) == 1 else normal(rng, *shape) for _ in range(2)]
+    return {"name": name, "pieces": [one, *others], "dim": dim}
+
+
+EMBEDDING = "tok_embeddings.weight"
+MERGE = Exercise(
+    "9.2", "Merge the shards", "The idea", _package_merge,
+    probes=(
+        Probe("queries", lambda rng: _pieces(rng, "layers.0.attention.wq.weight", 2, 6)),
+        Probe("attention's output", lambda rng: _pieces(rng, "layers.7.attention.wo.weight", 6, 2)),
+        Probe("a norm", lambda rng: _pieces(rng, "layers.3.ffn_norm.weight", 6)),
+        Probe("gate", lambda rng: _pieces(rng, "layers.12.feed_forward.w1.weight", 4, 6)),
+        Probe("down", lambda rng: _pieces(rng, "layers.1.feed_forward.w2.weight", 6, 4)),
+        Probe("down, its piece as wide as the stream", lambda rng: _pieces(
+            rng, "layers.1.feed_forward.w2.weight", 6, 6)),
+        Probe("a Llama 2's embedding", lambda rng: _pieces(rng, EMBEDDING, 10, 2)),
+        Probe("a Llama 3's embedding", lambda rng: _pieces(rng, EMBEDDING, 5, 8, dim=8)),
+        Probe("the output", lambda rng: _pieces(rng, "output.weight", 5, 6)),
+    ),
+    misconceptions=(
+        Misconception("all by rows", _slip(lambda name, right: 0),
+                      "you joined everything along axis 0. wo and w2 read what a worker has "
+                      "computed, so they are cut by columns; norms are not cut at all."),
+        Misconception("all matrices by rows", _slip(
+            lambda name, right: None if right is None else 0),
+                      "you joined all matrices along axis 0. wo and w2 read what a worker has "
+                      "computed, so they are cut by columns, and so is Llama 2's embedding."),
+        Misconception("norms joined", _slip(lambda name, right: 0 if right is None else right),
+                      "you joined the norms. Every worker holds the whole residual stream, so "
+                      "each shard has the whole norm: take one."),
+        Misconception("norms added", _slip(lambda name, right: right,
+                                           several=sum),
+                      "you added up the norms. They are copies of one: take the first."),
+        Misconception("wo by rows", _slip(_always("wo.weight", axis=0)),
+                      "you joined wo by rows. It reads the worker's own heads: its columns are "
+                      "the worker's, as with w2."),
+        Misconception("w2 by rows", _slip(_always("w2.weight", axis=0)),
+                      "you joined w2 by rows. It reads the worker's own features: its columns "
+                      "are the worker's, as with wo."),
+        Misconception("wo and w2 by rows", _slip(_always("wo.weight", "w2.weight", axis=0)),
+                      "you joined wo and w2 by rows. They read what the worker itself has "
+                      "computed: their columns are the worker's."),
+        Misconception("feed-forward cuts exchanged", _slip(lambda name, right: {
+            "w1": 1, "w3": 1, "w2": 0}.get(name.split(".")[-2], right)),
+                      "you exchanged the two cuts of the feed-forward layer: w1 and w3 make "
+                      "features (rows), w2 reads them (columns)."),
+        Misconception("embedding by token", _slip(_always(EMBEDDING, axis=0)),
+                      "you always joined the embedding by token. Up to Code Llama each shard has "
+                      "all tokens and some features: the shape tells which."),
+        Misconception("embedding by feature", _slip(_always(EMBEDDING, axis=1)),
+                      "you always joined the embedding by feature. From Llama 3 on each shard has "
+                      "all features of some tokens: the shape tells which."),
+        Misconception("by shape alone", lambda name, pieces, dim: _slip(
+            lambda name, right: None if pieces[0].ndim == 1 else int(pieces[0].shape[1] != dim))(
+                name, pieces, dim),
+                      "you went by the shape alone. A piece of w2 can be as wide as the stream, "
+                      "and is cut by columns all the same: only the embedding leaves a choice."),
+        Misconception("output by feature", _slip(_always("output.weight", axis=1)),
+                      "you joined the output by feature. Each worker scores its own share of the "
+                      "vocabulary: rows, in all generations."),
+        Misconception("shards in the wrong order", _slip(lambda name, right: right, turn=-1),
+                      "you joined the shards in the wrong order. 00 comes first."),
+    ),
+    hints=(
+        "A worker has the whole stream. Which matrices make something of its own (rows), and "
+        "which read that (columns)?",
+        "wq wk wv w1 w3 output: axis 0. wo w2: axis 1. Names end in norm.weight: no axis.",
+        "The embedding: if a piece has `dim` columns it has whole rows, so axis 0; else axis 1.",
+    ))
+
+EXERCISES = [HEADER, MERGE]
