@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 import llama_edu.model
-from llama_edu import checkpoint, plots
+from llama_edu import checkpoint, claims, plots
 from llama_edu.accounting import parameters
 from llama_edu.cache import KVCache
 from llama_edu.config import ModelConfig
@@ -450,7 +450,11 @@ print(dict(sorted(Counter(r.config.vocab_size for r in RELEASES).items())))
 # %% [markdown]
 # ## Fact check: three sentences that circulate
 #
-# > **Claim.** "Llama 2 introduced grouped-query attention."
+# The course's ledger of claims has their words, a verdict, and the expression that decides it. The
+# cell below each asks the configs ourselves.
+
+# %%
+claims.show("A13")
 
 # %%
 for r in RELEASES:
@@ -458,20 +462,24 @@ for r in RELEASES:
         print(f"{r.id:12} {r.config.n_heads} query heads, {r.config.n_kv_heads} key/value heads")
 
 # %% [markdown]
-# **Verdict: half true.** Only its 34B (never released) and its 70B share heads. The Llama 2 models
-# that people ran at home do not.
-#
-# > **Claim.** "The hidden state after the last RMSNorm is the model's output."
-#
-# **Verdict: one step short.** `hidden` returns that state, `b t c`. The output is what the matrix
-# makes of it, `b t v`, one score for each piece. That matrix is not small:
+# The 34B was never released. So the Llama 2 models that people ran at home share nothing.
+
+# %%
+claims.show("A26")
+
+# %% [markdown]
+# One step short: `hidden` returns that state, `b t c`. The output is what the matrix makes of it,
+# `b t v`, one score for each piece. In the 8B of Llama 3 that matrix is not small:
 
 # %%
 p = parameters(release("llama-3-8b").config)
 print(f"{p.output:,} parameters, {p.output / p.total:.1%} of the 8B")
 
 # %% [markdown]
-# > **Claim.** "Llama 1 came in 7B, 13B, 30B and 65B."
+# And the sizes in everybody's table:
+
+# %%
+claims.show("A04")
 
 # %%
 for r in RELEASES:
@@ -479,9 +487,6 @@ for r in RELEASES:
         print(f"{r.id:12} {parameters(r.config).total:>14,}   printed in the paper: {r.published_size}")
 
 # %% [markdown]
-# **Verdict: loose.** The third has over 32 billion parameters. The paper says 33B; only the download
-# folder was named 30B.
-#
 # ## Exercises: now you
 
 # %%
