@@ -8,6 +8,9 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+
+from llama_edu.claims import page, rows  # noqa: E402
+
 BOOK = yaml.safe_load((ROOT / "book.yml").read_text(encoding="utf-8"))["project"]
 
 
@@ -80,6 +83,22 @@ def escape_line(line: str) -> str:
     return "".join(parts)
 
 
+# The fact check: its prose is in fact_check.md, its tables are the ledger's
+
+
+def fill_fact_check(app, docname, source):
+    """Put the tables into the page, and make it anew when the ledger has changed."""
+    if docname != "book/fact_check":
+        return
+    chapters = {path.name[:2]: (f"../chapters/{path.stem}.html",
+                                page.shown(path.read_text(encoding="utf-8")))
+                for path in ROOT.glob("chapters/src/*.py")}
+    source[0] = page.fill(source[0], chapters)
+    for path in sorted(rows.LEDGER.parent.rglob("*.*")):
+        if path.suffix in (".toml", ".py"):
+            app.env.note_dependency(str(path))
+
+
 # The table of contents: book.yml's, and the reference
 
 
@@ -128,7 +147,8 @@ nitpick_ignore_regex = [("py:.*", r"(?!llama_edu\.).*")]  # torch has no pages h
 html_theme = "sphinx_book_theme"
 html_context = {"default_mode": "auto"}  # dark or light, as the reader's system says
 html_static_path = ["static"]
-html_css_files = ["course.css"]
+html_css_files = ["course.css", "fact_check.css"]
+html_js_files = [("fact_check.js", {"defer": "defer"})]  # does nothing on other pages
 html_copy_source = False
 html_show_sourcelink = False
 html_theme_options = {
@@ -153,4 +173,5 @@ def setup(app):
             source[0] += "".join(toctree(node) for node in TOC[1:] if entries(node))
 
     app.connect("source-read", add_toctrees)
+    app.connect("source-read", fill_fact_check)
     app.connect("autodoc-process-docstring", escape_docstring)

@@ -21,7 +21,7 @@ from einops import einsum, rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from llama_edu import explorers, layers, plots
+from llama_edu import claims, explorers, layers, plots
 from llama_edu.config import LLAMA_3_1_SCALING, ModelConfig, RopeScaling
 from llama_edu.exercises import check, hint
 from llama_edu.formats.names import pairs_to_halves
@@ -554,9 +554,12 @@ for name, way in ways.items():
 #
 # ## Fact check: three sentences about positions
 #
-# > **Claim.** "Classical position vectors at different positions are orthogonal. RoPE replaces them
-# > by phase-shifted ones that are no longer orthogonal."
-#
+# The boxes read from the ledger of published claims, and do each sum again.
+
+# %%
+claims.show("E16", "E17")
+
+# %% [markdown]
 # The classical vectors (Vaswani et al. 2017, section 3.5) hold sines and cosines of the same angles
 # as ours. Their cosine similarity would have to be 0:
 
@@ -570,8 +573,12 @@ for offset in (1, 2, 5, 500):
 # **Verdict: wrong, twice.** Neighbours are nearly parallel. And RoPE has no position *vectors*. What is orthogonal is the
 # matrix $R_m$: it keeps every length and every angle.
 #
-# > **Claim.** "RoPE(x) = x e^{iθ}."
-#
+# The next formula is short. Is it too short?
+
+# %%
+claims.show("D58")
+
+# %% [markdown]
 # Read it as it stands: each pair is turned by its own angle, whatever its position. Then queries and
 # keys turn *together*, and the scores do not change at all.
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llama_edu import config as package_config
-from llama_edu import layers, plots
+from llama_edu import claims, layers, plots
 from llama_edu.accounting import parameters
 from llama_edu.exercises import check, hint
 from llama_edu.layers import RMSNorm
@@ -602,8 +602,12 @@ assert sum(parts.values()) == new.total - old.total == 1_291_845_632
 # %% [markdown]
 # ## Fact check: three claims about the layer
 #
-# > **Claim.** "SwiGLU(x) = x σ(βx) + (1 − σ(βx)) x", says a popular write-up.
-#
+# The boxes read from the ledger of published claims, and do each sum again.
+
+# %%
+claims.show("E13")
+
+# %% [markdown]
 # Read it slowly: a share of $x$, plus the other share of $x$.
 
 # %%
@@ -618,10 +622,12 @@ print("the formula returns x, whatever beta is")
 # network of such layers is a product of matrices, and could learn nothing that one matrix
 # cannot.
 #
-# > **Claim.** "The width of the feed-forward layer is $\frac23 d$ instead of $4d$."
-#
-# > **Claim.** "... and this keeps the number of parameters the same."
-#
+# Two more claims are about the width.
+
+# %%
+claims.show("D10", "D11")
+
+# %% [markdown]
 # Both are quick to test. Parameters of the layer, as a multiple of the classic $8c^2$:
 
 # %%

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from html import escape
 
 from .box import flat
@@ -10,13 +10,15 @@ from .evaluate import Outcome, recompute
 from .rows import VERDICTS, Claim, Contradiction, contradictions, ledger, writeups
 from .words import LOOKS, in_html, spoken
 
+Chapters = Mapping[str, tuple[str, Collection[str]]]
+SHOWN = re.compile(r"\bclaims\.show\(([^()]*)\)")
 PLACE = re.compile(r"<!-- claims: (\w+) -->.*?<!-- /claims -->", re.S)
 
 
-def fill(text: str, chapters: Mapping[str, str]) -> str:
+def fill(text: str, chapters: Chapters) -> str:
     """A Markdown page with each `<!-- claims: NAME --> ... <!-- /claims -->` replaced by its table.
 
-    chapters: where each chapter's page is, by its number ("08").
+    chapters: of each chapter, by its number ("08"): its address, and the claims it has boxes for.
     """
     outcomes = {claim: recompute(claim) for claim in ledger()}
     from_writeups = {c: o for c, o in outcomes.items() if c.writeup not in "TS"}
@@ -31,6 +33,11 @@ def fill(text: str, chapters: Mapping[str, str]) -> str:
     return PLACE.sub(lambda place: f"```{{raw}} html\n{blocks[place[1]]()}\n```", text)
 
 
+def shown(source: str) -> list[str]:
+    """The claims that a chapter's source has boxes for, in order."""
+    return [id for call in SHOWN.findall(source) for id in re.findall(r"[A-Z]\d+", call)]
+
+
 def _of(letter: str, outcomes: Mapping[Claim, Outcome]) -> dict[Claim, Outcome]:
     return {claim: outcome for claim, outcome in outcomes.items() if claim.writeup == letter}
 
@@ -42,7 +49,7 @@ def sums(outcomes: Mapping[Claim, Outcome]) -> str:
     n_computed = sum(claim.compute is not None for claim in outcomes)
     return (f"<p>Of <strong>{len(outcomes)}</strong> claims we found {judged}. "
             f"<strong>{n_computed}</strong> of the verdicts rest on a computation that ran when "
-            "this page was built; the others name their source.</p>")
+            "this page was built; the others name a source, or say why they stay open.</p>")
 
 
 # -- tables ------------------------------------------------------------------------------------
@@ -68,7 +75,7 @@ def bar(verdicts: Mapping[str, int]) -> str:
     return f'<div class="bar" role="img" aria-label="{words}">{parts}</div>'
 
 
-def claim_table(outcomes: Mapping[Claim, Outcome], chapters: Mapping[str, str],
+def claim_table(outcomes: Mapping[Claim, Outcome], chapters: Chapters,
                 css: str = "") -> str:
     """A row for each claim: what is said, the verdict, what is so and how one knows."""
     rows = [claim_row(claim, outcome, chapters) for claim, outcome in outcomes.items()]
@@ -76,7 +83,7 @@ def claim_table(outcomes: Mapping[Claim, Outcome], chapters: Mapping[str, str],
                   rows)
 
 
-def claim_row(claim: Claim, outcome: Outcome, chapters: Mapping[str, str]) -> str:
+def claim_row(claim: Claim, outcome: Outcome, chapters: Chapters) -> str:
     writeup, anchor = writeups()[claim.writeup], claim.id.lower()
     evidence = [f"<p>{in_html(claim.correct)}</p>"] if claim.correct else []
     if claim.compute is not None:
@@ -85,8 +92,10 @@ def claim_row(claim: Claim, outcome: Outcome, chapters: Mapping[str, str]) -> st
     if claim.source:
         evidence.append(f'<p class="source">{in_html(claim.source)}</p>')
     if claim.chapter in chapters:
-        evidence.append(f'<p class="decided"><a href="{escape(chapters[claim.chapter])}'
-                        f'#claim-{anchor}">Chapter {claim.chapter} decides it</a></p>')
+        address, ids = chapters[claim.chapter]
+        where, words = ((f"#claim-{anchor}", f"Chapter {claim.chapter} decides it")
+                        if claim.id in ids else ("", f"See chapter {claim.chapter}"))
+        evidence.append(f'<p class="decided"><a href="{escape(address + where)}">{words}</a></p>')
     kept = {"verdict": claim.verdict, "writeup": claim.writeup, "chapter": claim.chapter or "",
             "computed": "yes" if claim.compute else ""}
     data = " ".join(f'data-{key}="{value}"' for key, value in kept.items())

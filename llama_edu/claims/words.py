@@ -54,7 +54,8 @@ def _(value: tuple, tolerance: float) -> str:
 @_spoken.register
 def _(value: float, tolerance: float) -> str:
     if value == 0 or not 1 / SCIENTIFIC < abs(value) < SCIENTIFIC:
-        digits = 2 if not value or not tolerance else _digits(tolerance / abs(value))
+        digits = 2 if not value or not tolerance else _digits(
+            tolerance / 10 ** math.floor(math.log10(abs(value))))
         return f"{value:.{digits}e}" if value else "0"
     return f"{value:,.{_digits(tolerance)}f}" if tolerance else f"{value:,.6g}"
 
