@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from . import accounting as a
 from .config import ModelConfig
-from .hardware import GPUS, Gpu
+from .hardware import GPUS, Gpu, gpu
 from .releases import Release
 
 # Bits a weight, scales included: what files of these kinds hold.
@@ -88,9 +88,9 @@ def training(r: Release) -> list[str]:
     if t.gpu_hours is not None:
         table["GPU hours"] = f"{t.gpu_hours:,.0f}" + (f" of {t.gpu}" if t.gpu else "")
     if None not in (t.tokens, t.gpu_hours, t.gpu):
-        peak = next(gpu.tflops for gpu in GPUS if gpu.name == t.gpu)
         rate = a.tflops_per_gpu(flops, gpu_hours=t.gpu_hours)
-        table["that is"] = f"{rate:.0f} TFLOPS a GPU, {rate / peak:.1%} of its peak"
+        share = a.mfu(flops, gpu_hours=t.gpu_hours, peak_tflops=gpu(t.gpu).tflops)
+        table["that is"] = f"{rate:.0f} TFLOPS a GPU, {share:.1%} of its peak"
     if None not in (t.gpu_hours, t.watts, t.tonnes_co2):
         computed = a.tonnes_co2(t.gpu_hours, watts=t.watts)
         table["carbon"] = (f"{t.tonnes_co2:,g} t as printed, {computed:,.2f} t by the papers' "
@@ -102,9 +102,9 @@ def fits(r: Release) -> Iterator[str]:
     """For each card and precision: how long a text fits beside the weights."""
     kinds = {name: bits for name, bits in PRECISIONS.items() if bits <= 16}
     yield "  " + " " * 14 + "".join(f"{name:>22}" for name in kinds)
-    for gpu in GPUS:
-        said = (verdict(r, gpu, bits) for bits in kinds.values())
-        yield f"  {gpu.name:14}" + "".join(f"{words:>22}" for words in said)
+    for each in GPUS:
+        said = (verdict(r, each, bits) for bits in kinds.values())
+        yield f"  {each.name:14}" + "".join(f"{words:>22}" for words in said)
     yield f"  (tokens of cache beside the weights, {SPARE_GIB:g} GiB kept free; or how many cards)"
 
 

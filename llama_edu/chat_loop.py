@@ -12,7 +12,7 @@ import torch
 
 from .cache import KVCache
 from .chat import Format, Message, dialog_tokens, n_shared, stop_ids
-from .generate import next_logits
+from .generate import next_logits, spell
 from .model import Llama
 from .sampling import Rule, pick
 from .tokenizer import Tokenizer
@@ -175,22 +175,17 @@ class Speaker:
 
     def pieces(self, ids: Sequence[int], max_new: int) -> Iterator[str]:
         """What the model says after these tokens, in pieces of whole characters."""
-        decode, self.stopped, self.said = self.words.decode, False, []
-        start, end, shown = 0, len(ids), decode(ids)        # shown: the text of ids[start:end]
-        spoken = list(ids)
+        self.stopped, self.said = False, []
+        yield from spell(self.until_stop(ids, max_new), ids, self.words)
+
+    def until_stop(self, ids: Sequence[int], max_new: int) -> Iterator[int]:
+        """The tokens of the answer's text; `said` has its end token too."""
         for token in self.tokens(ids, max_new):
             self.said.append(token)
             if token in self.stops:
                 self.stopped = True
-                break
-            spoken.append(token)
-            now = decode(spoken[start:])
-            if len(now) > len(shown) and not now.endswith("\N{REPLACEMENT CHARACTER}"):
-                yield now[len(shown):]
-                start, end = end, len(spoken)
-                shown = decode(spoken[start:])
-        if end < len(spoken):
-            yield decode(spoken[start:])[len(shown):]
+                return
+            yield token
 
     @torch.inference_mode()
     def tokens(self, ids: Sequence[int], max_new: int) -> Iterator[int]:

@@ -1,6 +1,5 @@
 """From a folder, a file or the hub to a model that runs, and back."""
 
-import math
 from collections.abc import Iterable
 from itertools import islice
 from pathlib import Path
@@ -9,10 +8,10 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from . import tokenizer
+from . import gguf_header, tokenizer
 from .config import tensor_shapes
 from .formats import gguf, hub, huggingface, meta
-from .formats.source import Source, Stored
+from .formats.source import Source, Stored, finite
 from .model import Llama
 from .tokenizer import JsonTokenizer
 from .tokenizer.json_made import files
@@ -57,11 +56,11 @@ def open_source(path: str | Path) -> Source:
 
 
 def _format(place: Path) -> Source:
-    if place.is_file() and place.suffix != ".gguf":
-        raise ValueError(f"{place} is one file of another kind; a folder with all files of a model "
-                         "or a .gguf file is needed. Give the folder that it lies in.")
     if place.is_file():
-        return gguf.open_file(place)
+        if place.suffix == ".gguf" or gguf_header.begins(place):
+            return gguf.open_file(place)
+        raise ValueError(f"{place} is one file of another kind; a folder with all files of a model "
+                         "or a GGUF file is needed. Give the folder that it lies in.")
     has = {pattern: sorted(place.glob(pattern)) for pattern in (
         "config.json", "*.safetensors", "params.json", "consolidated.*.pth", "*.gguf")}
     metas = has["consolidated.*.pth"] or (has["params.json"] and not has["config.json"])
@@ -108,7 +107,7 @@ def _words(source: Source, path: str | Path) -> tokenizer.Tokenizer:
                          f"model's embedding has {rows} rows. They belong to two models.")
     if wrong := [token for token in words.stop_ids if not 0 <= token < rows]:
         raise ValueError(f"token {wrong[0]} is said to end an answer; the model's embedding has "
-                         f"{rows} rows. Does generation_config.json belong to this model?")
+                         f"{rows} rows. Do all files of {str(path)!r} belong to one model?")
     return words
 
 
@@ -136,7 +135,7 @@ def fill(model: Llama, weights: Iterable[tuple[str, Tensor]], *, device: torch.d
     if not dtype.is_floating_point:
         raise ValueError(f"{dtype} was asked for; a model runs in floating-point numbers. Choose "
                          "torch.bfloat16, torch.float16 or torch.float32.")
-    given = {name: _finite(name, w.to(device, dtype)) for name, w in weights}
+    given = {name: finite(w.to(device, dtype), name) for name, w in weights}
     if model.config.tied_embeddings:
         table = given["tok_embeddings.weight"]
         if not torch.equal(given.setdefault("output.weight", table), table):
@@ -145,11 +144,3 @@ def fill(model: Llama, weights: Iterable[tuple[str, Tensor]], *, device: torch.d
     model.load_state_dict(given, assign=True)
     if model.config.tied_embeddings:
         model.output.weight = model.tok_embeddings.weight
-
-
-def _finite(name: str, w: Tensor) -> Tensor:
-    """The same tensor. Its extremes tell: NaN and infinity reach them, and no copy is made."""
-    if not all(math.isfinite(extreme) for extreme in w.aminmax()):
-        raise ValueError(f"{name} holds NaN or infinity as {w.dtype}; a model of finite numbers is "
-                         "needed. Download the file again, or load it as a wider dtype.")
-    return w

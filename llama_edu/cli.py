@@ -18,8 +18,6 @@ from .generate import answer
 from .releases import RELEASES, release
 from .training_run import Run
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 with one sentence on stderr when it could not. A
@@ -112,7 +110,7 @@ def _add_running(command: argparse.ArgumentParser, *, temperature: float, top_p:
                          help=f"{top_p:g} without it")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--device", default="cpu")
-    command.add_argument("--dtype", choices=DTYPES, default="float32")
+    command.add_argument("--dtype", choices=convert.DTYPES, default="float32")
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -138,7 +136,7 @@ def _chat(options: argparse.Namespace) -> None:
         import_module("readline")
     rules, generator = _rules(options), _generator(options.device, options.seed)
     model, words = checkpoint.load(options.model or checkpoint.TALES, device=options.device,
-                                   dtype=DTYPES[options.dtype])
+                                   dtype=convert.DTYPES[options.dtype])
     chat_loop.run(DecodingLlama(model), words, chat.named(options.format or "completion"),
                   read_line=input, write=lambda text: print(text, end="", flush=True),
                   system=options.system, rules=rules, max_new=options.max_new,
@@ -163,7 +161,7 @@ def _generate(options: argparse.Namespace) -> None:
     rules = _rules(options)
     generator = _generator(options.device, options.seed)
     model, words = checkpoint.load(options.model, device=options.device,
-                                   dtype=DTYPES[options.dtype])
+                                   dtype=convert.DTYPES[options.dtype])
     max_new = options.max_new
     if max_new is None:
         asked = words.encode(options.text, bos=words.bos_id is not None, eos=False)
@@ -206,5 +204,6 @@ def _generator(device: str, seed: int) -> torch.Generator:
         raise ValueError(f"device {device!r} cannot be used on this machine; cpu always can, cuda "
                          "and mps where there is one. Leave --device out.") from None
     if not 0 <= seed < 2**63:
-        raise ValueError(f"seed {seed} was given; a whole number from 0 to 2**63 - 1 is needed.")
+        raise ValueError(f"seed {seed} was given; a whole number from 0 to 2**63 - 1 is needed. "
+                         "Choose one.")
     return torch.Generator(device).manual_seed(seed)

@@ -39,31 +39,33 @@ def convert(path: str | Path, target: str | Path, *, format: str, shards: int = 
         raise ValueError(f"{target} exists already; a new name is needed, and nothing was changed. "
                          "Choose another, or remove it.")
     if format not in FORMATS:
-        raise ValueError(f"format {format!r} was asked for; there are {', '.join(FORMATS)}.")
+        raise ValueError(f"format {format!r} was asked for; there are {', '.join(FORMATS)}. "
+                         "Choose one.")
     if format == "gguf" and shards != 1:
         raise ValueError(f"{shards} shards of GGUF were asked for; it is one file. Leave shards "
                          "out, or choose hf or meta.")
     source = open_source(path)
     dtype = dtype or widest(source)
     if dtype not in kinds:
-        raise ValueError(f"dtype {dtype!r} was asked for; {format} has {', '.join(kinds)}.")
+        raise ValueError(f"dtype {dtype!r} was asked for; {format} has {', '.join(kinds)}. "
+                         "Choose one.")
     _need_room(source, target, bits=8.5 if dtype == "q8_0" else 8 * DTYPES[dtype].itemsize)
     source = _watched(source, after_each)
     if format == "gguf":
-        return gguf.write(target, source, kind=KINDS[dtype])
-    with whole_folder(target) as folder:
-        if format == "hf":
-            huggingface.write(folder, source, n_files=shards, dtype=DTYPES[dtype])
-        else:
-            meta.write(folder, source, n_shards=shards, dtype=DTYPES[dtype])
-    return None
+        gguf.write(target, source, kind=KINDS[dtype])
+    else:
+        with whole_folder(target) as folder:
+            if format == "hf":
+                huggingface.write(folder, source, n_files=shards, dtype=DTYPES[dtype])
+            else:
+                meta.write(folder, source, n_shards=shards, dtype=DTYPES[dtype])
 
 
 def widest(source: Source) -> str:
-    """The narrowest dtype that holds every matrix of the files exactly."""
+    """The narrowest dtype that holds every matrix of the files exactly; float32 for float64."""
     held = reduce(torch.promote_types, (
         stored.dtype for stored in source.tensors.values() if len(stored.shape) == 2))
-    return next(name for name, dtype in DTYPES.items() if dtype == held)
+    return next((name for name, dtype in DTYPES.items() if dtype == held), "float32")
 
 
 def _need_room(source: Source, target: Path, *, bits: float) -> None:

@@ -1,6 +1,7 @@
 """Generation as a stream: the prompts in one pass, then one token of every row at a time."""
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import takewhile
 
 import torch
 from torch import Tensor
@@ -92,18 +93,24 @@ def places(pads: Tensor, start: int, end: int) -> tuple[Tensor, Tensor]:
 
 def answer(model: Llama, words: Tokenizer, text: str, *rules: Rule, max_new: int,
            generator: torch.Generator | None = None) -> Iterator[str]:
-    """Yield the text that follows `text`, in pieces that join to the whole, up to a stop token.
+    """Yield the text that follows `text`, in pieces that join to the whole, up to a stop token."""
+    ids = words.encode(text, bos=words.bos_id is not None, eos=False)
+    prompt = torch.tensor([ids], dtype=torch.long, device=model.tok_embeddings.weight.device)
+    tokens = (int(token.item()) for token in stream(
+        model, prompt, *rules, max_new=max_new, generator=generator))
+    yield from spell(takewhile(lambda token: token not in words.stop_ids, tokens), ids, words)
+
+
+def spell(tokens: Iterable[int], before: Sequence[int], words: Tokenizer) -> Iterator[str]:
+    """Yield the text of tokens that follow others, in pieces that join to the whole.
 
     A character whose bytes are spread over several tokens is held back until it is complete.
     Only the tokens since the last piece but one are decoded again: enough to see a leading space.
     """
-    ids = words.encode(text, bos=words.bos_id is not None, eos=False)
-    prompt = torch.tensor([ids], dtype=torch.long, device=model.tok_embeddings.weight.device)
+    ids = list(before)
     start, end, shown = 0, len(ids), words.decode(ids)      # shown: the text of ids[start:end]
-    for token in stream(model, prompt, *rules, max_new=max_new, generator=generator):
-        if token.item() in words.stop_ids:
-            break
-        ids.append(int(token.item()))
+    for token in tokens:
+        ids.append(token)
         now = words.decode(ids[start:])
         if len(now) > len(shown) and not now.endswith("\N{REPLACEMENT CHARACTER}"):
             yield now[len(shown):]

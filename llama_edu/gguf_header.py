@@ -57,6 +57,12 @@ def read(file: Path) -> Header:
                          "read is needed. Check its path and its rights.") from None
 
 
+def begins(file: Path) -> bool:
+    """Whether a file begins as GGUF does, whatever its name."""
+    with file.open("rb") as opened:
+        return opened.read(len(MAGIC)) == MAGIC
+
+
 class _Cursor:
     """A place in the file that only moves forward, and never beyond the end."""
 

@@ -25,7 +25,7 @@ def whole_file(file: Path) -> Iterator[Path]:
     What lies there in the end reaches the disk, and then takes the file's name in one move.
     """
     part = file.with_name(file.name + PART)
-    with _refusals(file):
+    with refusals(file):
         file.parent.mkdir(parents=True, exist_ok=True)
         try:
             yield part
@@ -44,7 +44,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     What a killed run left behind is removed first.
     """
     part = folder.with_name(folder.name + PART)
-    with _refusals(folder):
+    with refusals(folder):
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir(parents=True)
         try:
@@ -56,13 +56,13 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def _refusals(place: Path) -> Iterator[None]:
+def refusals(place: Path) -> Iterator[None]:
     """Say in a sentence what the system refused."""
     try:
         yield
     except OSError as refused:
         raise ValueError(f"{place} cannot be written ({refused.strerror}); a folder that you may "
-                         "write in, with room on its disk, is needed.") from None
+                         "write in, with room on its disk, is needed. Choose another.") from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -95,7 +95,7 @@ def test_a_dtype_that_is_too_narrow_is_named(one):
     change_weights(one, lambda w: w["model.norm.weight"].fill_(1e6))
     checkpoint.load(one)
     with pytest.raises(ValueError, match="norm.weight holds NaN or infinity as torch.float16; .* "
-                                         "or load it as a wider dtype"):
+                                         "or load or write it as a wider dtype"):
         checkpoint.load(one, dtype=torch.float16)
 
 

@@ -1,10 +1,13 @@
 """The experiments and sums behind the ledger, against formulas that they do not use."""
 
 import math
+import re
+from pathlib import Path
 
 import pytest
 
 from llama_edu.accounting import parameters
+from llama_edu.claims import computed, contradictions, ledger
 from llama_edu.claims.computed import architecture, papers, published, rope_facts
 from llama_edu.releases import release
 
@@ -87,3 +90,12 @@ def published_loss(size: float, tokens: float) -> float:
 
 def test_month_of_a_paper_is_read_from_its_id():
     assert papers.month_of_paper("1706.03762") == "2017-06"
+
+
+def test_every_function_of_the_ledger_is_called_by_a_row_or_by_another_function():
+    rows = " ".join(row.compute or "" for row in (*ledger(), *contradictions()))
+    code = "".join(file.read_text(encoding="utf-8")
+                   for file in sorted(Path(computed.__path__[0]).glob("*.py")))
+    idle = [name for name in computed.functions()
+            if not re.search(rf"\b{name}\(", rows) and len(re.findall(rf"\b{name}\b", code)) < 2]
+    assert idle == []

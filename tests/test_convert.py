@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from folders import save_folder
+from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
 from llama_edu import checkpoint, convert
@@ -205,3 +206,48 @@ def test_the_target_may_lie_in_folders_that_are_not_there_yet(published, tmp_pat
         target = Path(tmp_path, "some", "where", format)
         convert.convert(published, target, format=format)
         assert target.exists()
+
+
+# -- what conversion alone can spoil ---------------------------------------------------------------
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "a").mkdir()
+    save_folder(tmp_path / "a", vocab_size=328, dim=64, n_layers=1, hidden_dim=96)
+    return tmp_path / "a"
+
+
+def changed(folder, change):
+    tensors = load_file(folder / "model.safetensors")
+    save_file(change(tensors), folder / "model.safetensors", metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("format", convert.FORMATS)
+def test_a_matrix_that_overflows_in_float16_is_refused_in_every_format(folder, tmp_path, format):
+    def large(tensors):
+        tensors["model.layers.0.mlp.up_proj.weight"][0, 0] = 1e6
+        return tensors
+    changed(folder, large)
+    with pytest.raises(ValueError, match="w3.weight holds|up_proj.weight holds|between -6.55e"):
+        convert.convert(folder, tmp_path / "out", format=format, dtype="float16")
+    assert not (tmp_path / "out").exists()
+
+
+def test_float64_becomes_float32_when_no_dtype_is_named(folder, tmp_path):
+    changed(folder, lambda tensors: {name: w.double() for name, w in tensors.items()})
+    convert.convert(folder, tmp_path / "out", format="hf")
+    held = load_file(tmp_path / "out" / "model.safetensors")
+    assert {w.dtype for w in held.values()} == {torch.float32}
+
+
+def test_a_gguf_file_is_known_by_its_first_bytes(folder, tmp_path):
+    convert.convert(folder, tmp_path / "no_ending", format="gguf")
+    assert checkpoint.open_source(tmp_path / "no_ending").config.dim == 64
+
+
+def test_a_shard_that_vanishes_is_blamed_itself(folder, tmp_path):
+    convert.convert(folder, tmp_path / "meta", format="meta")
+    source = checkpoint.open_source(tmp_path / "meta")
+    (tmp_path / "meta" / "consolidated.00.pth").unlink()
+    with pytest.raises(ValueError, match="consolidated.00.pth cannot be read any more"):
+        source.tensors["norm.weight"].read()

@@ -53,12 +53,12 @@ def test_two_thousand_broken_files_are_read_or_refused_with_our_error(tmp_path, 
         n_header = gguf_header.read(file).start
         for _ in range(N_FUZZED // 2):
             file.write_bytes(corrupted(content, n_header, draw))
-            started = time.perf_counter()
+            started = time.process_time()
             try:
                 use(file)
             except ValueError as refused:
                 messages.append(str(refused))
-            seconds.append(time.perf_counter() - started)
+            seconds.append(time.process_time() - started)
     assert all(len(message) < 600 and message.endswith((".", "?")) for message in messages)
     assert len(messages) > N_FUZZED / 2     # the others changed a weight, a piece or a score
     assert len(seconds) == N_FUZZED

@@ -26,14 +26,14 @@ def refused(tmp_path):
     def check(content: bytes, message: str, read=gguf.open_file) -> None:
         (tmp_path / "x.gguf").write_bytes(content)
         tracemalloc.start()
-        started = time.perf_counter()
+        started = time.process_time()
         try:
             with pytest.raises(ValueError, match=message):
                 read(tmp_path / "x.gguf")
             assert tracemalloc.get_traced_memory()[1] < 50e6
         finally:
             tracemalloc.stop()
-        assert time.perf_counter() - started < 5
+        assert time.process_time() - started < 5
     return check
 
 
@@ -222,7 +222,7 @@ def test_weights_that_are_not_finite_are_named(tmp_path, contents, number):
     found = gguf_header.read(tmp_path / "x.gguf")
     at = found.start + found.tensors["blk.0.ffn_up.weight"].offset      # a scale, as float16
     (tmp_path / "x.gguf").write_bytes(contents[0][:at] + number + contents[0][at + 2:])
-    with pytest.raises(ValueError, match="blk.0.ffn_up.weight in .*x.gguf holds numbers that are"):
+    with pytest.raises(ValueError, match="blk.0.ffn_up.weight holds NaN or infinity"):
         weights_of(gguf.open_file(tmp_path / "x.gguf"))
 
 

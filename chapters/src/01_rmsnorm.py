@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from llama_edu import plots
+from llama_edu import claims, plots
 from llama_edu.accounting import parameters
 from llama_edu.config import ModelConfig
 from llama_edu.exercises import check, hint
@@ -419,8 +419,13 @@ for eps in sorted({r.config.norm_eps for r in RELEASES}):
 #
 # ## Fact check: is RMSNorm 40 % faster?
 #
-# > **Claim.** "RMSNorm avoids computing the mean and is about 40 % faster than LayerNorm."
-#
+# Each chapter ends with sentences that circulate. The boxes read from the course's ledger of published
+# claims.
+
+# %%
+claims.show("D09")
+
+# %% [markdown]
 # The paper's own tables range from about 7 % to 64 % over several models and variants; 40 % is
 # the best plain RMSNorm row. Count the work instead: LayerNorm reduces the features twice (mean,
 # then spread), RMSNorm once. We measure twice: both written by hand, and both as PyTorch ships them.
@@ -461,13 +466,16 @@ for who in ("by hand", "PyTorch"):
 # By hand, RMSNorm was faster in our runs; by how much varies. (The LayerNorm by hand also adds a
 # bias, as LayerNorm does.) As shipped for the CPU in this version of PyTorch, the order was
 # *reversed*. A *kernel* is one compiled routine, and a *fused* one does several operations in one
-# pass over memory. LayerNorm has such a kernel there; `rms_norm` still runs as several. **Verdict:
-# loose.** It is true of the arithmetic. Which one is faster is decided by who wrote the kernel.
+# pass over memory. LayerNorm has such a kernel there; `rms_norm` still runs as several. **Imprecise:**
+# it is true of the arithmetic. Which one is faster is decided by who wrote the kernel.
 #
-# > **Claim.** "Pre-norm standardises the inputs: it subtracts the mean of the training data and
-# > divides by its standard deviation."
-#
-# That would need numbers stored from the training data. What does an RMSNorm store? And is a token's
+# The next two are about what a norm does to its input.
+
+# %%
+claims.show("E09", "E10")
+
+# %% [markdown]
+# The first would need numbers stored from the training data. What does an RMSNorm store? And is a token's
 # mean zero after it?
 
 # %%
@@ -476,7 +484,7 @@ print("stored:", list(RMSNorm(8, 1e-5).state_dict()))
 print("mean of a token after RMSNorm:", round(RMSNorm(8, 1e-5)(torch.randn(8) + 1).mean().item(), 2))
 
 # %% [markdown]
-# **Verdict: wrong.** It stores a weight and nothing else, and it works before it has seen any data.
+# **Both are wrong.** It stores a weight and nothing else, and it works before it has seen any data.
 # The sentence describes feature standardisation. RMSNorm knows one token at a time.
 #
 # ## Exercises: now you

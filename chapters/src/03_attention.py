@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from llama_edu import layers, plots
+from llama_edu import claims, layers, plots
 from llama_edu.accounting import kv_bytes, kv_bytes_per_token
 from llama_edu.cache import Slot
 from llama_edu.config import ModelConfig
@@ -670,12 +670,15 @@ for family in dict.fromkeys(r.family for r in RELEASES):
 #
 # ## Fact check: four sentences about attention
 #
-# > **Claim.** "The KV cache takes $4\,n_h\,b\,(s+o)$ bytes, where $n_h$ is the number of heads,
-# > $b$ the batch, $s$ the prompt and $o$ the output."
-#
-# The source of this formula has $4\,n\,h\,b\,(s+o)$: $n$ *layers* and $h$ the *hidden size*, 2
-# bytes each for a key and a value. Two letters have become one. For one sequence of 8,192 tokens
-# on Llama 3 8B:
+# The boxes read from the ledger of published claims, and do each sum again.
+
+# %%
+claims.show("D63", "D64")
+
+# %% [markdown]
+# In the formula $b$ is the batch, $s$ the prompt and $o$ the output. Its source has
+# $4\,n\,h\,b\,(s+o)$: $n$ *layers* and $h$ the *hidden size*, 2 bytes each for a key and a value. Two
+# letters have become one. For one sequence of 8,192 tokens on Llama 3 8B:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -687,12 +690,10 @@ print(f"as claimed {claimed / 2**20:.0f} MiB, original {original / 2**20:,.0f} M
 assert true == original * c.n_kv_heads // c.n_heads == 1024 * claimed
 
 # %% [markdown]
-# **Verdict: wrong**, by a factor of a thousand. The original is right for MHA; GQA multiplies it
-# by $n_\text{kv heads} / n_\text{heads}$.
+# **Wrong**, by a factor of a thousand. The original is right for MHA; GQA multiplies it by
+# $n_\text{kv heads} / n_\text{heads}$.
 #
-# > **Claim.** "GQA removes repeated computation."
-#
-# We count the multiplications and additions in the matrix products of one layer, on the *meta*
+# And what does GQA compute less of? We count the multiplications and additions in the matrix products of one layer, on the *meta*
 # device, which knows shapes and has no data.
 
 # %%
@@ -714,13 +715,17 @@ for n_kv_heads in (32, 8):
 assert mixing[0] == mixing[1]
 
 # %% [markdown]
-# **Verdict: imprecise.** Scores and mixing cost the same to the last operation: every query head
+# **Imprecise.** Scores and mixing cost the same to the last operation: every query head
 # still meets every token. Two projections shrink. Nothing was *repeated* in MHA either, where all
 # heads have different keys. What GQA saves is memory, and the traffic of reading it for every new
 # token.
 #
-# > **Claim.** "Memory-efficient attention improves convergence."
-#
+# Two sentences are left, on attention that saves memory.
+
+# %%
+claims.show("E23", "E20")
+
+# %% [markdown]
 # If two kernels compute the same function, training cannot tell them apart. We fit a query to a
 # target with both.
 
@@ -743,16 +748,14 @@ print(f"plain: {plain[0]:.3f} to {plain[-1]:.3f}   fused: {fused[0]:.3f} to {fus
 torch.testing.assert_close(plain, fused, rtol=1e-4, atol=1e-5)
 
 # %% [markdown]
-# **Verdict: wrong.** Each of the hundred losses is the same, up to rounding. A faster kernel gives
-# more steps an hour, not better steps.
-#
-# > **Claim.** "Memory-efficient attention needs $O(1)$ memory."
+# **Wrong.** Each of the hundred losses is the same, up to rounding. A faster kernel gives more
+# steps an hour, not better steps.
 #
 # The title of Rabe & Staats (2021) says only that $O(n^2)$ is not needed. Their $O(1)$ is for
 # *one* query, and self-attention takes $O(\log n)$, not counting what goes in and comes out. Our
 # measurement agrees with the first half: the line of one query is flat. For all queries at once
-# our loop is linear, as the result itself is. **Verdict: right with its conditions**, which the
-# sentence leaves out. The *cache* never becomes $O(1)$: it grows with every token.
+# our loop is linear, as the result itself is. **Right with its conditions**,
+# which are often left out. The *cache* never becomes $O(1)$: it grows with every token.
 #
 # ## Exercises: now you
 #

@@ -30,7 +30,7 @@ from .gguf_config import (
 )
 from .gguf_tokenizer import fields as tokenizer_fields
 from .names import find
-from .source import Source, Stored
+from .source import Source, Stored, finite
 
 PLAIN = {"F32": (torch.float32, np.float32), "F16": (torch.float16, np.float16),
          "BF16": (torch.bfloat16, np.int16)}    # as PyTorch has them, and as NumPy moves them
@@ -156,10 +156,7 @@ def _read(file: Path, name: str, shape: tuple[int, ...], kind: str, start: int) 
         w = torch.from_numpy(stored).view(dtype).view(shape)
     else:
         w = _from_blocks(file, shape, kind, start)
-    if not torch.stack(torch.aminmax(w)).isfinite().all():
-        raise ValueError(f"{name} in {file} holds numbers that are not finite; weights are needed. "
-                         "Download it again.")
-    return w
+    return finite(w, name)
 
 
 def _from_blocks(file: Path, shape: tuple[int, ...], kind: str, start: int) -> Tensor:
@@ -214,9 +211,9 @@ def write(file: Path, source: Source, *, kind: str) -> None:
         for name, stored in kept.items():
             _add(writer, _gguf_name(name), stored.shape, kinds[name])
         try:
-            for step in (writer.write_header_to_file, writer.write_kv_data_to_file,
-                         writer.write_ti_data_to_file):
-                step()
+            writer.write_header_to_file()
+            writer.write_kv_data_to_file()
+            writer.write_ti_data_to_file()
             for w in extra.values():
                 writer.write_tensor_data(w.numpy())
             for name, stored in kept.items():

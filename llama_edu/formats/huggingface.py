@@ -1,6 +1,5 @@
 """A folder that `transformers` saved: config.json, one or several .safetensors files."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -14,7 +13,7 @@ from torch import Tensor
 from .. import tokenizer
 from ..config import ModelConfig, from_huggingface
 from ..tokenizer import carried
-from ..whole_files import write_whole
+from ..whole_files import refusals, write_whole
 from . import safetensors_file, strict_json
 from .names import find, translate
 from .source import Source, Stored
@@ -142,11 +141,11 @@ def write(folder: Path, source: Source, *, n_files: int, dtype: torch.dtype) -> 
     for file, share in placed.items():
         safetensors_file.write(folder / file, {name: tensors[name] for name in share}, dtype=dtype)
     if n_files > 1:
-        write_whole(folder / INDEX, _json({
+        write_whole(folder / INDEX, strict_json.spell({
             "metadata": {"total_size": sum(sizes.values())},
             "weight_map": {name: file for file, share in placed.items() for name in share}}))
-    write_whole(folder / "generation_config.json", _json(ends))
-    write_whole(folder / "config.json", _json(
+    write_whole(folder / "generation_config.json", strict_json.spell(ends))
+    write_whole(folder / "config.json", strict_json.spell(
         config_fields(source.config) | ends | {"torch_dtype": str(dtype).removeprefix("torch.")}))
 
 
@@ -182,14 +181,11 @@ def _shares(sizes: Mapping[str, int], n_files: int) -> list[list[str]]:
 
 def _remove_model(folder: Path, *, but: list[str]) -> None:
     """Take away a model that lies in this folder, config.json first; its tokenizer stays."""
-    try:
+    with refusals(folder):
         for old in (folder / "config.json", folder / INDEX, folder / ONE_FILE,
                     *folder.glob("model-*-of-*.safetensors")):
             if old.name not in but:
                 old.unlink(missing_ok=True)
-    except OSError as refused:
-        raise ValueError(f"{folder} cannot be written ({refused.strerror}); a folder that you may "
-                         "write in is needed. Choose another.") from None
 
 
 def _write_tokenizer(folder: Path, source: Source) -> dict[str, Any]:
@@ -220,7 +216,3 @@ def config_fields(config: ModelConfig) -> dict[str, Any]:
         "rms_norm_eps": config.norm_eps, "rope_theta": config.rope_theta, "rope_scaling": scaling,
         "tie_word_embeddings": config.tied_embeddings, "hidden_act": "silu",
         "attention_bias": False, "mlp_bias": False}
-
-
-def _json(fields: Mapping[str, Any]) -> bytes:
-    return (json.dumps(fields, indent=2) + "\n").encode()

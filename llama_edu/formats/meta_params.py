@@ -4,7 +4,6 @@ It names neither the context, nor the numbers of the RoPE scaling, nor whether t
 one. A release of the same shape answers; for other shapes a small file that our writer adds.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -135,8 +134,9 @@ def write(folder: Path, said: Said, *, n_shards: int) -> None:
     if conclude(from_meta(fields, vocab_size=config.vocab_size, max_seq_len=1), n_shards) != said:
         left_open = {name: asdict(config)[name] for name in (
             "max_seq_len", "rope_scaling", "tied_embeddings", "n_kv_heads")}
-        write_whole(folder / BESIDE, _json(left_open | {"stop_ids": list(said.stop_ids)}))
-    write_whole(folder / PARAMS, _json(fields))
+        left_open["stop_ids"] = list(said.stop_ids)
+        write_whole(folder / BESIDE, strict_json.spell(left_open))
+    write_whole(folder / PARAMS, strict_json.spell(fields))
 
 
 def params_fields(config: ModelConfig, n_shards: int) -> dict[str, Any]:
@@ -161,7 +161,3 @@ def _width_rule(config: ModelConfig, n_shards: int) -> tuple[int, float | None]:
     # A multiple of hidden_dim is enough; a plain width that is larger is first brought down to it.
     plain = swiglu_width(config.dim, multiple_of=1)
     return width, None if plain <= width else (width + 0.5) / plain
-
-
-def _json(fields: Mapping[str, Any]) -> bytes:
-    return (json.dumps(fields, indent=2) + "\n").encode()

@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from .source import finite
+
 # -- reading -----------------------------------------------------------------------------------
 
 # A table of plain tensors is spelled with these words; torch's weights_only knows some fifty
@@ -48,19 +50,17 @@ class Piece:
     def read_into(self, w: Tensor) -> None:
         """Fill `w`, which may be a part of a larger tensor."""
         own = w if w.is_contiguous() else torch.empty_like(w, memory_format=torch.contiguous_format)
-        with self.file.open("rb") as opened:
-            opened.seek(self.offset)
-            if opened.readinto(own.flatten().view(torch.uint8).numpy()) != own.nbytes:
-                raise ValueError(f"{self.file} ends inside a tensor. {AGAIN}")
+        try:
+            with self.file.open("rb") as opened:
+                opened.seek(self.offset)
+                got = opened.readinto(own.flatten().view(torch.uint8).numpy())
+        except OSError as unreadable:
+            raise ValueError(f"{self.file} cannot be read any more ({unreadable.strerror}); the "
+                             "file that was opened is needed. Leave it in its place.") from None
+        if got < own.nbytes:
+            raise ValueError(f"{self.file} ends inside a tensor. {AGAIN}")
         if own is not w:
             w.copy_(own)
-
-
-def need_finite(w: Tensor, name: str) -> None:
-    """Raises ValueError for NaN or infinity. Needs no memory: both show in the extremes."""
-    if not torch.stack(w.aminmax()).isfinite().all():
-        raise ValueError(f"{name} holds NaN or infinity; finite weights are needed. If they were "
-                         "converted to float16, take bfloat16; else download the file again.")
 
 
 def read_header(file: Path) -> dict[str, Piece]:
@@ -207,8 +207,7 @@ def write_piece(opened: BinaryIO, piece: Piece, w: Tensor, name: str) -> int:
     checksum, rows = 0, max(1, CHUNK * len(w) // max(1, w.numel() * piece.dtype.itemsize))
     opened.seek(piece.offset)
     for some in w.split(rows):
-        some = some.to(piece.dtype).contiguous()
-        need_finite(some, name)
+        some = finite(some.to(piece.dtype).contiguous(), name)
         content = memoryview(some.flatten().view(torch.uint8).numpy())
         checksum = zlib.crc32(content, checksum)
         opened.write(content)

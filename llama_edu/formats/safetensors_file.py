@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..whole_files import whole_file
 from . import strict_json
-from .source import Stored
+from .source import Stored, finite
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 SPELLINGS = {dtype: spelling for spelling, dtype in DTYPES.items()}
@@ -108,7 +108,10 @@ def _unreadable(file: Path, reason: object) -> ValueError:
 
 
 def write(file: Path, tensors: Mapping[str, Stored], *, dtype: torch.dtype) -> None:
-    """Write tensors as `dtype`, one after another: never more than one of them is in memory."""
+    """Write tensors as `dtype`, one after another: never more than one of them is in memory.
+
+    Raises ValueError for NaN or infinity, such as a number too large for float16 becomes.
+    """
     fields: dict[str, Any] = {"__metadata__": {"format": "pt"}}
     end = 0
     for name, stored in tensors.items():
@@ -119,8 +122,9 @@ def write(file: Path, tensors: Mapping[str, Stored], *, dtype: torch.dtype) -> N
     header += b" " * (-len(header) % 8)         # so that the numbers begin at a multiple of 8
     with whole_file(file) as part, part.open("wb") as opened:
         opened.write(len(header).to_bytes(8, "little") + header)
-        for stored in tensors.values():
-            opened.write(_bytes(stored.read().detach().to("cpu", dtype).contiguous()))
+        for name, stored in tensors.items():
+            w = stored.read().detach().to("cpu", dtype).contiguous()
+            opened.write(_bytes(finite(w, name)))
 
 
 def _bytes(w: Tensor) -> memoryview:

@@ -13,7 +13,8 @@ from einops import rearrange, repeat
 from torch import Tensor
 
 from ..config import ModelConfig
-from .pth import Piece, need_finite
+from .pth import Piece
+from .source import finite
 
 CUTS = {
     # tensor                            axes   cut along
@@ -96,7 +97,7 @@ def merge(pieces: Sequence[Piece], name: str, part: Part, *, head_dim: int) -> T
     else:
         for piece, share in zip(pieces, w.chunk(len(pieces), dim=part.axis), strict=True):
             piece.read_into(share)
-    need_finite(w, name)
+    finite(w, name)
     if part.repeats > 1:
         first, *copies = rearrange(w, "(k r d) c -> r k d c", d=head_dim, r=part.repeats)
         for copy in copies:

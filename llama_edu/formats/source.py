@@ -28,3 +28,12 @@ class Source:
     tensors: Mapping[str, Stored]   # under Meta's names, with Meta's row order
     tokenizer: Path | None          # a folder or a file that `tokenizer.load` reads
     stop_ids: tuple[int, ...]       # tokens that end an answer, where the files name them
+
+
+def finite(w: Tensor, name: str) -> Tensor:
+    """The same tensor. Raises ValueError for NaN or infinity: both reach the extremes, and no copy
+    is made."""
+    if not torch.stack(w.aminmax()).isfinite().all():
+        raise ValueError(f"{name} holds NaN or infinity as {w.dtype}; finite weights are needed. "
+                         "Download the file again, or load or write it as a wider dtype.")
+    return w

@@ -1,7 +1,9 @@
-"""JSON from strangers: one object, no longer, deeper or stranger than the files of a model."""
+"""JSON from strangers, one object, no longer, deeper or stranger than the files of a model; and
+to them."""
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,11 @@ def parse(text: bytes) -> dict[str, Any]:
     if type(value) is not dict:
         raise TypeError(type(value).__name__)
     return value
+
+
+def spell(fields: Mapping[str, Any]) -> bytes:
+    """The bytes of a file that holds this object, for people to read too."""
+    return (json.dumps(fields, indent=2) + "\n").encode()
 
 
 def _number(text: str) -> float:

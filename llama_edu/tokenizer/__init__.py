@@ -20,8 +20,8 @@ READERS = {"gguf": gguf_file.read, "json": JsonTokenizer.read, "ranks": Tiktoken
 
 
 def load(path: str | Path, *, stop_ids: Sequence[int] = ()) -> Tokenizer:
-    """The tokenizer in a `tokenizer.json`, a `tokenizer.model` or a GGUF file, or in a folder
-    that has one of the first two.
+    """The tokenizer in a `tokenizer.json`, a `tokenizer.model`, a `tekken.json` or a GGUF file,
+    or in a folder that has one of the first three.
 
     What the file holds decides, not its name: Llama 2's and Llama 3's `tokenizer.model` have
     nothing in common. Ranks are read with the special pieces of Llama 3.1 and later.

@@ -8,12 +8,12 @@ from typing import Any
 
 import sentencepiece
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, processors
+from tokenizers import processors
 
 from ..gguf_header import read as read_header
 from .base import Tokenizer
 from .bpe import LLAMA3_PATTERN
-from .json_file import JsonTokenizer
+from .json_file import JsonTokenizer, over_bytes
 from .sentencepiece_bpe import SentencePieceTokenizer
 from .vocabulary_files import CONTROL, NORMAL, UNUSED, USER_DEFINED
 
@@ -113,18 +113,13 @@ def _over_bytes(fields: Mapping[str, Any], stop_ids: tuple[int, ...]) -> Tokeniz
         raise _wrong(f"it has the piece {twice!r:.40} twice")
     merges, (pattern, whole_words) = _merges(fields), _choose(CUTS, fields, "pre")
     try:
-        inner = tokenizers.Tokenizer(models.BPE(vocab, merges, ignore_merges=whole_words))
+        inner = over_bytes(vocab, merges, pattern=pattern, whole_words=whole_words)
     except Exception as broken:     # the library raises plain Exception
         raise _wrong(f"its merges do not fit its pieces ({str(broken):.200})") from None
-    inner.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    inner.decoder = decoders.ByteLevel()
     inner.add_special_tokens([_added(piece) for piece, kind in zip(pieces, kinds, strict=False)
                               if kind == CONTROL])
     inner.add_tokens([_added(piece) for piece, kind in zip(pieces, kinds, strict=False)
                       if kind == USER_DEFINED])
-    inner.encode_special_tokens = True      # special text from a user stays text
     bos, eos = (_token(fields, f"{FIELD}{name}_token_id") for name in ("bos", "eos"))
     if bos is not None and fields.get(FIELD + "add_bos_token", True) is True:
         inner.post_processor = _begin_with(pieces[bos : bos + 1], bos)

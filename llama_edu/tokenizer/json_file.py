@@ -1,13 +1,30 @@
 """The tokenizer in a `tokenizer.json`, on Hugging Face's `tokenizers` library."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import tokenizers
+from tokenizers import decoders, models, pre_tokenizers
 
 from .base import check_ids, check_special, check_text, cut, needed
+
+
+def over_bytes(vocab: Mapping[str, int], merges: Sequence[tuple[str, str]], *, pattern: str,
+               whole_words: bool) -> tokenizers.Tokenizer:
+    """Pieces over bytes, as in Llama 3, on the `tokenizers` library; special pieces come later.
+
+    pattern: how text is cut into words. whole_words: whether a word that is a piece stays whole
+    even where merging would not arrive at it.
+    """
+    inner = tokenizers.Tokenizer(models.BPE(vocab, merges, ignore_merges=whole_words))
+    inner.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split(tokenizers.Regex(pattern), "isolated"),
+        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    inner.decoder = decoders.ByteLevel()
+    inner.encode_special_tokens = True      # special text from a user stays text
+    return inner
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,10 @@
 import json
 
 import tokenizers
-from tokenizers import decoders, models, pre_tokenizers, processors
+from tokenizers import processors
 
 from .bpe import BytePairs
-from .json_file import JsonTokenizer
+from .json_file import JsonTokenizer, over_bytes
 
 
 def to_json(words: BytePairs) -> JsonTokenizer:
@@ -18,18 +18,13 @@ def to_json(words: BytePairs) -> JsonTokenizer:
     if [*words.special.values()] != [*range(len(vocab), words.n_vocab)]:
         raise ValueError(f"special pieces have the tokens {[*words.special.values()]}; those after "
                          f"the last of {len(vocab)} pieces are needed, in order. Number them so.")
-    inner = tokenizers.Tokenizer(models.BPE(vocab, _merges(words.ranks), ignore_merges=True))
-    inner.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(tokenizers.Regex(words.pattern), "isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    inner.decoder = decoders.ByteLevel()
+    inner = over_bytes(vocab, _merges(words.ranks), pattern=words.pattern, whole_words=True)
     inner.add_special_tokens([tokenizers.AddedToken(piece, special=True, normalized=False)
                               for piece in words.special])
     if words.bos_id is not None:
         bos = inner.id_to_token(words.bos_id)
         inner.post_processor = processors.TemplateProcessing(
             single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, words.bos_id)])
-    inner.encode_special_tokens = True      # special text from a user stays text
     return JsonTokenizer(inner, words.bos_id, words.eos_id, words.stop_ids)
 
 

@@ -32,12 +32,6 @@ def mean_after_norm() -> float:
 
 
 @torch.no_grad()
-def size_after_norm() -> float:
-    """The root mean square of that token after RMSNorm, with a gain of one."""
-    return RMSNorm(4096, eps=1e-5)(7 * (_random(4096) + 1)).square().mean().sqrt().item()
-
-
-@torch.no_grad()
 def distance_from_written_norm() -> float:
     """How far RMSNorm is from x / sqrt(mean(x^2) + eps) * gain, term by term."""
     norm, x = RMSNorm(8, eps=1e-5), _random(8)

@@ -17,12 +17,6 @@ def guard_category(guard: str, code: str) -> str:
     return {category.code: category.name for category in LISTS[guard]}.get(code, "")
 
 
-def renumbered_categories() -> int:
-    """Categories of Guard 2 that have another code in Guard 3."""
-    new = {category.name: category.code for category in CATEGORIES_3}
-    return sum(new[category.name] != category.code for category in CATEGORIES_2)
-
-
 def codes_in(answer: str) -> list[str]:
     """The categories that an answer of a Guard names as violated."""
     return list(read_verdict(answer).codes)

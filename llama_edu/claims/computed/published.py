@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 
-from ...accounting import parameters
+from ...accounting import parameters, training_flops
 from ...releases import release
 
 # GPUs, then tensor, context, pipeline and data parallelism, tokens in a sequence, sequences for
@@ -88,11 +88,6 @@ def smaller_on_a_phone(size: str, scheme: str) -> float:
     return 100 * (1 - ON_A_PHONE[size][scheme][0] / ON_A_PHONE[size]["BF16"][0])
 
 
-def faster_on_a_phone(size: str, scheme: str) -> float:
-    """How many times as fast it decodes as in bfloat16."""
-    return ON_A_PHONE[size][scheme][1] / ON_A_PHONE[size]["BF16"][1]
-
-
 def tonnes_at_the_rate_of(id: str, *, gpu_hours: float) -> float:
     """Tonnes of CO2 for so many hours, at what the card of another release prints for its own."""
     run = release(id).training
@@ -107,7 +102,7 @@ def flops_by_assumed_rate(id: str, *, tflops: float) -> float:
 def flops_by_size_and_tokens(id: str) -> float:
     """Operations (10**24) of a run: six for each parameter and token."""
     r = release(id)
-    return 6 * parameters(r.config).total * r.training.tokens / 1e24
+    return training_flops(parameters(r.config).total, r.training.tokens) / 1e24
 
 
 def decimal_of_pi(place: int) -> int:

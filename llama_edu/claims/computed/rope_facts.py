@@ -73,11 +73,6 @@ def pairs_without_a_full_turn(id: str) -> int:
     return int((2 * math.pi / _frequencies(id) > 8192).sum())
 
 
-def longest_wave(id: str) -> float:
-    """Positions that the slowest pair needs for a full turn."""
-    return 2 * math.pi / _frequencies(id)[-1].item()
-
-
 def radians_apart(id: str, *, factor: float | None, position: int) -> float:
     """The largest difference of an angle between a release and itself with another scaling.
 

@@ -3,12 +3,11 @@
 from datetime import date, datetime, timedelta, timezone
 from math import log10
 
+from ... import hardware
 from ...accounting import parameters, tflops_per_gpu, training_flops
 from ...releases import A100, H100, RELEASES, release
 from ...train import cosine
 
-# Dense bfloat16, 10**12 operations a second: NVIDIA's data sheets for A100 and H100 SXM.
-PEAK_TFLOPS = {A100: 312.0, H100: 989.4}
 # Tokens a second on each GPU, and GPUs: Touvron et al. 2023a, section 2.4.
 THROUGHPUT = {"llama-1-65b": (380, 2048)}
 # Operations a second on each GPU of the largest Llama 3 runs (10**12), and tokens at which Meta
@@ -60,12 +59,12 @@ def tflops_by_the_card(id: str) -> float:
 
 def share_of_peak(tflops: float, *, gpu: str) -> float:
     """How much of what this GPU could do at most, dense and in bfloat16."""
-    return tflops / PEAK_TFLOPS[gpu]
+    return tflops / hardware.gpu(gpu).tflops
 
 
 def gain_in_peak() -> float:
     """How much faster an H100 is on paper than an A100."""
-    return PEAK_TFLOPS[H100] / PEAK_TFLOPS[A100]
+    return hardware.gpu(H100).tflops / hardware.gpu(A100).tflops
 
 
 def blog_tflops() -> int:
