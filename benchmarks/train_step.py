@@ -27,7 +27,7 @@ MODELS = {
     "15M": ModelConfig(dim=288, n_layers=6, n_heads=6, n_kv_heads=6, hidden_dim=768,
                        vocab_size=32_000, **COMMON)}
 SHAPES = {"1M": (8, 128), "15M": (2, 128)}      # texts, tokens learnt in each
-THREADS, ROUNDS, LR = 2, 9, 1e-3
+THREADS, ROUNDS, LR = 2, 41, 1e-3
 OURS, THEIRS, PLAIN, PEAK = "llama_edu", "transformers", "plain loop", "peak"
 PEAK_SIZE = 1024                                # of the square matrices whose product is the peak
 

@@ -57,7 +57,7 @@ def weights(r: Release) -> list[str]:
     table = {name: f"{weight_gib(r, bits):8.2f} GiB" + (
         "" if bits in (16, 32) else f"   ({bits} with the scales of its blocks)")
         for name, bits in PRECISIONS.items()}
-    if r.whole_parameters is None:
+    if r.whole_parameters is None and not r.config.tied_embeddings:
         each = a.shard_bytes(r.config, shards=r.shards, bits=16)
         table["Meta's files"] = f"{r.shards} of {each:,} bytes"
     return rows(table)
@@ -83,8 +83,8 @@ def training(r: Release) -> list[str]:
         table["began from"] = t.start
     if t.tokens is not None:
         flops = a.training_flops(p.total, t.tokens)
-        table["tokens"] = f"{t.tokens:.3g}, {t.tokens / p.total:.0f} a parameter"
-        table["operations, 6ND"] = f"{flops:.3g}"
+        table["tokens"] = f"about {t.tokens:.3g}, {t.tokens / p.total:.0f} a parameter"
+        table["operations, 6ND"] = f"about {flops:.3g}"
     if t.gpu_hours is not None:
         table["GPU hours"] = f"{t.gpu_hours:,.0f}" + (f" of {t.gpu}" if t.gpu else "")
     if None not in (t.tokens, t.gpu_hours, t.gpu):

@@ -39,7 +39,13 @@ def run(model: Llama, words: Tokenizer, form: Format, *, read_line: Callable[[st
     """
     if max_new < 1:
         raise ValueError(f"answers of {max_new} tokens were asked for; 1 or more is needed.")
-    speaker = Speaker(model, words, stop_ids(words, form), rules, generator)
+    try:
+        stops = stop_ids(words, form)
+    except ValueError as unknown:
+        raise ValueError(f"the format {form.name} does not fit this model ({unknown.args[0]:.80}); "
+                         "its vocabulary needs the pieces of the format. Choose another format: "
+                         "completion, for a base model.") from None
+    speaker = Speaker(model, words, stops, rules, generator)
     talk = Talk(speaker, form, write, max_new)
     talk.messages = talk.told(system)
     write(f"{form.name}, {model.config.max_seq_len:,} tokens of context. /help lists the "
@@ -47,7 +53,7 @@ def run(model: Llama, words: Tokenizer, form: Format, *, read_line: Callable[[st
     while True:
         try:
             line = read_line("> ")
-        except (EOFError, KeyboardInterrupt):
+        except (EOFError, KeyboardInterrupt, RuntimeError):     # the last: stdin was closed
             write("\n")
             return talk.messages
         try:
@@ -151,8 +157,13 @@ class Talk:
 
     def save(self, name: str) -> None:
         """Write the dialog to a file that is not there yet."""
-        file = Path(name).expanduser()
-        if not name or file.exists():
+        try:
+            file = Path(name).expanduser()
+            taken = not name or file.exists()
+        except (OSError, RuntimeError) as odd:
+            raise ValueError(f"{name:.60} cannot be a file ({odd}); another name is needed. Type "
+                             "/save and a shorter path.") from None
+        if taken:
             raise ValueError(f"the file {name!r} was named; one that is not there yet is needed. "
                              "Type /save and a new name.")
         rows = [{key: value for key, value in asdict(message).items() if value or key == "content"}

@@ -28,7 +28,7 @@ def load(path: str | Path, *, device: torch.device | str = "cpu",
     contradict each other.
     """
     source = open_source(path)
-    words = _words(source, path)
+    words = load_words(source, path)
     with torch.device("meta"):
         model = Llama(source.config)
     fill(model, ((name, stored.read()) for name, stored in source.tensors.items()),
@@ -95,7 +95,7 @@ def check_whole(source: Source) -> None:
                              f"{needed[name]}. Does the config belong to these files?")
 
 
-def _words(source: Source, path: str | Path) -> tokenizer.Tokenizer:
+def load_words(source: Source, path: str | Path) -> tokenizer.Tokenizer:
     """The tokenizer that belongs to these weights."""
     rows = source.config.vocab_size
     if source.tokenizer is None:

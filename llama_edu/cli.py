@@ -1,6 +1,7 @@
 """The command `llama-edu`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
@@ -24,15 +25,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command that checks something gives 1 where it is not so."""
     options = _parser().parse_args(arguments)
     try:
-        return options.run(options) or 0
+        code = options.run(options) or 0
+        sys.stdout.flush()      # or a closed pipe would show only after the end
+        return code
+    except BrokenPipeError:     # the reader had enough
+        _write_no_more()
+        return 0
+    except UnicodeEncodeError as odd:
+        reason = (f"{odd.object[odd.start]!r} cannot be written in {odd.encoding}, which this "
+                  "terminal asks for; UTF-8 is needed. Set PYTHONIOENCODING=utf-8.")
+    except OSError as refused:
+        reason = (f"{refused.filename or 'the output'} was refused ({refused.strerror}); a place "
+                  "that can be written, with room on its disk, is needed. Choose another.")
+        _write_no_more()
     except (ValueError, KeyError, FloatingPointError) as error:
-        print(f"llama-edu: {error.args[0]}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:     # the reader of a pipe had enough
-        sys.stderr.close()
+        reason = error.args[0]
     except KeyboardInterrupt:
         return 130
-    return 0
+    print(f"llama-edu: {reason}", file=sys.stderr)
+    return 2
+
+
+def _write_no_more() -> None:
+    """Let what is still in the buffer of stdout go nowhere, or its flush would fail at the end."""
+    with suppress(OSError, ValueError):     # a stdout that is no file has no such end
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -92,7 +109,8 @@ def _add_convert(commands: Any) -> None:
     made.add_argument("target", metavar="TO", help="a folder, or a .gguf file, that is not there")
     made.add_argument("--format", choices=convert.FORMATS, required=True)
     made.add_argument("--shards", type=int, default=1, metavar="N", help="files of weights")
-    made.add_argument("--dtype", choices=convert.KINDS, help="without it, as the matrices are")
+    made.add_argument("--dtype", choices=convert.KINDS,
+                      help="without it, as the matrices are; quantised ones become float32")
     made.set_defaults(run=_convert)
 
 
@@ -123,6 +141,9 @@ def _info(options: argparse.Namespace) -> None:
 
 def _rules(options: argparse.Namespace) -> tuple[sampling.Rule, ...]:
     """How the next token is picked."""
+    if not options.temperature >= 0:
+        raise ValueError(f"temperature {options.temperature} was given; 0 or a positive number is "
+                         "needed. 0 takes the likeliest token always.")
     first = sampling.temperature(options.temperature) if options.temperature else sampling.top_k(1)
     return first, sampling.top_p(options.top_p)
 
@@ -151,6 +172,9 @@ def _check_claims(options: argparse.Namespace) -> int:
         return int(any(box.outcome.agrees is False for box in boxes.boxes))
     chosen = claims.select(writeup=options.writeup, verdict=options.verdict,
                            chapter=options.chapter)
+    if not chosen:
+        raise ValueError("no claim fits all that was asked; write-ups are A to E, T and S, "
+                         "chapters two digits such as 03. Leave a filter out.")
     outcomes = {claim: claims.recompute(claim) for claim in tqdm(chosen, disable=None)}
     print(claims.report(outcomes))
     return int(any(outcome.agrees is False for outcome in outcomes.values()))

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from .checkpoint import open_source
+from .checkpoint import load_words, open_source
 from .formats import gguf, huggingface, meta
 from .formats.source import Source, Stored
 from .whole_files import whole_folder
@@ -45,6 +45,8 @@ def convert(path: str | Path, target: str | Path, *, format: str, shards: int = 
         raise ValueError(f"{shards} shards of GGUF were asked for; it is one file. Leave shards "
                          "out, or choose hf or meta.")
     source = open_source(path)
+    if source.tokenizer is not None:
+        load_words(source, path)        # or the target would be refused when it is loaded
     dtype = dtype or widest(source)
     if dtype not in kinds:
         raise ValueError(f"dtype {dtype!r} was asked for; {format} has {', '.join(kinds)}. "
@@ -72,8 +74,8 @@ def _need_room(source: Source, target: Path, *, bits: float) -> None:
     folder = next(parent for parent in target.absolute().parents if parent.is_dir())
     needed = sum(math.prod(stored.shape) for stored in source.tensors.values()) * bits / 8
     if (free := shutil.disk_usage(folder).free) < needed:
-        raise ValueError(f"{target} needs {needed / 2**30:.1f} GiB; {folder} has "
-                         f"{free / 2**30:.1f} GiB free. Make room, or choose another disk.")
+        raise ValueError(f"{target} needs {needed / 2**20:,.0f} MiB; {folder} has "
+                         f"{free / 2**20:,.0f} MiB free. Make room, or choose another disk.")
 
 
 def _watched(source: Source, after_each: Callable[[], object]) -> Source:

@@ -74,7 +74,7 @@ class Llama(nn.Module):
         device = tokens.device
         if positions is None:
             positions = torch.arange(start, end, device=device)[None]
-        if mask is None and start > 0:      # else the kernel knows: each sees all before it
+        if mask is None and start > 0:      # else attend_fused knows: each sees all before it
             mask = causal_mask(tokens.shape[1], end, device=device)[None]
         freqs = rope_frequencies(self.config.head_dim, self.config.rope_theta,
                                  self.config.rope_scaling, device=device)

@@ -6,7 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-PART = ".part"                  # ends the name of a file that is being written
+try:
+    import fcntl
+except ImportError:             # not on Windows
+    fcntl = None
+
+PART = ".llama_edu.part"        # ends the name of what is being written; nobody else has such
 
 
 def write_whole(file: Path, content: bytes) -> None:
@@ -27,14 +32,16 @@ def whole_file(file: Path) -> Iterator[Path]:
     part = file.with_name(file.name + PART)
     with refusals(file):
         file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            yield part
-            with part.open("rb+") as written:
-                os.fsync(written.fileno())
-            os.replace(part, file)
-            _sync_folder(file.parent)
-        finally:
-            part.unlink(missing_ok=True)
+        part.touch()
+        with _alone(part, file):
+            try:
+                yield part
+                with part.open("rb+") as written:
+                    os.fsync(written.fileno())
+                os.replace(part, file)
+                _sync_folder(file.parent)
+            finally:
+                part.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -45,14 +52,34 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """
     part = folder.with_name(folder.name + PART)
     with refusals(folder):
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        try:
-            yield part
-            part.rename(folder)
-            _sync_folder(folder.parent)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
+        part.mkdir(parents=True, exist_ok=True)
+        with _alone(part, folder):
+            for left in part.iterdir():
+                left.unlink()
+            try:
+                yield part
+                part.rename(folder)
+                _sync_folder(folder.parent)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+
+
+@contextmanager
+def _alone(part: Path, place: Path) -> Iterator[None]:
+    """Nobody else writes this part meanwhile. The lock ends with the run that has it, killed or
+    not; where a system has none, two runs must not be started at once."""
+    if fcntl is None:
+        yield
+        return
+    opened = os.open(part, os.O_RDONLY)
+    try:
+        fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise ValueError(f"{place} is being written by another run; one at a time is needed. Wait "
+                         "for it, or choose another name.") from None
+    finally:
+        os.close(opened)
 
 
 @contextmanager
@@ -61,8 +88,9 @@ def refusals(place: Path) -> Iterator[None]:
     try:
         yield
     except OSError as refused:
-        raise ValueError(f"{place} cannot be written ({refused.strerror}); a folder that you may "
-                         "write in, with room on its disk, is needed. Choose another.") from None
+        raise ValueError(f"{place} cannot be written ({refused.strerror or refused}); a folder "
+                         "that you may write in, with room on its disk, is needed. Choose "
+                         "another.") from None
 
 
 def _sync_folder(folder: Path) -> None:

@@ -18,7 +18,7 @@ from folders import (
 from models import STRETCH_8, STRETCH_32
 from safetensors.torch import load_file, save_file
 
-from llama_edu import claims
+from llama_edu import checkpoint, claims
 from llama_edu.cli import main
 from llama_edu.releases import RELEASES
 
@@ -123,7 +123,7 @@ def test_sixteen_bits_run(folder, capsys, dtype):
     (("--max-new", 0), "0 new tokens were asked for; 1 or more is needed"),
     (("--max-new", -4), "-4 new tokens were asked for"),
     (("--max-new", 500), "500 more were asked for; this model's context is 128"),
-    (("--temperature", -1), "temperature -1.0 was given; a positive number is needed"),
+    (("--temperature", -1), "temperature -1.0 was given; 0 or a positive number is needed"),
     (("--temperature", "nan"), "temperature nan was given"),
     (("--temperature", "inf"), "temperature inf was given"),
     (("--top-p", 0), "top_p(0.0) was given"),
@@ -242,6 +242,10 @@ def test_check_claims_fails_where_a_value_is_another(capsys, monkeypatch):
     assert "1 of them disagree" in capsys.readouterr().out
 
 
+def test_a_filter_that_fits_nothing_is_no_success(failing):
+    assert "no claim fits all that was asked" in failing("check-claims", "--chapter", "99")[1]
+
+
 def test_one_claim_is_shown_in_full(capsys, failing):
     assert main(["check-claims", "B18"]) == 0
     assert "gives 840.0 hours" in capsys.readouterr().out
@@ -283,6 +287,19 @@ def test_chat_works_on_a_fresh_machine(monkeypatch, capsys):
     assert "lived" in out
     assert "(Cut after 9 tokens. An empty line goes on.)" in out
     assert err == ""
+
+
+def test_chat_in_a_format_whose_pieces_are_missing(failing):
+    out, err = failing("chat", "--model", checkpoint.TALES, "--format", "llama-3")
+    assert "the format llama-3 does not fit this model" in err
+
+
+def test_a_pipe_that_closes_early_is_no_error():
+    child = subprocess.run(
+        [sys.executable, "-c", "import os, sys; r, w = os.pipe(); os.close(r); os.dup2(w, 1);"
+         "from llama_edu.cli import main; sys.exit(main(['info']))"],
+        stderr=subprocess.PIPE, text=True, check=False)
+    assert (child.returncode, child.stderr) == (0, "")
 
 
 def test_chat_with_a_folder_needs_its_format(failing):

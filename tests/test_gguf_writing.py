@@ -13,6 +13,7 @@ from gguf_files import source_of, weights_of
 from models import loud_model, tiny_config
 
 from llama_edu.formats import gguf
+from llama_edu.whole_files import PART
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_other(tmp_path, model):
     before, source = file.read_bytes(), source_of(model)
 
     def fail() -> torch.Tensor:
-        assert file.with_name("x.gguf.part").stat().st_size > 0
+        assert file.with_name(f"x.gguf{PART}").stat().st_size > 0
         raise ValueError("no such tensor any more")
 
     last = replace(source.tensors["output.weight"], read=fail)
@@ -77,7 +78,7 @@ gguf.write(file, replace(source, tensors=source.tensors | {"output.weight": die}
 """
     assert subprocess.run([sys.executable, "-c", code, str(file)], check=False).returncode == 7
     assert file.read_bytes() == before
-    assert {path.name for path in tmp_path.iterdir()} == {"x.gguf", "x.gguf.part"}
+    assert {path.name for path in tmp_path.iterdir()} == {"x.gguf", f"x.gguf{PART}"}
     gguf.write(file, source_of(model), kind="Q8_0")
     assert [*tmp_path.iterdir()] == [file]
 

@@ -14,7 +14,7 @@ import torch
 from test_recipe import TINY
 
 from llama_edu import training_state
-from llama_edu.whole_files import write_whole
+from llama_edu.whole_files import PART, write_whole
 
 KILLS = 10
 needs_kill = pytest.mark.skipif(sys.platform == "win32", reason="Windows has neither fork nor "
@@ -90,7 +90,7 @@ def test_ten_kills_at_random_moments_change_nothing(killed):
 @pytest.mark.parametrize(("name", "moment"), MOMENTS)
 def test_a_kill_while_a_file_is_being_written_changes_nothing(killed, name, moment):
     folder, seen = killed
-    left = [f"{name}.part"] if moment != "after" else []
+    left = [f"{name}{PART}"] if moment != "after" else []
     assert seen[f"{name} {moment}"] == {"killed": True, "half_written": left}
     number = str(MOMENTS.index((name, moment)))
     assert_same_run(folder / number / "killed", folder / "whole")

@@ -13,7 +13,7 @@
 import importlib.util
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,9 @@ torch.set_num_threads(2)
 # %%
 tiny = ModelConfig(dim=8, n_layers=2, n_heads=4, n_kv_heads=2, hidden_dim=24, vocab_size=10,
                    norm_eps=1e-5, rope_theta=1e4, max_seq_len=32)
+
+assert len(fields(ModelConfig)) == 11
+print(*(field.name for field in fields(ModelConfig)))
 
 embedding = 10 * 8                              # one row of 8 features a piece
 attention = 8 * 8 + 8 * 4 + 8 * 4 + 8 * 8       # wq, wk, wv, wo: two kv heads of 2 features are 4
@@ -137,7 +140,7 @@ def naive_llama(model: nn.Module, config: ModelConfig, tokens: Tensor) -> Tensor
 # The package's version differs in three ways. What all blocks need to know in one pass (the table of
 # rotations, the mask, the cache) travels in one small object, `Pass`. A cache of keys and values may
 # come along; chapter 07 is about it. And a caller may say where tokens stand and what they may see,
-# which packed documents and ragged batches need.
+# which chapters 07 and 08 need.
 
 # %%
 # twin: llama_edu.model.Pass, llama_edu.model.Block
@@ -192,7 +195,7 @@ class Llama(nn.Module):
         device = tokens.device
         if positions is None:
             positions = torch.arange(start, end, device=device)[None]
-        if mask is None and start > 0:      # else the kernel knows: each sees all before it
+        if mask is None and start > 0:      # else attend_fused knows: each sees all before it
             mask = causal_mask(tokens.shape[1], end, device=device)[None]
         freqs = rope_frequencies(self.config.head_dim, self.config.rope_theta,
                                  self.config.rope_scaling, device=device)
@@ -216,7 +219,7 @@ class Llama(nn.Module):
 #
 # ## Prove it: follow the shapes, then compare
 #
-# Hooks on every part print what goes out. Read the letters with the numbers: `b t c` is 2, 5, 8.
+# A *hook* is a function that PyTorch calls after a module has run. Ours print what goes out. Read the letters with the numbers: `b t c` is 2, 5, 8.
 
 # %%
 torch.manual_seed(0)
@@ -225,7 +228,7 @@ tokens = torch.randint(0, 10, (2, 5))
 
 
 def report(name: str):
-    return lambda module, given, made: print(f"{name:24}{tuple(made.shape)}")
+    return lambda module, given, made: print(f"{name:26}{tuple(made.shape)}")
 
 
 watched = ["tok_embeddings", "layers.0.attention.wq", "layers.0.attention.wk",
@@ -361,7 +364,8 @@ for n in range(4):
 
 # %% [markdown]
 # With no block at all the model repeats what it was given: the table is tied, so a row is most like
-# itself. Then each block adds to the answer, and none replaces it.
+# itself. This place in the tale is easy, and one block is enough for it. The loss over whole tales shows
+# what the others add.
 #
 # ## Where do the parameters sit?
 #
@@ -405,15 +409,14 @@ for name in ("llama-3.2-1b", "llama-2-7b", "llama-3.1-405b"):
 # %% [markdown]
 # Did you predict it? In the 1B the feed-forward layers come first, the embedding second, and
 # attention last. Its table is larger than all its attention. And the table is counted once: were it
-# not tied, it would be the 1B's second fifth as well. In the 405B both tables together are a
+# not tied, the model would be 21 % larger. In the 405B both tables together are a
 # rounding error.
 #
 # The norms are not drawn. They would be thinner than a line.
 #
 # ## In the Llamas: what changed, and what never did
 #
-# The configs answer this without anybody's memory. For each field, how many different values does it
-# take over the text models, and where did the new ones come in?
+# The configs answer this without anybody's memory. Seven text models, eight fields:
 
 # %%
 generations = ["llama-1-7b", "llama-2-7b", "llama-2-70b", "code-llama-7b-base", "llama-3-8b",
@@ -436,11 +439,11 @@ for field, show in rows.items():
 # %% [markdown]
 # Read it column by column. From 1 to 2 the context doubles and epsilon moves; the 70B gets shared
 # key/value heads and a wider feed-forward layer. Code Llama turns slower. Llama 3 has four times the
-# vocabulary, and the 70B's ratios at every size. Llama 3.1 stretches the rotations. Llama 3.2's small
+# vocabulary, shares key/value heads at every size, and its 8B has the 70B's wider feed-forward layer. Llama 3.1 stretches the rotations. Llama 3.2's small
 # models tie their tables.
 #
 # What never changed: pre-norm with RMSNorm, rotary positions, SwiGLU, no biases, no dropout. One class
-# holds them all because the recipe was right the first time.
+# holds them all because the recipe stayed.
 #
 # > **Careful.** Vocabulary sizes come in more kinds than two. Count them before you hard-code one:
 
@@ -476,7 +479,7 @@ p = parameters(release("llama-3-8b").config)
 print(f"{p.output:,} parameters, {p.output / p.total:.1%} of the 8B")
 
 # %% [markdown]
-# And the sizes in everybody's table:
+# And the sizes in everybody's table (the paper prints 32.5B and calls the model 33B):
 
 # %%
 claims.show("A04")
@@ -488,12 +491,15 @@ for r in RELEASES:
 
 # %% [markdown]
 # ## Exercises: now you
+#
+# `hint("6.1")` gives a hint. The solutions are in [their own notebook](../solutions/06_model.ipynb).
 
 # %%
 def count_parameters(config: ModelConfig) -> int:
     """Exercise 6.1 ●●○ 10 min. All parameters of a text Llama, from its config.
 
-    Fields: dim, n_layers, n_heads, n_kv_heads, head_dim, hidden_dim, vocab_size, tied_embeddings.
+    Fields: dim, n_layers, n_heads, n_kv_heads, hidden_dim, vocab_size, tied_embeddings; and
+    head_dim, which is dim / n_heads.
     """
     ### BEGIN SOLUTION
     c = config
@@ -540,7 +546,8 @@ check("6.2", block_step)
 
 # %%
 def stream_to_logits(x: Tensor, norm: nn.Module, output_weight: Tensor) -> Tensor:
-    """Exercise 6.3 ●○○ 5 min. x: `b t c`, output_weight: `v c`. Logits `b t v`, in float32."""
+    """Exercise 6.3 ●○○ 5 min. x: `b t c`, output_weight: `v c`. Logits `b t v`: multiply in the type
+    of x, then cast to float32."""
     ### BEGIN SOLUTION
     return (norm(x) @ output_weight.T).float()
     ### END SOLUTION
@@ -560,8 +567,7 @@ check("6.3", stream_to_logits)
 # - A block adds attention's answer, then the feed-forward layer's, each read through a norm. The
 #   stream is a sum, so it grows, so there is a last norm.
 # - Eleven settings tell one text Llama from another. One class serves them all.
-# - Most parameters are feed-forward. In small models the vocabulary weighs as much as attention, or
-#   more.
+# - Most parameters are feed-forward. In the 1B the vocabulary weighs more than all attention.
 # - From 1 to 3.2 the vocabulary, the sharing of heads, the width, the rotations and the context
 #   changed. The recipe did not.
 #

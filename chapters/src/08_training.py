@@ -25,7 +25,7 @@ from IPython.display import display
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from llama_edu import plots, training_state
+from llama_edu import claims, plots, training_state
 from llama_edu.accounting import parameters
 from llama_edu.config import ModelConfig
 from llama_edu.data import packing, tales
@@ -277,6 +277,7 @@ optimizer.param_groups[0]["lr"] = lr
 optimizer.step()
 torch.testing.assert_close(layer.weight.data, torch.tensor([after]))
 print("betas", BETAS, " eps", EPS, " decay", WEIGHT_DECAY, " equal to the step by hand")
+print("of the peak rate, at the end:", LAST_SHARE)
 
 # %% [markdown]
 # ## Build it: rise in a line, fall along half a cosine
@@ -475,9 +476,10 @@ print("--- what is still wrong:", dict(broken.most_common()))
 
 # %% [markdown]
 # (A line's end shows as `~`.) At step 0 it is noise. At step 100 it is English whose people change their
-# names in mid-story. At the end most of it is right, and what is left are mostly names: the model knows that a
-# name belongs here, and too often takes a wrong one. A high mean score and hardly a story without fault
-# go together, because a story has about thirty checks, and all must hold.
+# names in mid-story. At the end most of it is right, and what is left is mostly names: the model knows that a
+# name belongs here, and too often takes a wrong one. A high mean score and no story without fault
+# go together, because a story is checked in many places, and all must hold.
+#
 # ## Where does the loss sit?
 #
 # A mean hides a lot. We ask for the surprise at each token of one held-out story: of the model as it was after
@@ -499,11 +501,15 @@ with torch.no_grad():
     print(f"whole story, in nats: {next_token(early, one).total:.1f} after 100 steps,"
           f" {next_token(model, one).total:.1f} at the end,"
           f" {-tales.log_prob(held_texts[0]):.1f} for the grammar")
+print(f"a choice among six: {math.log(6):.2f} nats")
 
 # %% [markdown]
-# Look at the name. Where it stands first it is a choice of the grammar, and no training can make it less
-# surprising. The same holds for traits and toys: their bars are what the floor is made of. Where the name stands
-# again it could be recalled. After 100 steps the model hardly does. The trained one does in some places
+# Per token the distance to the floor is nothing, per story it is several nats. That is why a loss so near to
+# its floor still tells no faultless story.
+#
+# Look at the name. Where it stands first it is a choice among six (boys and girls have six names each).
+# No training can bring it below $\ln 6$ nats on average, though one name may come out a little under it. The
+# same holds for traits and toys: their bars are what the floor is made of. Where the name stands again it could be recalled. After 100 steps the model hardly does. The trained one does in some places
 # and not yet in others; what is left there is its distance to the floor. (At a few choices the early model is
 # less surprised than the trained one: it had a favourite word, and here it was the right one.)
 #
@@ -633,7 +639,7 @@ assert torch.equal(again, straight) and not torch.equal(worse, straight)
 # Equal to the last bit, on one machine with one number of threads. Whoever restores the weights
 # alone starts Adam anew, with its bold first steps. Expect a bump in the loss after such a restart.
 #
-# ## In the Llamas: the same curve, on a million times the text and more
+# ## In the Llamas: the same recipe, on a million times the text and more
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -662,8 +668,8 @@ print(f"tiny Llama: {STEPS:,} steps, warm-up {50 / STEPS:.1%} of them,"
 print(f"peak rate: {0.012 / release('llama-1-7b').training.max_lr:.0f} times that of Llama 1 7B")
 
 # %% [markdown]
-# Small models bear large steps. What we lack is text: a model that learns two tokens per parameter has hardly
-# seen its language.
+# Small models bear large steps. What our run lacks is length: after two tokens per parameter a model has
+# hardly seen its language.
 #
 # ## Fact check: two claims
 #
@@ -695,9 +701,13 @@ for kind, name in ((torch.optim.SGD, "SGD, L2"), (torch.optim.Adam, "Adam, L2"),
 # the other is crushed. **Verdict: true of plain gradient descent, wrong of what trains Llamas.** The difference is the W
 # in the name.
 #
-# > **Claim.** "Llama 1 varied the learning rate and the batch size with the size of the model."
-#
-# The paper's own text says so (section 2.3). Its table does not:
+# The second claim is in the ledger of published claims:
+
+# %%
+claims.show("A74")
+
+# %% [markdown]
+# The paper's own text says so. Its table does not:
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -706,7 +716,7 @@ print("peak rates ", sorted({run.max_lr for run in ones}))
 print("batch sizes", sorted({run.batch_tokens for run in ones}))
 
 # %% [markdown]
-# **Verdict: half right.** Two learning rates, one batch size.
+# **Half right.** Two learning rates, one batch size.
 #
 # ## Exercises: now you
 #
@@ -741,7 +751,8 @@ check("8.1", mean_loss)
 def learning_rate(index: int, peak: float, warmup: int, steps: int, last: float) -> float:
     """Exercise 8.2 ●●○ 10 min. Linear warm-up, then half a cosine down to `last` of the peak.
 
-    Step warmup - 1 has the peak, step steps - 1 has peak * last, and so have all after it.
+    Step warmup - 1 has the peak, and the fall begins with the very next step; step steps - 1 has
+    peak * last, and so have all after it.
     """
     ### BEGIN SOLUTION
     if index < warmup:
@@ -790,10 +801,12 @@ check("8.3", adamw_steps)
 
 # %%
 def clip(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
-    """Exercise 8.4 ●○○ 6 min. Gradients of any shapes, together at most `max_norm` long."""
+    """Exercise 8.4 ●○○ 6 min. Gradients of any shapes, together at most `max_norm` long. Those that
+    are all zero stay as they are."""
     ### BEGIN SOLUTION
     norm = math.sqrt(sum(float(gradient.pow(2).sum()) for gradient in gradients))
-    return [gradient * min(1.0, max_norm / norm) for gradient in gradients]
+    scale = min(1.0, max_norm / norm) if norm > 0 else 1.0
+    return [gradient * scale for gradient in gradients]
     ### END SOLUTION
 
 

@@ -184,6 +184,9 @@ MERGE = Exercise(
             tokens, lambda a, b: (a, b) == pair, new, step=1),
                       "the second half of each pair is still there, after the new token. A merge "
                       "uses up both: move on by two."),
+        Misconception("nothing merged", lambda tokens, pair, new: list(tokens),
+                      "nothing merged. A slice of a list is a list and never equals a tuple: "
+                      "tuple(tokens[i:i+2]) == pair."),
     ),
     hints=(
         "Walk through the tokens with an index of your own; a `for` cannot skip one.",
@@ -258,6 +261,8 @@ ENCODE = Exercise(
             "ranks": _vocabulary(rng, b"bb", b"ba", b"bab", b"baba", b"bbab")}),
         Probe("a run inside", lambda rng: {
             "chunk": b"laaam", "ranks": _vocabulary(rng, b"aa", b"la", b"am", b"aaa")}),
+        Probe("a piece that no merge makes", lambda rng: {
+            "chunk": b"dawn", "ranks": _vocabulary(rng, b"aw", b"dawn")}),
     ),
     misconceptions=(
         Misconception("the longest piece", _longest_match,
@@ -271,8 +276,12 @@ ENCODE = Exercise(
                       "of lowest rank goes first."),
         Misconception("the highest rank", _merging(
             lambda parts, i, ranks: -ranks[parts[i] + parts[i + 1]]),
-                      "you merged the pair of highest rank first. What was learnt first has the "
-                      "lowest rank, and merges first."),
+                      "you merged the pair of the highest rank. The lowest was learnt first.",
+                      also=(_merging(lambda parts, i, ranks:
+                                     (-ranks[parts[i] + parts[i + 1]], -i)),)),
+        Misconception("the whole chunk first", lambda chunk, ranks: (
+            [ranks[chunk]] if chunk in ranks else _package_encode(chunk, ranks)),
+                      "you looked the whole chunk up first. Only what the merges make counts."),
         Misconception("a byte is its own token", _byte_is_token,
                       "you took a byte's value for its token. A byte is a piece like any other: "
                       "its token is ranks[byte]."),

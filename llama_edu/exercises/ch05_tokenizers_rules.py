@@ -158,6 +158,7 @@ LLAMA2 = Exercise(
         Probe("two words and a number", lambda rng: _known(rng, "small 1234")),
         Probe("a space in front", lambda rng: _known(rng, " all")),
         Probe("an emoji and a letter that are not known", lambda rng: _known(rng, "a 🦙é")),
+        Probe("two spaces inside, one at the end", lambda rng: _known(rng, "a  b ")),
         Probe("nothing", lambda rng: _known(rng, "")),
     ),
     misconceptions=(
@@ -165,8 +166,16 @@ LLAMA2 = Exercise(
                       "you forgot the dummy prefix: a text begins with one more ▁."),
         Misconception("prefix only where needed", lambda text, ids: _llama2(
             text, ids, prefix="" if text.startswith(" ") else " "),
-                      "you left the dummy prefix out where the text begins with a space. It comes "
-                      "in front of every text."),
+                      "a text that begins with a space came out one ▁ short. The prefix comes in "
+                      "front of every text, and no space of the text is dropped."),
+        Misconception("a space dropped", lambda text, ids: _llama2(text.strip(), ids),
+                      "you dropped a space of the text. Each of them stays, as one ▁.",
+                      also=(lambda text, ids: _llama2(text.rstrip(), ids),
+                            lambda text, ids: _llama2(text.replace("  ", " "), ids),
+                            lambda text, ids: _llama2(" ".join(text.split()), ids),
+                            lambda text, ids: _llama2(
+                                text.replace("  ", " "), ids,
+                                prefix="" if text.startswith(" ") else " "))),
         Misconception("prefix on nothing", lambda text, ids: _llama2(
             text, ids, start=(BOS,) if text else (BOS, ids[SPACE])),
                       "you gave an empty text a dummy prefix. It is BOS alone."),
@@ -181,6 +190,11 @@ LLAMA2 = Exercise(
             text, ids, unknown=lambda character: [*character.encode()]),
                       "you took a byte's value for its token. Three pieces come before the bytes: "
                       "byte b is token 3 + b."),
+        Misconception("a number for bytes", lambda text, ids: _llama2(
+            text, ids, unknown=lambda character: [FIRST_BYTE + ord(character)]),
+                      "you took the character's number for a byte. UTF-8 gives it several: "
+                      "character.encode().", also=(lambda text, ids: _llama2(
+                          text, ids, unknown=lambda character: [ord(character)]),)),
         Misconception("spaces as bytes", lambda text, ids: _llama2(text, ids, space=" "),
                       "you left the spaces as they are, so they are spelled in bytes. A space is "
                       "written ▁."),
@@ -229,7 +243,9 @@ ONE_TURN = Exercise(
     misconceptions=(
         Misconception("specials parsed", _all_allowed,
                       "special pieces in the message became special tokens: a user can end the "
-                      "turn and begin another. Encode the message as plain text."),
+                      "turn and begin another. Encode the message as plain text.",
+                      also=(lambda message, words: words.encode(
+                          message + TURN, bos=True, allow_special={TURN}),)),
         Misconception("BOS twice", lambda message, words: [
             words.bos_id, *_package_one_turn(message, words)],
                       "you put BOS there twice: once yourself and once with bos=True.",
@@ -248,8 +264,9 @@ ONE_TURN = Exercise(
         Misconception("no end", lambda message, words: words.encode(message, bos=True),
                       "you forgot the token that ends the turn."),
         Misconception("message cleaned", _cleaned,
-                      "you deleted special pieces from the message. It need not change: without "
-                      "allow_special they are ordinary text."),
+                      "you removed text that the user wrote. It stays, as ordinary tokens.",
+                      also=(lambda message, words: _package_one_turn(
+                          message.replace(TURN, ""), words),)),
     ),
     hints=(
         "What does encode do with special pieces that are not allowed by name?",

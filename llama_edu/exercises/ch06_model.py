@@ -28,6 +28,7 @@ def _counted(*, tables: Callable[[ModelConfig], int] = lambda c: 1 if c.tied_emb
              kv_heads: Callable[[ModelConfig], int] = lambda c: c.n_kv_heads,
              matrices: int = 3, hidden: Callable[[ModelConfig], int] = lambda c: c.hidden_dim,
              norms: Callable[[ModelConfig], int] = lambda c: 2 * c.n_layers + 1,
+             blocks: Callable[[ModelConfig], int] = lambda c: c.n_layers,
              ) -> Callable[[ModelConfig], int]:
     """A way to count, right unless told otherwise."""
 
@@ -35,7 +36,7 @@ def _counted(*, tables: Callable[[ModelConfig], int] = lambda c: 1 if c.tied_emb
         c = config
         attention = 2 * c.dim * c.head_dim * (c.n_heads + kv_heads(c))
         return (tables(c) * c.vocab_size * c.dim + norms(c) * c.dim
-                + c.n_layers * (attention + matrices * c.dim * hidden(c)))
+                + blocks(c) * (attention + matrices * c.dim * hidden(c)))
 
     return answer
 
@@ -69,6 +70,11 @@ COUNT = Exercise(
                       "you forgot the norms: two a block and one at the end, dim weights each."),
         Misconception("final norm forgotten", _counted(norms=lambda c: 2 * c.n_layers),
                       "you forgot the last norm, between the blocks and the output."),
+        Misconception("one norm a block", _counted(norms=lambda c: c.n_layers + 1),
+                      "you counted one norm a block. There are two."),
+        Misconception("one block", _counted(blocks=lambda c: 1, norms=lambda c: 3),
+                      "you counted one block. There are n_layers.",
+                      also=(_counted(blocks=lambda c: 1),)),
     ),
     hints=(
         "Go through the shapes one by one: tables, wq wk wv wo, w1 w2 w3, norms.",
@@ -193,6 +199,13 @@ LOGITS = Exercise(
         Misconception("norm twice", lambda x, norm, output_weight:
                       (norm(norm(x)) @ output_weight.T).float(),
                       "you normalised twice. Once, before the output."),
+        Misconception("cast too early", lambda x, norm, output_weight:
+                      norm(x).float() @ output_weight.float().T,
+                      "you cast before the product. A Llama multiplies in the type of its weights "
+                      "and casts the logits: .float() comes last.",
+                      also=(lambda x, norm, output_weight:
+                            norm(x.float()) @ output_weight.float().T,
+                            lambda x, norm, output_weight: norm(x.float()) @ output_weight.T)),
     ),
     hints=(
         "Two things stand between the last block and the logits.",

@@ -57,8 +57,8 @@ DISTRIBUTION = Exercise(
                       also=(lambda x, t, k: top_k(k)(x.softmax(-1) / t).clamp(min=0),)),
         Misconception("temperature without effect",
                       lambda x, t, k: top_k(k)(x).softmax(-1),
-                      "the temperature has no effect: a factor on probabilities cancels when they "
-                      "are scaled to sum to 1. Divide the logits, before the softmax."),
+                      "the temperature has no effect. Divide the logits by it, before the softmax; "
+                      "on probabilities a factor cancels when they are scaled to sum to 1."),
         Misconception("multiplied", lambda x, t, k: top_k(k)(x * t).softmax(-1),
                       "you multiplied by the temperature. Divide: above 1 the gaps must shrink."),
         Misconception("ties kept", lambda x, t, k: _keep(x / t, k).softmax(-1),

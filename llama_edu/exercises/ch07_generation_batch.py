@@ -127,10 +127,10 @@ def _filled(drawn: Tensor, silent: Tensor, ended: Tensor, fill: int = NO_TOKEN) 
 
 
 def _stop_slip(name: str, change: Callable[[Tensor, Tensor, Tensor, list[int]], Tensor],
-               why: str) -> Misconception:
+               why: str, *, also: tuple[Callable, ...] = ()) -> Misconception:
     """A wrong result made from what was drawn, the stops, and the stops before each place."""
     return Misconception(name, lambda drawn, stop_ids: change(
-        drawn, *_marked(drawn, stop_ids), stop_ids), why)
+        drawn, *_marked(drawn, stop_ids), stop_ids), why, also=also)
 
 
 def _stop_inputs(rng: Generator, at: list[list[int]], n: int, stop_ids: list[int]) -> Inputs:
@@ -184,8 +184,13 @@ STOP = Exercise(
                    "a second stop token wakes a row up again. Once done, a row stays done."),
         _stop_slip("only where it stands", lambda drawn, stops, before, _:
                    _filled(drawn, stops > 0, (before > 0).all(0)),
-                   "you hid the stop tokens and nothing else. All that follows one is to be "
-                   "hidden, and the token itself shown."),
+                   "you hid the stop token and let the row go on. Show it, and hide all that "
+                   "follows.",
+                   also=(lambda drawn, ids: drawn.masked_fill(
+                             _marked(drawn, ids)[0] > 0, NO_TOKEN),
+                         lambda drawn, ids: _filled(
+                             drawn, (found := _marked(drawn, ids))[0] > 0,
+                             (sum(found) > 0).all(0)))),
         _stop_slip("filled with the stop token", lambda drawn, stops, before, ids:
                    _filled(drawn, before > 0, (before > 0).all(0), ids[0]),
                    "you filled up with a stop token. The filler is -1, which no model can say."),

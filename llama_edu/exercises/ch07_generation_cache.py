@@ -75,7 +75,7 @@ CACHED = Exercise(
     misconceptions=(
         Misconception("positions restarted", _past_attention(q_at=lambda p: 0, k_at=lambda p: 0),
                       "your new tokens start at position 0 again. They stand behind the p tokens "
-                      "of the cache: positions p, p + 1, ..."),
+                      "of the cache: positions p to p + t - 1."),
         Misconception("only the query restarted", _past_attention(q_at=lambda p: 0),
                       "your queries start at position 0 and your keys at p. Both stand at p."),
         Misconception("only the key restarted", _past_attention(k_at=lambda p: 0),

@@ -76,6 +76,11 @@ LOSS = Exercise(
                       _mean(_surprise(logits[:, :-1], tokens[:, 1:]), learn[:, :-1]),
                       "you shifted the tokens and left `learn` where it was. It marks the tokens "
                       "that are predicted, so it moves with them."),
+        Misconception("the first mark counted",
+                      lambda logits, tokens, learn:
+                      (_surprise(logits[:, :-1], tokens[:, 1:]) * learn[:, 1:]).sum() / learn.sum(),
+                      "you counted the mark on the first token, which nothing predicts. Divide by "
+                      "learn[:, 1:].sum()."),
         Misconception("no softmax",
                       lambda logits, tokens, learn:
                       _mean(-logits[:, :-1].gather(-1, tokens[:, 1:, None]).squeeze(-1),
@@ -107,7 +112,8 @@ LOSS = Exercise(
     hints=(
         "How many predictions can be compared with a token? One fewer than there are tokens.",
         "Drop the last logits; drop the first token and the first mark of `learn`.",
-        "log_softmax(-1), gather the token's own, mask with learn, sum, divide by learn.sum().",
+        "log_softmax(-1), gather the token's own, mask with learn[:, 1:], sum, divide by "
+        "learn[:, 1:].sum().",
     ))
 
 # -- 8.2: the learning rate ---------------------------------------------------------------------
@@ -193,6 +199,11 @@ RATE = Exercise(
                       _rate(done=lambda index, w, n: min(1.0, (index - w) / (n - w))),
                       "you are one step late: the last step, number steps - 1, is to have `last` "
                       "of the peak exactly."),
+        Misconception("two steps at the peak",
+                      _rate(done=lambda index, w, n: min(1.0, (index - w) / (n - 1 - w))),
+                      "your rate stays at the peak for two steps. The cosine leaves it at step "
+                      "warmup - 1: (index + 1 - warmup) / (steps - warmup).",
+                      also=(_rate(done=lambda index, w, n: (index - w) / (n - 1 - w)),)),
         Misconception("late everywhere",
                       _rate(done=lambda index, w, n: min(1.0, (index - w) / (n - w)),
                             rise=lambda index, w: index / w),

@@ -70,8 +70,9 @@ ADAMW = Exercise(
     misconceptions=(
         Misconception("L2 for decoupled decay",
                       _adam(given=lambda g, w, decay: g + decay * w, shrink=_no_shrink),
-                      "you added the decay to the gradient: that is L2, and Adam's division takes "
-                      "most of it away again. AdamW shrinks the weight itself, by lr * decay."),
+                      "you added the decay to the gradient: that is L2. Adam's division then "
+                      "scales it differently for each weight. AdamW shrinks the weight itself, by "
+                      "lr * decay."),
         Misconception("no bias correction", _adam(corrected=(False, False)),
                       "you left out the bias correction. Both averages start at zero and are too "
                       "small at first: divide them by 1 - beta**step."),
@@ -146,6 +147,11 @@ def _clip(norm: Callable[[list[Tensor]], Tensor], *, always: bool = False) -> Ca
     return answer
 
 
+def _length_slip(name: str, norm: Callable[[list[Tensor]], Tensor], why: str) -> Misconception:
+    """Another length, as a tensor or as a Python number: the latter raises where it is zero."""
+    return Misconception(name, _clip(norm), why, also=(_clip(lambda gs: float(norm(gs))),))
+
+
 def _together(gradients: list[Tensor]) -> Tensor:
     return torch.cat([g.flatten() for g in gradients]).norm()
 
@@ -157,39 +163,49 @@ CLIP = Exercise(
         Probe("short enough", lambda rng: _clip_inputs(rng, 0.3, 0.4, 0.1)),
         Probe("long only together", lambda rng: _clip_inputs(rng, 0.8, 0.8, 0.8)),
         Probe("short, but not if added", lambda rng: _clip_inputs(rng, 0.5, 0.5, 0.3)),
+        Probe("all zero", lambda rng: _clip_inputs(rng, 0.0, 0.0, 0.0)),
     ),
     misconceptions=(
         Misconception("each on its own",
                       lambda gradients, max_norm:
                       [g * min(1.0, max_norm / g.norm()) for g in gradients],
                       "you clipped each tensor on its own, which bends the direction of the step. "
-                      "Measure all gradients together and scale them by one number."),
+                      "Measure all gradients together and scale them by one number.",
+                      also=(lambda gradients, max_norm:
+                            [g * min(1.0, max_norm / g.norm().item()) for g in gradients],)),
         Misconception("always", _clip(_together, always=True),
                       "you scaled every gradient to max_norm, short ones too. Clipping only ever "
-                      "shortens."),
+                      "shortens.",
+                      also=(_clip(lambda gs: _together(gs) or float("inf"), always=True),
+                            _clip(lambda gs: _together(gs).item(), always=True))),
         Misconception("numbers clamped",
                       lambda gradients, max_norm: [g.clamp(-max_norm, max_norm) for g in gradients],
                       "you clamped single numbers, which bends the direction of the step. Scale "
                       "all of them by one number."),
-        Misconception("norms added", _clip(lambda gs: sum(g.norm() for g in gs)),
-                      "you added the tensors' norms. Lengths add in squares: the root of the sum "
-                      "of all squares."),
-        Misconception("no root", _clip(lambda gs: _together(gs) ** 2),
-                      "you compared the squared length with max_norm. Take the root."),
-        Misconception("sizes added", _clip(lambda gs: sum(g.abs().sum() for g in gs)),
-                      "you added sizes where the length needs squares and a root."),
-        Misconception("the longest", _clip(lambda gs: max(g.norm() for g in gs)),
-                      "you took the longest tensor for the whole. All of them count together."),
-        Misconception("root mean square",
-                      _clip(lambda gs: torch.cat([g.flatten() for g in gs]).pow(2).mean().sqrt()),
-                      "you took the root of the mean square. The length has a sum under the root."),
+        _length_slip("norms added", lambda gs: sum(g.norm() for g in gs),
+                     "you added the tensors' norms. Lengths add in squares: the root of the sum "
+                     "of all squares."),
+        _length_slip("no root", lambda gs: _together(gs) ** 2,
+                     "you compared the squared length with max_norm. Take the root."),
+        _length_slip("sizes added", lambda gs: sum(g.abs().sum() for g in gs),
+                     "you added sizes where the length needs squares and a root."),
+        _length_slip("the longest", lambda gs: max(g.norm() for g in gs),
+                     "you took the longest tensor for the whole. All of them count together."),
+        _length_slip("root mean square",
+                     lambda gs: torch.cat([g.flatten() for g in gs]).pow(2).mean().sqrt(),
+                     "you took the root of the mean square. The length has a sum under the root."),
+        Misconception("divided by zero", _clip(lambda gs: _together(gs).item()),
+                      "all gradients were zero and you divided by their length. Leave them as they "
+                      "are.", also=(lambda gradients, max_norm:
+                                    [g / _together(gradients) * min(_together(gradients), max_norm)
+                                     for g in gradients],)),
         Misconception("nothing done", lambda gradients, max_norm: list(gradients),
                       "you returned the gradients as they were."),
     ),
     hints=(
         "One number for the whole model: how long is the gradient if all tensors are one vector?",
         "The root of the sum of all squares; then scale = max_norm / norm.",
-        "Never lengthen: min(1.0, max_norm / norm), the same for every tensor.",
+        "Never lengthen: min(1.0, max_norm / norm) if norm is above 0, the same for every tensor.",
     ))
 
 # -- 8.5: accumulation --------------------------------------------------------------------------

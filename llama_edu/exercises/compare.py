@@ -99,7 +99,7 @@ def _(expected: Sequence, got: Any) -> Difference | None:
     if not isinstance(got, type(expected)):
         return wrong_type(expected, got)
     if len(got) != len(expected):
-        return Difference("length", f"returned {len(got)} items; {len(expected)} are needed.",
+        return Difference("length", f"returned a length of {len(got)}; {len(expected)} is needed.",
                           _first_of(expected, got))
     return next((_inside(i, found) for i, pair in enumerate(zip(expected, got, strict=True))
                  if (found := difference(*pair)) is not None), None)

@@ -4,6 +4,7 @@ Read without running anything that the pickle asks for; written one tensor at a 
 read into place rather than mapped: mapped pages would count as memory beside the tensors.
 """
 
+import errno
 import os
 import pickletools
 import struct
@@ -197,8 +198,11 @@ def write_header(file: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch
     """Write a .pth whose tensors are holes, and say where their bytes belong."""
     with FakeTensorMode():
         table = {name: torch.empty(shape, dtype=dtype) for name, shape in shapes.items()}
-    with torch.serialization.skip_data(materialize_fake_tensors=True):
-        torch.save(table, file)
+    try:
+        with torch.serialization.skip_data(materialize_fake_tensors=True):
+            torch.save(table, file)
+    except RuntimeError:        # all that torch says of a full disk
+        raise OSError(errno.EIO, "torch could not write it", str(file)) from None
     return read_header(file)
 
 

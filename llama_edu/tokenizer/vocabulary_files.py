@@ -17,8 +17,12 @@ AGAIN = "Is it the right file? If so, it was cut short: download it again."
 def kind(file: Path) -> str:
     """What a file holds, by its first bytes: "gguf", "json", "tekken", "ranks" or
     "sentencepiece"."""
-    with file.open("rb") as opened:
-        head = opened.read(4096)
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(4096)
+    except OSError as unreadable:
+        raise ValueError(f"{file} cannot be opened ({unreadable.strerror}); a file that you may "
+                         "read is needed. Check its rights.") from None
     if head[:4] == b"GGUF":
         return "gguf"
     if b'"default_num_special_tokens"' in head:

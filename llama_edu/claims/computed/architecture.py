@@ -44,6 +44,12 @@ def distance_from_written_norm() -> float:
 
 # -- the feed-forward layer --------------------------------------------------------------------
 
+def silu_apart_from_its_definition() -> float:
+    """The most by which PyTorch's SiLU differs from x / (1 + e^-x)."""
+    x = torch.linspace(-20, 20, 10_001, dtype=torch.float64)
+    return (F.silu(x) - x / (1 + torch.exp(-x))).abs().max().item()
+
+
 def lowest_point_of_silu() -> list[float]:
     """Where SiLU is lowest, and how low it is there."""
     x = torch.linspace(-3, 3, 600_001, dtype=torch.float64)
