@@ -105,7 +105,7 @@ def int8(name: str, layer: nn.Linear) -> Int8Linear:
 
 
 def int4(group: int) -> Make:
-    """What makes `Int4Linear`s; a smaller group is nearer to the weights and takes more room."""
+    """What makes an `Int4Linear`; a smaller group is nearer to the weights and takes more room."""
 
     def make(name: str, layer: nn.Linear) -> Int4Linear:
         if group < 1 or layer.in_features % group:

@@ -25,7 +25,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import llama_edu.cache
 import llama_edu.generate
 import llama_edu.sampling
-from llama_edu import checkpoint, plots
+from llama_edu import checkpoint, claims, plots
 from llama_edu.accounting import GIB, kv_bytes, parameters, weight_bytes
 from llama_edu.config import ModelConfig
 from llama_edu.data import tales
@@ -693,16 +693,6 @@ for y, (score, different, _) in enumerate(told_by.values()):
     ax.text(score - 0.01, y, f"{different} different tale" + "s" * (different > 1), ha="right", va="center", fontsize=8)
 ax.set_xlim(0, 1)
 ax.invert_yaxis()
-
-# %% [markdown]
-# Greedy tells one tale, 24 times. It may be a good one, but a story-teller who knows one story is a
-# recording. Plain sampling at a temperature of 1.6 falls apart. And the surprise: the *same* temperature
-# behind min-p hardly hurts. Heat as such is harmless here, because the real choices are all good, in
-# whatever shares. The damage is done by the tail, hundreds of noise tokens with a tiny share each. One such
-# token in a line is enough, because the model must then go on from a text that it has never seen the
-# like of.
-
-# %%
 assert told_by["greedy"][1] == 1 < told_by["T 1"][1]
 assert told_by["T 1.6"][0] < told_by["T 1"][0] - 0.05
 assert told_by["T 1.6 after min-p 0.1"][0] > max(told_by["T 1.6"][0] + 0.1, told_by["T 1"][0] - 0.1)
@@ -711,6 +701,13 @@ print(told_by["T 1.6"][2][0][:230], "\n")
 print(told_by["T 1.6 after min-p 0.1"][2][0][:230])
 
 # %% [markdown]
+# Greedy tells one tale, 24 times. It may be a good one, but a story-teller who knows one story is a
+# recording. Plain sampling at a temperature of 1.6 falls apart. And the surprise: the *same* temperature
+# behind min-p hardly hurts. Heat as such is harmless here, because the real choices are all good, in
+# whatever shares. The damage is done by the tail, hundreds of noise tokens with a tiny share each. One such
+# token in a line is enough, because the model must then go on from a text that it has never seen the
+# like of. (Above the bars: a tale told at 1.6, and one told at 1.6 behind min-p.)
+#
 # ## Why greedy text goes round in circles
 #
 # Our tale model stops at the end of its tale, so it has no time to loop. Models of open text have: *"I don't
@@ -825,9 +822,13 @@ print(f"a single text, at best: {3.35e12 / bytes_read(c, 16):.0f} tokens a secon
 # reads mostly keys and values, each used once by the few query heads that share it. That is what grouped
 # heads (chapter 03) are for.
 #
-# > **Claim.** A popular write-up's table lists "KV cache" as a novelty of Llama 2 and 3.
-#
-# **Verdict: wrong.** A cache is a way to run a model, not a part of one. We proved
+# The last one is a row of a table in the ledger of published claims:
+
+# %%
+claims.show("D100")
+
+# %% [markdown]
+# The cache is no novelty of Llama 2 or 3. It is a way to run a model, not a part of one. We proved
 # that the same weights give the same logits with and without, and that no weight belongs to it. Llama 1
 # decodes with one just as well.
 #

@@ -28,7 +28,7 @@ import torch
 from einops import einsum, rearrange, repeat
 from torch import Tensor
 
-from llama_edu import accounting, checkpoint, gguf_header, plots
+from llama_edu import accounting, checkpoint, claims, gguf_header, plots
 from llama_edu.accounting import GIB, forward_flops, kv_bytes, parameters
 from llama_edu.cache import KVCache
 from llama_edu.config import ModelConfig
@@ -770,7 +770,7 @@ for r in map(release, shown):
 # and after 8,192 tokens (twice what it was trained for) it would be the slower one: its cache,
 # without shared heads, is four times as large, and every token reads all of it.
 #
-# ## Fact check: three numbers that circulate
+# ## Fact check: three numbers that circulate, and a sentence
 #
 # > **Claim.** "An 8B needs 16 GB in half precision, a 70B needs 140 GB."
 
@@ -817,6 +817,12 @@ for name, tokens in (("llama-3.1-8b", 2048), ("llama-3.1-8b", 8192), ("llama-3.1
 # number of texts, which the rule does not mention. It is anything from 2 % to more than the
 # weights.
 #
+# And one from the ledger of published claims, which the byte counts of this chapter decide:
+
+# %%
+claims.show("A67")
+
+# %% [markdown]
 # ## Exercises: now you
 #
 # Two of them ask for the files, one for the rows, two for the memory.
