@@ -123,4 +123,5 @@ def test_a_tied_table_is_in_memory_once(tmp_path):
 def test_writing_costs_less_than_two_of_the_largest_tensor(folder):
     seen = measured(folder, "float32", "write")
     assert seen["written"] == 2 * WEIGHTS
-    assert seen["peak"] < 2 * 4 * SHAPE.vocab_size * SHAPE.dim
+    # Twice the largest tensor, and what is imported and held back by the allocator on the way.
+    assert seen["peak"] < 2 * 4 * SHAPE.vocab_size * SHAPE.dim + 64e6 < seen["written"] / 2

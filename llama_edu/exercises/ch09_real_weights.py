@@ -91,6 +91,9 @@ HEADER = Exercise(
             _tensor, place=lambda n, start: start),
                       "you counted data_offsets from the beginning of the file. They count from "
                       "the end of the header."),
+        Misconception("header not skipped", partial(_tensor, place=lambda n, start: 8 + start),
+                      "you counted data_offsets from the end of the length. They count from the "
+                      "end of the header, so add the header's length as well."),
         Misconception("eight bytes forgotten", partial(_tensor, place=lambda n, start: n + start),
                       "you are eight bytes too early: the length itself stands before the "
                       "header."),
@@ -181,6 +184,9 @@ MERGE = Exercise(
         Probe("attention's output", lambda rng: _pieces(rng, "layers.7.attention.wo.weight", 6, 2)),
         Probe("a norm", lambda rng: _pieces(rng, "layers.3.ffn_norm.weight", 6)),
         Probe("gate", lambda rng: _pieces(rng, "layers.12.feed_forward.w1.weight", 4, 6)),
+        Probe("up", lambda rng: _pieces(rng, "layers.12.feed_forward.w3.weight", 4, 6)),
+        Probe("keys", lambda rng: _pieces(rng, "layers.0.attention.wk.weight", 2, 6)),
+        Probe("values", lambda rng: _pieces(rng, "layers.0.attention.wv.weight", 2, 6)),
         Probe("down", lambda rng: _pieces(rng, "layers.1.feed_forward.w2.weight", 6, 4)),
         Probe("down, its piece as wide as the stream", lambda rng: _pieces(
             rng, "layers.1.feed_forward.w2.weight", 6, 6)),
@@ -192,6 +198,12 @@ MERGE = Exercise(
         Misconception("all by rows", _slip(lambda name, right: 0),
                       "you joined everything along axis 0. wo and w2 read what a worker has "
                       "computed, so they are cut by columns; norms are not cut at all."),
+        Misconception("rows for columns", _slip(lambda name, right: right if right is None
+                                                or name == EMBEDDING else 1 - right),
+                      "you exchanged rows and columns. What makes features is cut by rows (axis "
+                      "0), what reads them by columns (axis 1)."),
+        Misconception("w3 by columns", _slip(_always("w3.weight", axis=1)),
+                      "you joined w3 by columns. It makes features, as w1 does: rows."),
         Misconception("all matrices by rows", _slip(
             lambda name, right: None if right is None else 0),
                       "you joined all matrices along axis 0. wo and w2 read what a worker has "
