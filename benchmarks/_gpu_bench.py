@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from llama_edu.accounting import GIB, kv_bytes, parameters, weight_bytes
 from llama_edu.cache import KVCache
+from llama_edu.compress.quant import int4, int8
+from llama_edu.compress.surgery import replace_linears
 from llama_edu.config import ModelConfig
+from llama_edu.family.accounting import GIB, kv_bytes, parameters, weight_bytes
+from llama_edu.inference.static import StaticLlama
 from llama_edu.model import Llama
-from llama_edu.quant import int4, int8
-from llama_edu.static_decoding import StaticLlama
-from llama_edu.surgery import replace_linears
 
 from ._gpu_peer import peer
 from ._rounds import Work, interleaved

@@ -16,10 +16,10 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, StaticCach
 
 from llama_edu.cache import KVCache
 from llama_edu.config import ModelConfig
-from llama_edu.decoding import DecodingLlama
-from llama_edu.formats import gguf
+from llama_edu.formats.gguf import weights as gguf
 from llama_edu.formats.names import translate
 from llama_edu.formats.source import Source, Stored
+from llama_edu.inference.decoding import DecodingLlama
 from llama_edu.model import Llama
 
 from ._rounds import Times, Work, bandwidth, interleaved, machine, ratios, spread

@@ -17,11 +17,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llama_edu.accounting import GIB
 from llama_edu.cache import KVCache
 from llama_edu.config import ModelConfig
-from llama_edu.releases import release
-from llama_edu.static_decoding import StaticLlama
+from llama_edu.family.accounting import GIB
+from llama_edu.family.releases import release
+from llama_edu.inference.static import StaticLlama
 
 from ._gpu_bench import HEAD, KINDS, Bench, Plan, prefill_flops, weights_read
 from ._gpu_peer import reads, says

@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from llama_edu.accounting import kv_bytes, parameters
 from llama_edu.cache import KVCache
+from llama_edu.compress.quant import int8_on_cpu
+from llama_edu.compress.surgery import replace_linears
 from llama_edu.config import ModelConfig
-from llama_edu.decoding import DecodingBlock, DecodingLlama, one_linear
-from llama_edu.formats import gguf
+from llama_edu.family.accounting import kv_bytes, parameters
+from llama_edu.family.releases import release
+from llama_edu.formats.gguf import weights as gguf
 from llama_edu.formats.source import Source, Stored
+from llama_edu.inference.decoding import DecodingBlock, DecodingLlama, one_linear
 from llama_edu.model import Block, Llama
-from llama_edu.quant import int8_on_cpu
-from llama_edu.releases import release
-from llama_edu.surgery import replace_linears
 
 from ._rounds import Times, Work, bandwidth, interleaved, machine, ratios, spread
 

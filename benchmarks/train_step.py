@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from llama_edu.config import ModelConfig
 from llama_edu.losses import next_token
 from llama_edu.model import Llama
-from llama_edu.train import adamw, train
+from llama_edu.training_loop import adamw, train
 
 from ._rounds import Times, Work, interleaved, machine, ratios, spread
 from .decode import transformers_model

@@ -8,9 +8,11 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from . import gguf_header, tokenizer
+from . import tokenizer
 from .config import tensor_shapes
-from .formats import gguf, hub, huggingface, meta
+from .formats import hub, huggingface, meta
+from .formats.gguf import header as gguf_header
+from .formats.gguf import weights as gguf
 from .formats.source import Source, Stored, finite
 from .model import Llama
 from .tokenizer import JsonTokenizer

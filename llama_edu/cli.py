@@ -11,13 +11,17 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from . import accounting, chat, chat_loop, checkpoint, claims, convert, recipe, sampling
-from .card import card
-from .decoding import DecodingLlama
+from . import checkpoint, claims, prompts, sampling
 from .exercises import progress
-from .generate import answer
-from .releases import RELEASES, release
-from .training_run import Run
+from .family import accounting
+from .family.card import card
+from .family.releases import RELEASES, release
+from .formats import convert
+from .generation import answer
+from .inference import talk
+from .inference.decoding import DecodingLlama
+from .training import recipe
+from .training.run import Run
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,7 +98,7 @@ def _add_chat(commands: Any) -> None:
     talk = commands.add_parser("chat", help="talk with a model; without --model, the one that "
                                             "tells tales goes on with what you type")
     talk.add_argument("--model", metavar="MODEL", help="as for generate; name its format")
-    talk.add_argument("--format", choices=chat.FORMATS,
+    talk.add_argument("--format", choices=prompts.FORMATS,
                       help="how the model was taught to see a dialog; completion for a base model")
     talk.add_argument("--system", default="", metavar="TEXT", help="what it is told first")
     talk.add_argument("--max-new", type=int, default=512, metavar="N",
@@ -152,13 +156,13 @@ def _chat(options: argparse.Namespace) -> None:
     """Talk until Ctrl-D."""
     if options.model is not None and options.format is None:
         raise ValueError("--model was given without --format; the files of a model do not say how "
-                         f"it was taught to talk. Add one of {', '.join(chat.FORMATS)}.")
+                         f"it was taught to talk. Add one of {', '.join(prompts.FORMATS)}.")
     with suppress(ImportError):         # without it, input() has no arrow keys
         import_module("readline")
     rules, generator = _rules(options), _generator(options.device, options.seed)
     model, words = checkpoint.load(options.model or checkpoint.TALES, device=options.device,
                                    dtype=convert.DTYPES[options.dtype])
-    chat_loop.run(DecodingLlama(model), words, chat.named(options.format or "completion"),
+    talk.run(DecodingLlama(model), words, prompts.named(options.format or "completion"),
                   read_line=input, write=lambda text: print(text, end="", flush=True),
                   system=options.system, rules=rules, max_new=options.max_new,
                   generator=generator)

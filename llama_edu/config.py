@@ -16,16 +16,16 @@ LARGEST = 2**31 - 1     # of any size in a config; what is absurd but smaller, t
 def _whole_number(name: str, value: Any) -> None:
     if type(value) is not int or value < 1:
         raise ValueError(f"{name} is {value!r}; a whole number of 1 or more is needed. "
-                         "Look it up in llama_edu.releases.")
+                         "Look it up in llama_edu.family.releases.")
     if value > LARGEST:
         raise ValueError(f"{name} is {value!r:.40}; no Llama has more than {LARGEST:,}. "
-                         "Look it up in llama_edu.releases, and do not trust the file.")
+                         "Look it up in llama_edu.family.releases, and do not trust the file.")
 
 
 def _positive(name: str, value: Any) -> None:
     if type(value) not in (int, float) or not 0 < value < math.inf:
         raise ValueError(f"{name} is {value!r}; a positive number is needed. "
-                         "Look it up in llama_edu.releases.")
+                         "Look it up in llama_edu.family.releases.")
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ class ModelConfig:
             _positive(name, getattr(self, name))
         if type(self.tied_embeddings) is not bool:
             raise ValueError(f"tied_embeddings is {self.tied_embeddings!r}; True or False is "
-                             "needed. Look it up in llama_edu.releases.")
+                             "needed. Look it up in llama_edu.family.releases.")
         if self.dim % self.n_heads:
             raise ValueError(f"dim {self.dim} does not split into {self.n_heads} heads; "
                              "it must be a multiple. Change dim or n_heads.")
@@ -135,7 +135,7 @@ def from_meta(params: Mapping[str, Any], *, vocab_size: int, max_seq_len: int) -
 
     vocab_size and max_seq_len come from the caller: Llama 1 and 2 write -1 for the first, and
     no file of Meta's states the second. `use_scaled_rope` means factor 8, as in Meta's own code;
-    the 3.2 models of 1B and 3B were trained with 32, which only `llama_edu.releases` knows.
+    the 3.2 models of 1B and 3B were trained with 32, which only `llama_edu.family.releases` knows.
     """
     params, file = dict(params), "params.json"
     given_vocab, scaled = params.pop("vocab_size", -1), params.pop("use_scaled_rope", False)

@@ -5,8 +5,8 @@ from functools import cache
 from hypothesis import strategies as st
 
 from llama_edu import tokenizer
-from llama_edu.chat import DialogTokens, Message
-from llama_edu.chat.llama2 import CODE_LLAMA
+from llama_edu.prompts import DialogTokens, Message
+from llama_edu.prompts.llama2 import CODE_LLAMA
 from llama_edu.tokenizer import Tokenizer, installed
 
 S, U, A, T = "system", "user", "assistant", "tool"

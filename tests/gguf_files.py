@@ -10,7 +10,7 @@ from models import STRETCH_8, loud_model, tiny_config
 from torch import Tensor
 
 from llama_edu import checkpoint
-from llama_edu.formats import gguf
+from llama_edu.formats.gguf import weights as gguf
 from llama_edu.formats.source import Source, Stored
 from llama_edu.model import Llama
 

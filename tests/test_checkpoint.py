@@ -11,10 +11,12 @@ from oracles import huggingface_logits
 from safetensors.torch import load_file, save_file
 from transformers import LlamaForCausalLM
 
-from llama_edu import checkpoint, releases
+from llama_edu import checkpoint
 from llama_edu.config import tensor_shapes
-from llama_edu.formats import gguf, meta
-from llama_edu.generate import answer
+from llama_edu.family import releases
+from llama_edu.formats import meta
+from llama_edu.formats.gguf import weights as gguf
+from llama_edu.generation import answer
 from llama_edu.model import Llama
 from llama_edu.sampling import top_k
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 
 from llama_edu import checkpoint, claims
 from llama_edu.cli import main
-from llama_edu.releases import RELEASES
+from llama_edu.family.releases import RELEASES
 
 TEXT = "Once upon a time, the llama"
 

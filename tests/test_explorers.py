@@ -13,8 +13,8 @@ import torch
 
 from llama_edu import explorers
 from llama_edu.config import LLAMA_3_1_SCALING, RopeScaling
+from llama_edu.family.releases import RELEASES
 from llama_edu.layers import rope_frequencies, rope_table, rotate
-from llama_edu.releases import RELEASES
 
 LARGEST = 20_000        # bytes; the page is stored in every notebook that shows it
 PAGE = explorers.show("rope").page

@@ -5,8 +5,8 @@ import torch
 from models import loud_model, some_tokens, tiny_config
 from torch.nn import functional as F
 
-from llama_edu.data.packing import lay_out
 from llama_edu.losses import log_probs, next_token
+from llama_edu.training.packing import lay_out
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ import pytest
 from matplotlib.colors import to_rgba
 
 from llama_edu import plots
-from llama_edu.accounting import parameters
-from llama_edu.releases import RELEASES
+from llama_edu.family.accounting import parameters
+from llama_edu.family.releases import RELEASES
 
 
 @pytest.fixture(autouse=True)

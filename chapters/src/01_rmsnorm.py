@@ -18,10 +18,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llama_edu import claims, plots
-from llama_edu.accounting import parameters
+from llama_edu.family.accounting import parameters
 from llama_edu.config import ModelConfig
 from llama_edu.exercises import check, hint
-from llama_edu.releases import RELEASES, release
+from llama_edu.family.releases import RELEASES, release
 
 torch.set_num_threads(2)
 

@@ -26,7 +26,7 @@ from llama_edu.config import LLAMA_3_1_SCALING, ModelConfig, RopeScaling
 from llama_edu.exercises import check, hint
 from llama_edu.formats.names import pairs_to_halves
 from llama_edu.model import Llama
-from llama_edu.releases import RELEASES, release
+from llama_edu.family.releases import RELEASES, release
 
 torch.set_num_threads(1)      # these tensors are small: a second thread only waits
 

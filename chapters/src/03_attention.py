@@ -22,12 +22,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from llama_edu import claims, layers, plots
-from llama_edu.accounting import kv_bytes, kv_bytes_per_token
+from llama_edu.family.accounting import kv_bytes, kv_bytes_per_token
 from llama_edu.cache import Slot
 from llama_edu.config import ModelConfig
 from llama_edu.exercises import check, hint
 from llama_edu.layers import RMSNorm, rope_frequencies, rope_table, rotate
-from llama_edu.releases import RELEASES, release
+from llama_edu.family.releases import RELEASES, release
 
 torch.set_num_threads(1)     # our models are so small that threads would wait for one another
 
@@ -901,7 +901,7 @@ check("3.5", mix_online)
 # - Online softmax gives the same result in linear memory, for one query in constant memory.
 #
 # **Read in the package:** `llama_edu.layers.attend` and `llama_edu.layers.Attention`,
-# `llama_edu.accounting.kv_bytes`. **Read elsewhere:** Vaswani et al. 2017, *Attention Is All You
+# `llama_edu.family.accounting.kv_bytes`. **Read elsewhere:** Vaswani et al. 2017, *Attention Is All You
 # Need*; Shazeer 2019, *Fast Transformer Decoding*; Ainslie et al. 2023, *GQA*; Olsson et al. 2022,
 # *In-context Learning and Induction Heads*; Rabe & Staats 2021, *Self-attention Does Not Need
 # O(n²) Memory*; Dao et al. 2022, *FlashAttention*.

@@ -23,10 +23,10 @@ import regex
 import sentencepiece
 
 from llama_edu import claims, plots
-from llama_edu.accounting import parameters
+from llama_edu.family.accounting import parameters
 from llama_edu.data.samples import LANGUAGES, SAMPLES, parallel, sample
 from llama_edu.exercises import check, hint
-from llama_edu.releases import RELEASES, release
+from llama_edu.family.releases import RELEASES, release
 from llama_edu.tokenizer import (
     BytePairs,
     RebuiltSentencePiece,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import llama_edu.model
 from llama_edu import checkpoint, claims, plots
-from llama_edu.accounting import parameters
+from llama_edu.family.accounting import parameters
 from llama_edu.cache import KVCache
 from llama_edu.config import ModelConfig
 from llama_edu.data import tales
@@ -28,7 +28,7 @@ from llama_edu.exercises import check, hint
 from llama_edu.layers import (
     Attention, FeedForward, RMSNorm, causal_mask, rope_frequencies, rope_table)
 from llama_edu.losses import next_token
-from llama_edu.releases import RELEASES, release
+from llama_edu.family.releases import RELEASES, release
 
 torch.set_num_threads(2)
 
@@ -571,6 +571,6 @@ check("6.3", stream_to_logits)
 # - From 1 to 3.2 the vocabulary, the sharing of heads, the width, the rotations and the context
 #   changed. The recipe did not.
 #
-# **Read in the package:** `llama_edu.model` (one page), `llama_edu.accounting.parameters`,
-# `llama_edu.releases`. **Read elsewhere:** Touvron et al. 2023a, *LLaMA: Open and Efficient Foundation
+# **Read in the package:** `llama_edu.model` (one page), `llama_edu.family.accounting.parameters`,
+# `llama_edu.family.releases`. **Read elsewhere:** Touvron et al. 2023a, *LLaMA: Open and Efficient Foundation
 # Language Models*, section 2.

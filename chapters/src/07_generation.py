@@ -23,17 +23,17 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import llama_edu.cache
-import llama_edu.generate
+import llama_edu.generation
 import llama_edu.sampling
 from llama_edu import checkpoint, claims, plots
-from llama_edu.accounting import GIB, kv_bytes, parameters, weight_bytes
+from llama_edu.family.accounting import GIB, kv_bytes, parameters, weight_bytes
 from llama_edu.config import ModelConfig
 from llama_edu.data import tales
 from llama_edu.exercises import check, hint
-from llama_edu.generate import count_pads
+from llama_edu.generation import count_pads
 from llama_edu.layers import attend, causal_mask, rope_table, rotate
 from llama_edu.model import Llama
-from llama_edu.releases import release
+from llama_edu.family.releases import release
 from llama_edu.sampling import NO_TOKEN, Rule, probabilities
 
 torch.set_num_threads(1)
@@ -378,7 +378,7 @@ assert per_token[-1] < per_token[3] < per_token[0]
 # %% [markdown]
 # This is why a prompt is read quickly and an answer is written slowly. Decoding gives
 # the processor one row at a time. The remedy is to find more rows: other people's texts (a batch, see
-# below), or guesses about one's own future (speculative decoding, `llama_edu.speculative`).
+# below), or guesses about one's own future (speculative decoding, `llama_edu.inference.speculative`).
 #
 # ## Which token? Four rules that reshape one distribution
 #
@@ -545,7 +545,7 @@ print([round(share, 2) for share in (drawn.flatten().bincount() / 20_000).tolist
 # nobody may look at the empty places, and a row's positions count from its first real token.
 
 # %%
-# twin: llama_edu.generate.left_pad, llama_edu.generate.places
+# twin: llama_edu.generation.left_pad, llama_edu.generation.places
 def left_pad(prompts: Sequence[Tensor]) -> Tensor:
     if not prompts:
         raise ValueError("no prompts were given; one or more is needed. Give a list of tensors.")
@@ -609,7 +609,7 @@ assert (by_column - alone).abs().max() < 1e-3 < 0.1 < (unmasked - alone).abs().m
 # the caller sees each token as it comes and may stop listening.
 
 # %%
-# twin: llama_edu.generate.stream, llama_edu.generate.next_logits
+# twin: llama_edu.generation.stream, llama_edu.generation.next_logits
 @torch.inference_mode()
 def stream(model: Llama, prompt: Tensor, *rules: Rule, max_new: int,
            stop_ids: Collection[int] = (), generator: torch.Generator | None = None
@@ -979,6 +979,6 @@ check("7.5", until_stopped)
 # - Ragged prompts are padded on the left: a mask hides the padding, positions count from the first token.
 # - Greedy text is one text, and goes round in circles where nothing stops it.
 #
-# **Read in the package:** `llama_edu.cache`, `llama_edu.sampling`, `llama_edu.generate`, and for speed
-# `llama_edu.decoding` and `llama_edu.speculative`. **Read elsewhere:** Holtzman et al. 2020, *The Curious
+# **Read in the package:** `llama_edu.cache`, `llama_edu.sampling`, `llama_edu.generation`, and for speed
+# `llama_edu.inference.decoding` and `llama_edu.inference.speculative`. **Read elsewhere:** Holtzman et al. 2020, *The Curious
 # Case of Neural Text Degeneration*.

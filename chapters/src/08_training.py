@@ -25,18 +25,28 @@ from IPython.display import display
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from llama_edu import claims, plots, training_state
-from llama_edu.accounting import parameters
+from llama_edu import claims, plots
+from llama_edu.training import state as training_state
+from llama_edu.family.accounting import parameters
 from llama_edu.config import ModelConfig
-from llama_edu.data import packing, tales
+from llama_edu.training import packing
+from llama_edu.data import tales
 from llama_edu.exercises import check, hint
-from llama_edu.generate import answers
+from llama_edu.generation import answers
 from llama_edu.losses import Batch, Loss, Objective
 from llama_edu.model import Block, Llama, Pass
-from llama_edu.releases import release
+from llama_edu.family.releases import release
 from llama_edu.tokenizer import BytePairs
-from llama_edu.train import (
-    BETAS, EPS, LAST_SHARE, MAX_GRAD_NORM, WEIGHT_DECAY, Step, evaluate, initialise)
+from llama_edu.training_loop import (
+    BETAS,
+    EPS,
+    LAST_SHARE,
+    MAX_GRAD_NORM,
+    WEIGHT_DECAY,
+    Step,
+    evaluate,
+    initialise,
+)
 
 torch.set_num_threads(1)        # the matrices are small; one thread loses little
 
@@ -259,7 +269,7 @@ for w, g in zip(weights, gradients, strict=True):
 # to pull it to 0.)
 
 # %%
-# twin: llama_edu.train.adamw
+# twin: llama_edu.training_loop.adamw
 def adamw(model: nn.Module, *, weight_decay: float = WEIGHT_DECAY) -> torch.optim.AdamW:
     """AdamW with Llama 2's constants. Matrices decay; the weights of norms do not."""
     learnt = [p for p in model.parameters() if p.requires_grad]
@@ -286,7 +296,7 @@ print("of the peak rate, at the end:", LAST_SHARE)
 # The fall begins where the warm-up ends, so its length is `steps - warmup`.
 
 # %%
-# twin: llama_edu.train.cosine
+# twin: llama_edu.training_loop.cosine
 def cosine(peak: float, *, warmup: int, steps: int, last: float = LAST_SHARE
            ) -> Callable[[int], float]:
     """Llama's schedule: rise linearly for `warmup` steps to the peak, fall along half a cosine."""
@@ -325,7 +335,7 @@ _ = ax.set_ylim(0, 1.05)
 # means, and it refuses a gradient that is not finite before any weight has changed.
 
 # %%
-# twin: llama_edu.train._mean_and_clip
+# twin: llama_edu.training_loop._mean_and_clip
 def _mean_and_clip(model: nn.Module, count: int, max_norm: float, where: str) -> float:
     """Turn sums of gradients into means no longer than `max_norm`; their length before that."""
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
@@ -347,7 +357,7 @@ def _mean_and_clip(model: nn.Module, count: int, max_norm: float, where: str) ->
 # Before it, the sums of one or several batches are added up:
 
 # %%
-# twin: llama_edu.train._add_up
+# twin: llama_edu.training_loop._add_up
 def _add_up(model: nn.Module, source: Iterator[Batch], objective: Objective, accumulate: int,
             where: str) -> Loss:
     """The sums of several batches; their gradients lie added up in the model."""
@@ -373,7 +383,7 @@ def _add_up(model: nn.Module, source: Iterator[Batch], objective: Objective, acc
 # what to print, draw or save, and when to stop. Nothing in it knows about plots or files.
 
 # %%
-# twin: llama_edu.train.train
+# twin: llama_edu.training_loop.train
 def train(model: nn.Module, batches: Iterable[Batch], objective: Objective, *,
           lr: Callable[[int], float], steps: int, start: int = 0, accumulate: int = 1,
           max_grad_norm: float = MAX_GRAD_NORM, optimizer: torch.optim.Optimizer | None = None
@@ -847,8 +857,8 @@ check("8.5", accumulated)
 #   leaving out either cost more than one nat per token.
 # - A run that can resume keeps weights, optimiser, place in the data and random state.
 #
-# **Read in the package:** `llama_edu.losses`, `llama_edu.train` (the whole loop on one screen),
-# `llama_edu.data.packing` (several short documents in one row) and `llama_edu.training_state`. `llama-edu
+# **Read in the package:** `llama_edu.losses`, `llama_edu.training_loop` (the whole loop on one screen),
+# `llama_edu.training.packing` (several short documents in one row) and `llama_edu.training.state`. `llama-edu
 # train` runs a recipe from a file. **Read elsewhere:** Loshchilov and Hutter 2019, *Decoupled Weight Decay
 # Regularization*; Touvron et al. 2023b, section 2.2; Hoffmann et al. 2022, *Training Compute-Optimal Large
 # Language Models*.

@@ -28,24 +28,26 @@ import torch
 from einops import einsum, rearrange, repeat
 from torch import Tensor
 
-from llama_edu import accounting, checkpoint, claims, gguf_header, plots
-from llama_edu.accounting import GIB, forward_flops, kv_bytes, parameters
+from llama_edu.family import accounting
+from llama_edu import checkpoint, claims, plots
+from llama_edu.formats.gguf import header as gguf_header
+from llama_edu.family.accounting import GIB, forward_flops, kv_bytes, parameters
 from llama_edu.cache import KVCache
 from llama_edu.config import ModelConfig
-from llama_edu.convert import convert
+from llama_edu.formats.convert import convert
 from llama_edu.data import tales
-from llama_edu.decoding import DecodingLlama
+from llama_edu.inference.decoding import DecodingLlama
 from llama_edu.exercises import check, hint
 from llama_edu.formats import pth, shards
 from llama_edu.formats.names import TABLE, find
 from llama_edu.formats.safetensors_file import DTYPES
 from llama_edu.formats.shards import Part
-from llama_edu.generate import answer
-from llama_edu.hardware import Gpu, gpu
+from llama_edu.generation import answer
+from llama_edu.family.hardware import Gpu, gpu
 from llama_edu.layers import rope_frequencies, rope_table, rotate
 from llama_edu.model import Llama
-from llama_edu.releases import release
-from llama_edu.static_decoding import StaticLlama
+from llama_edu.family.releases import release
+from llama_edu.inference.static import StaticLlama
 
 torch.set_num_threads(2)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
@@ -294,7 +296,7 @@ home.cleanup()                  # the folder is no longer needed
 # heads!), and 8 files with some matrices in one byte. And the size follows from the layout:
 
 # %%
-# twin: llama_edu.accounting.shard_bytes
+# twin: llama_edu.family.accounting.shard_bytes
 def shard_bytes(config: ModelConfig, *, shards: int, bits: int) -> int:
     c, p = config, parameters(config)
     keys_and_values = c.n_layers * 2 * c.dim * c.n_kv_heads * c.head_dim
@@ -696,7 +698,7 @@ assert 0.003 < work["1 text"] * 3.35 / 989.4 < 0.004
 # Left of the bend the forecast needs no arithmetic at all, only what one token must read:
 
 # %%
-# twin: llama_edu.accounting.tokens_per_second
+# twin: llama_edu.family.accounting.tokens_per_second
 def tokens_per_second(config: ModelConfig, *, gb_per_second: float, bits: float,
                       context: int = 0) -> float:
     p = parameters(config)
@@ -983,6 +985,6 @@ check("9.5", texts_that_fit)
 # - One text is read at the speed of the memory: bandwidth divided by bytes.
 #
 # **Read in the package:** `llama_edu.formats.names` (the table), `llama_edu.formats.shards`,
-# `llama_edu.formats.safetensors_file`, `llama_edu.checkpoint`, `llama_edu.static_decoding`. **Read
+# `llama_edu.formats.safetensors_file`, `llama_edu.checkpoint`, `llama_edu.inference.static`. **Read
 # elsewhere:** Shoeybi et al. 2019, *Megatron-LM*, section 3; Williams et al. 2009, *Roofline: An
 # Insightful Visual Performance Model*.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from .. import accounting, releases
+from ..family import accounting, releases
 from ..tokenizer import installed
 from . import computed
 from .rows import Computed, frozen

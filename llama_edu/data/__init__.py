@@ -1,1 +1,1 @@
-"""The training text that this course makes itself, and how it is packed."""
+"""The texts that this course makes itself: tales, and samples for looking at tokens."""

@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import torch
 from torch import Generator, Tensor
 
-from ..accounting import parameters
 from ..config import ModelConfig
+from ..family.accounting import parameters
 from ..layers import RMSNorm
 from ..model import Block, Pass
 from .data import Exercise, Inputs, Misconception, Probe, between, count, normal, whole

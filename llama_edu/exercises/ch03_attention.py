@@ -8,8 +8,8 @@ import torch
 from einops import rearrange
 from torch import Generator, Tensor
 
-from ..accounting import kv_bytes
 from ..config import ModelConfig
+from ..family.accounting import kv_bytes
 from ..layers import attend, causal_mask
 from .data import Exercise, Inputs, Misconception, Probe, count, normal, whole
 

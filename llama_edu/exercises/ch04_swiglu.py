@@ -9,10 +9,10 @@ from torch import Generator, Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from ..accounting import parameters
 from ..config import ModelConfig, swiglu_width
+from ..family.accounting import parameters
+from ..family.releases import release
 from ..layers import FeedForward
-from ..releases import release
 from .data import Exercise, Inputs, Misconception, Probe, count, normal, whole
 
 # -- 4.1 -----------------------------------------------------------------------------------------

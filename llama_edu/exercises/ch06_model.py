@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import torch
 from torch import Generator, Tensor, nn
 
-from ..accounting import parameters
 from ..config import ModelConfig, swiglu_width
+from ..family.accounting import parameters
 from ..layers import RMSNorm
 from ..model import Block, Llama, Pass
 from .data import Exercise, Inputs, Misconception, Probe, count, normal

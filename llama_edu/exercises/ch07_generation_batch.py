@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..config import ModelConfig
-from ..generate import places, stream
+from ..generation import places, stream
 from ..layers import causal_mask
 from ..sampling import NO_TOKEN
 from .data import Exercise, Inputs, Misconception, Probe, count

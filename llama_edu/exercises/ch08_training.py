@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..losses import next_token
-from ..train import cosine
+from ..training_loop import cosine
 from .data import Exercise, Inputs, Misconception, Probe, between, count, normal
 
 # -- 8.1: the loss of the next token ------------------------------------------------------------

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ..losses import Batch, Loss
-from ..train import BETAS, EPS, _add_up, _mean_and_clip, adamw
+from ..training_loop import BETAS, EPS, _add_up, _mean_and_clip, adamw
 from .data import Exercise, Inputs, Misconception, Probe, between, normal
 
 # -- 8.3: AdamW ---------------------------------------------------------------------------------

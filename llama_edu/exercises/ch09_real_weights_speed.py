@@ -5,9 +5,9 @@ from functools import partial
 
 from torch import Generator
 
-from ..accounting import GIB, kv_bytes, kv_bytes_per_token, parameters, tokens_per_second
-from ..accounting import weight_bytes as bytes_of_weights
 from ..config import ModelConfig
+from ..family.accounting import GIB, kv_bytes, kv_bytes_per_token, parameters, tokens_per_second
+from ..family.accounting import weight_bytes as bytes_of_weights
 from .data import Exercise, Inputs, Misconception, Probe, count
 
 Answer = Callable[..., float]

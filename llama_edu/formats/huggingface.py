@@ -13,10 +13,10 @@ from torch import Tensor
 from .. import tokenizer
 from ..config import ModelConfig, from_huggingface
 from ..tokenizer import carried
-from ..whole_files import refusals, write_whole
 from . import safetensors_file, strict_json
 from .names import find, translate
 from .source import Source, Stored
+from .whole_files import refusals, write_whole
 
 ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ..config import ModelConfig
 from ..tokenizer import carried
-from ..whole_files import write_whole
 from . import meta_params, pth, shards
 from .meta_params import PARAMS, Said
 from .names import find
 from .source import Source, Stored
+from .whole_files import write_whole
 
 TABLES = ("tok_embeddings.weight", "output.weight")
 

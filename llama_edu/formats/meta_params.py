@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ..config import LLAMA_3_1_SCALING, ModelConfig, RopeScaling, from_meta, swiglu_width
-from ..releases import RELEASES, Release
-from ..whole_files import write_whole
+from ..family.releases import RELEASES, Release
 from . import strict_json
+from .whole_files import write_whole
 
 PARAMS = "params.json"
 # Written only where params.json and the releases would not give the same model back.

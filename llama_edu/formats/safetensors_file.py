@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..whole_files import whole_file
 from . import strict_json
 from .source import Stored, finite
+from .whole_files import whole_file
 
 DTYPES = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 SPELLINGS = {dtype: spelling for spelling, dtype in DTYPES.items()}

@@ -10,7 +10,7 @@ import sentencepiece
 import tokenizers
 from tokenizers import processors
 
-from ..gguf_header import read as read_header
+from ..formats.gguf.header import read as read_header
 from .base import Tokenizer
 from .bpe import LLAMA3_PATTERN
 from .json_file import JsonTokenizer, over_bytes

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from llama_edu import accounting, claims, releases
+from llama_edu import claims
+from llama_edu.family import accounting, releases
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKED = re.compile(r"([\d][\d,.]*)\s*<!-- n:([\w-]+)((?: [\w.-]+)*) -->")

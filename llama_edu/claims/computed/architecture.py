@@ -6,11 +6,11 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
+from ...family.releases import release
 from ...layers import FeedForward, RMSNorm, attend, attend_fused, causal_mask
 from ...losses import next_token
 from ...model import Llama
-from ...releases import release
-from ...train import initialise
+from ...training_loop import initialise
 from .shapes import SMALL
 
 

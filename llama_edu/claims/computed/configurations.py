@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, fields, replace
 
-from ...accounting import parameters
 from ...config import ModelConfig, swiglu_width
-from ...releases import RELEASES, release
+from ...family.accounting import parameters
+from ...family.releases import RELEASES, release
 from ...tokenizer.tiktoken_bpe import LLAMA31_SPECIAL, N_RANKS
 
 

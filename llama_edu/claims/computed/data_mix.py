@@ -1,6 +1,6 @@
 """Published tables of data: what Llama 1 read, what Llama 2 saw, and what people preferred."""
 
-from ...releases import release
+from ...family.releases import release
 
 # (share of what is read in per cent, times read): Touvron et al. 2023a, table 1.
 LLAMA_1_MIX = {

@@ -1,7 +1,7 @@
 """Llama Guard's categories and answers, as the package's own prompts have them."""
 
-from ...chat.guard import CATEGORIES_1, CATEGORIES_2, CATEGORIES_3, GUARD_3_SMALL, read_verdict
-from ...releases import RELEASES
+from ...family.releases import RELEASES
+from ...prompts.guard import CATEGORIES_1, CATEGORIES_2, CATEGORIES_3, GUARD_3_SMALL, read_verdict
 
 LISTS = {"1": CATEGORIES_1, "2": CATEGORIES_2, "3 8B": CATEGORIES_3,
          "3 small": GUARD_3_SMALL.categories}

@@ -2,8 +2,8 @@
 
 from fractions import Fraction
 
-from ...accounting import parameters, training_flops
-from ...releases import release
+from ...family.accounting import parameters, training_flops
+from ...family.releases import release
 
 # GPUs, then tensor, context, pipeline and data parallelism, tokens in a sequence, sequences for
 # each data-parallel group: Grattafiori et al. 2024, table 4 (as first published).

@@ -7,8 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...config import LLAMA_3_1_SCALING
+from ...family.releases import release
 from ...layers import rope_frequencies, rope_table, rotate
-from ...releases import release
 
 
 def _frequencies(id: str) -> Tensor:

@@ -4,12 +4,12 @@ from dataclasses import fields
 
 import torch
 
-from ...accounting import parameters, shard_bytes
 from ...config import ModelConfig
+from ...family.accounting import parameters, shard_bytes
+from ...family.releases import RELEASES, release
 from ...layers import causal_mask, rope_frequencies, rope_table, rotate
 from ...model import Block, Llama, Pass
-from ...releases import RELEASES, release
-from ...train import initialise
+from ...training_loop import initialise
 
 SMALL = ModelConfig(dim=16, n_layers=2, n_heads=4, n_kv_heads=2, hidden_dim=32, vocab_size=20,
                     norm_eps=1e-5, rope_theta=1e4, max_seq_len=16)

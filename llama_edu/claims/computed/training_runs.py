@@ -3,10 +3,10 @@
 from datetime import date, datetime, timedelta, timezone
 from math import log10
 
-from ... import hardware
-from ...accounting import parameters, tflops_per_gpu, training_flops
-from ...releases import A100, H100, RELEASES, release
-from ...train import cosine
+from ...family import hardware
+from ...family.accounting import parameters, tflops_per_gpu, training_flops
+from ...family.releases import A100, H100, RELEASES, release
+from ...training_loop import cosine
 
 # Tokens a second on each GPU, and GPUs: Touvron et al. 2023a, section 2.4.
 THROUGHPUT = {"llama-1-65b": (380, 2048)}

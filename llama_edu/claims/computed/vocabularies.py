@@ -4,10 +4,10 @@ from collections import Counter
 from dataclasses import replace
 from functools import cache
 
-from ...accounting import parameters
 from ...config import ModelConfig
 from ...data.samples import parallel, sample
-from ...releases import release
+from ...family.accounting import parameters
+from ...family.releases import release
 from ...tokenizer import Tokenizer, load
 from ...tokenizer.installed import path
 from ...tokenizer.tiktoken_bpe import N_SPECIAL

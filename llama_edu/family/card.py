@@ -1,0 +1,119 @@
+"""What `llama-edu info NAME` prints: one release, all of it computed."""
+
+from collections.abc import Iterator
+
+from ..config import ModelConfig
+from . import accounting as a
+from .hardware import GPUS, Gpu, gpu
+from .releases import Release
+
+# Bits a weight, scales included: what files of these kinds hold.
+PRECISIONS = {"32 bits": 32, "16 bits": 16, "8 bits": 8.5, "4 bits": 4.5}
+CONTEXTS = (2048, 8192, 32_768, 131_072)
+SPARE_GIB = 1.0                     # for the driver and for the numbers between two layers
+
+
+def card(r: Release) -> str:
+    """Shape, parameters, memory, training and what it fits on, as lines of text."""
+    sections = {"shape": shape(r.config), "parameters": where(r), "weights": weights(r),
+                "kv cache, 16 bits, one text": cache(r.config), "training": training(r),
+                "fits on": fits(r)}
+    lines = [r.name, *rows({"released": str(r.released or "never"), "licence": r.licence})]
+    for title, lines_of in sections.items():
+        lines += ["", title, *lines_of]
+    return "\n".join(lines + [f"  note: {note}" for note in r.notes])
+
+
+def rows(table: dict[str, str]) -> list[str]:
+    return [f"  {key:18}{value}" for key, value in table.items()]
+
+
+def shape(c: ModelConfig) -> list[str]:
+    scaling = "none" if c.rope_scaling is None else f"factor {c.rope_scaling.factor:g}"
+    return rows({
+        "dim": str(c.dim), "layers": str(c.n_layers),
+        "heads / kv heads": f"{c.n_heads} / {c.n_kv_heads}", "head_dim": str(c.head_dim),
+        "hidden_dim": str(c.hidden_dim), "vocabulary": f"{c.vocab_size:,}",
+        "context": f"{c.max_seq_len:,} tokens", "norm_eps": f"{c.norm_eps:g}",
+        "rope": f"theta {c.rope_theta:g}, scaling {scaling}"})
+
+
+def where(r: Release) -> list[str]:
+    p = a.parameters(r.config)
+    table = {"total": f"{p.total:,}", "  embedding": f"{p.embedding:,}",
+             "  attention": f"{p.attention:,}", "  feed-forward": f"{p.feed_forward:,}",
+             "  norms": f"{p.norms:,}", "  output": f"{p.output:,}" if p.output else "0 (tied)"}
+    if r.whole_parameters is not None:
+        table["with vision"] = f"{r.whole_parameters:,} (the rest is the text model's)"
+    return rows(table)
+
+
+def weight_gib(r: Release, bits: float) -> float:
+    """GiB of all weights, of a vision model's other parts too."""
+    return (r.whole_parameters or a.parameters(r.config).total) * bits / 8 / a.GIB
+
+
+def weights(r: Release) -> list[str]:
+    table = {name: f"{weight_gib(r, bits):8.2f} GiB" + (
+        "" if bits in (16, 32) else f"   ({bits} with the scales of its blocks)")
+        for name, bits in PRECISIONS.items()}
+    if r.whole_parameters is None and not r.config.tied_embeddings:
+        each = a.shard_bytes(r.config, shards=r.shards, bits=16)
+        table["Meta's files"] = f"{r.shards} of {each:,} bytes"
+    return rows(table)
+
+
+def contexts(c: ModelConfig) -> list[int]:
+    """The lengths worth a line: the usual ones below the model's own, and that."""
+    return [t for t in CONTEXTS if t < c.max_seq_len] + [c.max_seq_len]
+
+
+def cache(c: ModelConfig) -> list[str]:
+    table = {"per token": f"{a.kv_bytes_per_token(c, bits=16):,} bytes"}
+    for t in contexts(c):
+        table[f"{t:,} tokens"] = f"{a.kv_bytes(c, tokens=t, batch=1, bits=16) / a.GIB:8.2f} GiB"
+    return rows(table)
+
+
+def training(r: Release) -> list[str]:
+    """What was published, and what follows from it."""
+    t, p = r.training, a.parameters(r.config)
+    table = {}
+    if t.start is not None:
+        table["began from"] = t.start
+    if t.tokens is not None:
+        flops = a.training_flops(p.total, t.tokens)
+        table["tokens"] = f"about {t.tokens:.3g}, {t.tokens / p.total:.0f} a parameter"
+        table["operations, 6ND"] = f"about {flops:.3g}"
+    if t.gpu_hours is not None:
+        table["GPU hours"] = f"{t.gpu_hours:,.0f}" + (f" of {t.gpu}" if t.gpu else "")
+    if None not in (t.tokens, t.gpu_hours, t.gpu):
+        rate = a.tflops_per_gpu(flops, gpu_hours=t.gpu_hours)
+        share = a.mfu(flops, gpu_hours=t.gpu_hours, peak_tflops=gpu(t.gpu).tflops)
+        table["that is"] = f"{rate:.0f} TFLOPS a GPU, {share:.1%} of its peak"
+    if None not in (t.gpu_hours, t.watts, t.tonnes_co2):
+        computed = a.tonnes_co2(t.gpu_hours, watts=t.watts)
+        table["carbon"] = (f"{t.tonnes_co2:,g} t as printed, {computed:,.2f} t by the papers' "
+                           "formula")
+    return rows(table) or ["  nothing was published"]
+
+
+def fits(r: Release) -> Iterator[str]:
+    """For each card and precision: how long a text fits beside the weights."""
+    kinds = {name: bits for name, bits in PRECISIONS.items() if bits <= 16}
+    yield "  " + " " * 14 + "".join(f"{name:>22}" for name in kinds)
+    for each in GPUS:
+        said = (verdict(r, each, bits) for bits in kinds.values())
+        yield f"  {each.name:14}" + "".join(f"{words:>22}" for words in said)
+    yield f"  (tokens of cache beside the weights, {SPARE_GIB:g} GiB kept free; or how many cards)"
+
+
+def verdict(r: Release, gpu: Gpu, bits: float) -> str:
+    """Yes, with so many tokens of context; or no, and how many such cards hold the weights."""
+    room = gpu.gib - SPARE_GIB - weight_gib(r, bits)
+    tokens = int(room * a.GIB // a.kv_bytes_per_token(r.config, bits=16))
+    if tokens >= r.config.max_seq_len:
+        return "yes, whole context"
+    if tokens >= 1:
+        return f"yes, {tokens:,} tokens"
+    return f"no, {max(2, -(-weight_gib(r, bits) // (gpu.gib - SPARE_GIB))):.0f} cards"

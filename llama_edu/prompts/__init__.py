@@ -1,0 +1,55 @@
+"""Every prompt format of the family: dialogs to tokens, and which of them the assistant said.
+
+    form = format_for(release("llama-3.1-8b"))
+    ids, said = dialog_tokens([Message("user", "Hello!")], words, form)
+
+Which format a model was taught is a fact about its release; its files do not say it.
+"""
+
+from ..family.releases import Release
+from .code import CODE_LLAMA_70B, infill_text, infill_tokens
+from .dialog import (
+    DialogTokens,
+    Format,
+    Message,
+    dialog_text,
+    dialog_tokens,
+    n_shared,
+    special_id,
+    stop_ids,
+)
+from .guard import GUARD_1, GUARD_2, GUARD_3, GUARD_3_SMALL
+from .llama2 import CODE_LLAMA, COMPLETION, LLAMA_2
+from .llama3 import LLAMA_3, LLAMA_31
+
+__all__ = ["FORMATS", "DialogTokens", "Format", "Message", "dialog_text", "dialog_tokens",
+           "format_for", "infill_text", "infill_tokens", "n_shared", "named", "special_id",
+           "stop_ids"]
+
+# Those that one can talk in; a Llama Guard judges the talk of others.
+FORMATS: dict[str, Format] = {form.name: form for form in (
+    COMPLETION, LLAMA_2, CODE_LLAMA, CODE_LLAMA_70B, LLAMA_3, LLAMA_31)}
+BY_FAMILY = {"Llama 1": COMPLETION, "Llama 2": LLAMA_2, "Code Llama": CODE_LLAMA,
+             "Llama 3": LLAMA_3, "Llama 3.1": LLAMA_31, "Llama 3.2": LLAMA_31,
+             "Llama 3.2 Vision": LLAMA_31, "Llama 3.3": LLAMA_31, "Llama Guard": GUARD_3_SMALL}
+BY_ID = {"code-llama-70b-instruct": CODE_LLAMA_70B, "llama-guard-1-7b": GUARD_1,
+         "llama-guard-2-8b": GUARD_2, "llama-guard-3-8b": GUARD_3}
+UNTAUGHT = "base", "python"     # variants that know no turns
+
+
+def named(name: str) -> Format:
+    """One of FORMATS."""
+    if name not in FORMATS:
+        raise KeyError(f"no format is called {name!r}. Known are: {', '.join(FORMATS)}.")
+    return FORMATS[name]
+
+
+def format_for(release: Release, *, variant: str | None = None) -> Format:
+    """The format of a release. Of several variants it is the one that talks, unless one is
+    named; base models only complete."""
+    if variant is not None and variant not in release.variants:
+        raise ValueError(f"{release.name} was asked for as {variant!r}; it was published as "
+                         f"{', '.join(release.variants)}. Take one of these.")
+    if variant in UNTAUGHT or set(release.variants) <= set(UNTAUGHT):
+        return COMPLETION
+    return BY_ID.get(release.id, BY_FAMILY[release.family])

@@ -1,0 +1,129 @@
+"""What a training run is made of, read from a TOML file. Every key is known, or an error."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from ..config import ModelConfig
+
+TALES = "tales"                 # the source of text that this package makes itself
+DTYPES = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class TextRecipe:
+    """Where the text comes from, and how it is cut."""
+
+    source: str                 # "tales", or the path of a file or folder
+    row_length: int             # tokens of one packed row
+    held_out: int               # documents from the first on that are not trained on
+    tales: int | None = None    # how many, held-out ones among them; for the source "tales" only
+    field: str = "text"         # where JSONL and Parquet files have their text
+
+    def __post_init__(self) -> None:
+        for name in ("source", "field"):
+            if type(getattr(self, name)) is not str:
+                raise ValueError(f"[text] {name} is {getattr(self, name)!r}; a string is needed. "
+                                 "Put it in quotes.")
+        _number("text", "row_length", self.row_length, least=2)
+        _number("text", "held_out", self.held_out, least=0)
+        if self.source == TALES:
+            _number("text", "tales", self.tales, least=self.held_out + 1)
+        elif self.tales is not None:
+            raise ValueError(f"[text] tales is {self.tales}, but the source is {self.source!r}; it "
+                             f"is for the source {TALES!r} only. Remove it.")
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """How long, how fast and how much at once. The other constants are Llama 2's, in `train`."""
+
+    steps: int
+    batch: int                  # rows
+    accumulate: int             # batches for one update
+    peak_lr: float
+    warmup: int                 # steps
+    init_std: float             # of the first weights
+    checkpoint_every: int       # steps
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch", "accumulate", "checkpoint_every"):
+            _number("training", name, getattr(self, name), least=1)
+        _number("training", "warmup", self.warmup, least=0)
+        for name in ("peak_lr", "init_std"):
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not 0 < value < 1:
+                raise ValueError(f"[training] {name} is {value!r}; a number between 0 and 1 is "
+                                 "needed. Correct the recipe.")
+        if self.warmup >= self.steps:
+            raise ValueError(f"[training] warmup is {self.warmup} of {self.steps} steps; fewer "
+                             "than all are needed. Make it shorter.")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """All that decides a run: the same recipe and the same text give the same weights."""
+
+    out: str                    # the folder for checkpoints, metrics, plot and model
+    seed: int
+    save_as: str                # the dtype of the finished model's weights
+    text: TextRecipe
+    model: ModelConfig
+    training: TrainingRecipe
+
+    def __post_init__(self) -> None:
+        if type(self.out) is not str or not self.out:
+            raise ValueError(f"out is {self.out!r}; the path of a folder is needed. Name one.")
+        _number(None, "seed", self.seed, least=0)
+        if self.save_as not in DTYPES:
+            raise ValueError(f"save_as is {self.save_as!r}; one of {', '.join(DTYPES)} is needed. "
+                             "Choose one.")
+        if self.text.row_length - 1 > self.model.max_seq_len:
+            raise ValueError(f"rows of {self.text.row_length} tokens were asked for; the model "
+                             f"sees all but the last of them, and its context is "
+                             f"{self.model.max_seq_len}. Shorten the rows or raise max_seq_len.")
+
+
+TABLES = {"text": TextRecipe, "model": ModelConfig, "training": TrainingRecipe}
+
+
+def read(path: str | Path) -> Recipe:
+    """The recipe in a TOML file. Raises ValueError that names what is missing, unknown or wrong."""
+    file = Path(path)
+    try:
+        given = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ValueError(f"there is no file {str(path)!r}; a recipe in TOML is needed. Check the "
+                         "path.") from None
+    except OSError as unreadable:
+        raise ValueError(f"{file} cannot be opened ({unreadable.strerror}); a recipe in TOML that "
+                         "you may read is needed. Check the path.") from None
+    except ValueError as broken:
+        raise ValueError(f"{file} is not TOML ({broken}). Correct it there.") from None
+    for name, kind in TABLES.items():
+        if type(table := given.get(name)) is not dict:
+            raise ValueError(f"the recipe has no table [{name}]; it needs "
+                             f"{', '.join(f'[{each}]' for each in TABLES)}. Add it.")
+        given[name] = _make(kind, table, f"[{name}]")
+    return _make(Recipe, given, "the recipe")
+
+
+def _make(kind: type, given: Mapping[str, Any], where: str) -> Any:
+    """A dataclass from a table that has its keys and no other."""
+    known = {field.name: field.default is MISSING for field in fields(kind)}
+    if unknown := sorted(set(given) - set(known)):
+        raise ValueError(f"{where} has keys that mean nothing here: {', '.join(unknown)}. It knows "
+                         f"{', '.join(known)}. Remove them, or correct the spelling.")
+    if missing := [name for name, needed in known.items() if needed and name not in given]:
+        raise ValueError(f"{where} lacks {', '.join(missing)}; without them the run is not "
+                         "decided. Add them.")
+    return kind(**given)
+
+
+def _number(table: str | None, name: str, value: Any, *, least: int) -> None:
+    if type(value) is not int or value < least:
+        where = f"[{table}] {name}" if table else name
+        raise ValueError(f"{where} is {value!r}; a whole number of {least} or more is needed. "
+                         "Correct the recipe.")

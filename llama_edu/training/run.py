@@ -1,0 +1,191 @@
+"""A recipe carried out: text to tokens to rows to a model, in a folder that can be killed."""
+
+import csv
+import hashlib
+import io
+import itertools
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, astuple, dataclass, fields
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import checkpoint, plots
+from ..data import tales
+from ..formats.whole_files import write_whole
+from ..losses import next_token
+from ..model import Llama
+from ..tokenizer import BytePairs, JsonTokenizer
+from ..tokenizer.json_made import to_json
+from ..training_loop import Step, adamw, cosine, evaluate, initialise, train
+from . import packing, text_files
+from . import state as training_state
+from .recipe import TALES, Recipe, TextRecipe
+
+SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>")
+SAMPLE = 2_000_000              # characters from which the vocabulary is made
+COLUMNS = [field.name for field in fields(Step) if field.name != "notes"]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Text as a model meets it."""
+
+    words: JsonTokenizer
+    rows: list[packing.Row]         # to train on
+    held_out: list[Tensor]          # documents, as tokens, to measure on
+    floor: float | None             # nats per held-out token that no model can beat, where known
+    digest: str                     # of every token
+
+
+@dataclass
+class Run:
+    """One training run and its folder. Bits are the same on one machine and number of threads.
+
+        run = Run(recipe)
+        run.resume()
+        for step in run.steps(): ...
+    """
+
+    recipe: Recipe
+
+    def __post_init__(self) -> None:
+        recipe = self.recipe
+        self.folder = Path(recipe.out)
+        self.metrics = self.folder / "metrics.csv"
+        self.corpus = gather(recipe)
+        self.name = _name(recipe, self.corpus)
+        torch.manual_seed(recipe.seed)
+        self.model = initialise(Llama(recipe.model), std=recipe.training.init_std,
+                                generator=torch.Generator().manual_seed(recipe.seed))
+        self.optimizer = adamw(self.model)
+        self.start = 0
+
+    def resume(self) -> list[str]:
+        """Go on from the newest checkpoint, if there is one; why each newer one was refused."""
+        checkpoints = self.folder / "checkpoints"
+        state, refused = training_state.newest(checkpoints, run=self.name)
+        if state is not None:
+            state.restore(self.model, self.optimizer)
+            self.start = state.step
+            training_state.prune(checkpoints, state.step)   # a kill may have come before it
+        write_whole(self.metrics, _metrics_before(self.metrics, self.start))
+        return refused
+
+    def steps(self) -> Iterator[Step]:
+        """Train to the end, step by step; checkpoints, metrics, plot and model are written."""
+        plan = self.recipe.training
+        batches = packing.shuffled(self.corpus.rows, size=plan.batch, seed=self.recipe.seed,
+                                   length=self.recipe.text.row_length,
+                                   start=self.start * plan.accumulate)
+        rate = cosine(plan.peak_lr, warmup=plan.warmup, steps=plan.steps)
+        with self.metrics.open("a", newline="", encoding="utf-8") as opened:
+            table = csv.writer(opened)
+            for step in train(self.model, batches, next_token, lr=rate, steps=plan.steps,
+                              start=self.start, accumulate=plan.accumulate,
+                              optimizer=self.optimizer):
+                table.writerow(astuple(step)[:len(COLUMNS)])
+                opened.flush()
+                done = step.index + 1
+                if done % plan.checkpoint_every == 0 or done == plan.steps:
+                    training_state.save(self.folder / "checkpoints", done, self.model,
+                                        self.optimizer, run=self.name)
+                yield step
+        checkpoint.save(self.folder / "model", self.model, self.corpus.words,
+                        dtype=getattr(torch, self.recipe.save_as))
+        write_whole(self.folder / "loss.png", self.plot())
+
+    def held_out_loss(self) -> float | None:
+        """Nats per token on the documents that were held out; None where there are none."""
+        if not self.corpus.held_out:
+            return None
+        length = self.recipe.text.row_length
+        rows = list(packing.pack(self.corpus.held_out, length=length))
+        batches = (packing.lay_out(rows[i:i + self.recipe.training.batch], length=length)
+                   for i in range(0, len(rows), self.recipe.training.batch))
+        return evaluate(self.model, batches, next_token)
+
+    def plot(self) -> bytes:
+        """The loss of every step since the beginning, over the floor where it is known, as PNG."""
+        losses = [float(row["loss"]) for row in _rows(self.metrics)]
+        fig, ax = plots.figure(f"The loss falls from {losses[0]:.2f} to {losses[-1]:.2f}",
+                               x="step", y="loss (nats per token)")
+        ax.plot(losses, label="loss")
+        if self.corpus.floor is not None:
+            ax.plot([0, len(losses) - 1], [self.corpus.floor] * 2, "--", color=plots.BLACK,
+                    label="floor")
+        plots.label_lines(ax)
+        picture = io.BytesIO()
+        fig.savefig(picture, format="png")
+        plots.plt.close(fig)
+        return picture.getvalue()
+
+    def summary(self) -> str:
+        """Where the model is, and how good: one sentence or two."""
+        lines = [f"The model is in {self.folder / 'model'}."]
+        if (loss := self.held_out_loss()) is not None:
+            lines.append(f"Held-out loss: {loss:.4f} nats per token.")
+            if self.corpus.floor is not None:
+                lines.append(f"The floor is {self.corpus.floor:.4f}.")
+        return " ".join(lines)
+
+
+def gather(recipe: Recipe) -> Corpus:
+    """Read or write the text, make a vocabulary from its beginning, and pack it."""
+    plan = recipe.text
+    if plan.source == TALES:
+        texts = list(tales.stories(plan.tales, seed=recipe.seed))
+    else:
+        texts = list(text_files.documents(plan.source, field=plan.field))
+    if len(texts) <= plan.held_out:
+        raise ValueError(f"{plan.source} has {len(texts)} documents and {plan.held_out} are held "
+                         "out; at least one must be left. Hold out fewer.")
+    if (least := 256 + len(SPECIAL)) > recipe.model.vocab_size:
+        raise ValueError(f"a vocabulary of {recipe.model.vocab_size} was asked for; 256 bytes and "
+                         f"{len(SPECIAL)} special pieces need {least}. Raise vocab_size.")
+    words = to_json(BytePairs.train("\n".join(texts)[:SAMPLE], n_vocab=recipe.model.vocab_size,
+                                    special=SPECIAL))
+    documents = [torch.tensor(words.encode(each, bos=True, eos=True), dtype=torch.int32)
+                 for each in texts]
+    digest = hashlib.sha256()
+    for document in documents:
+        digest.update(document.numpy().tobytes())
+    return Corpus(words, list(packing.pack(documents[plan.held_out:], length=plan.row_length)),
+                  documents[:plan.held_out], _floor(plan, texts, documents), digest.hexdigest())
+
+
+def _floor(plan: TextRecipe, texts: list[str], documents: list[Tensor]) -> float | None:
+    """The floor under the held-out loss; None for other text than tales, and for tales that a row
+    cuts: the grammar says nothing of one that begins in its middle."""
+    lengths = [len(document) for document in documents[:plan.held_out]]
+    if plan.source != TALES or not lengths or max(lengths) > plan.row_length:
+        return None
+    predicted = {tale: n - 1 for tale, n in zip(texts, lengths, strict=False)}
+    return tales.floor_per_token(texts[:plan.held_out], predicted.__getitem__)
+
+
+def _name(recipe: Recipe, corpus: Corpus) -> str:
+    """The same for all that must give the same weights, and for nothing else."""
+    parts = asdict(recipe)
+    del parts["out"], parts["save_as"], parts["training"]["checkpoint_every"]
+    whole = json.dumps([parts, corpus.digest], sort_keys=True)
+    return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _rows(metrics: Path) -> Iterator[dict[str, str]]:
+    """The rows of the table that are whole: a kill may have cut the last one short."""
+    if metrics.is_file():
+        whole = metrics.read_text(encoding="utf-8").rpartition("\n")[0]
+        yield from csv.DictReader(io.StringIO(whole))
+
+
+def _metrics_before(metrics: Path, step: int) -> bytes:
+    """The table as it was when this many steps were done."""
+    kept = itertools.takewhile(lambda row: int(row["index"]) < step, _rows(metrics))
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, COLUMNS)
+    writer.writeheader()
+    writer.writerows(kept)
+    return table.getvalue().encode()

@@ -1,0 +1,66 @@
+"""The peers of the speed benchmarks compute what we compute, and their reports come out whole."""
+
+import pytest
+import torch
+from models import assert_same, tiny_config
+from torch.nn import functional as F
+
+from benchmarks import _rounds, decode, train_step
+from llama_edu.family.accounting import parameters
+from llama_edu.model import Llama
+from llama_edu.training_loop import initialise
+
+CONFIG = tiny_config(n_kv_heads=4, tied_embeddings=True)
+TEXT = torch.randint(96, (2, 33), generator=torch.Generator().manual_seed(0))
+
+
+def drawn():
+    return initialise(Llama(CONFIG), std=0.2, generator=torch.Generator().manual_seed(1)).eval()
+
+
+@torch.no_grad()
+def test_the_plain_loop_is_the_same_llama():
+    model, plain = drawn(), train_step.PlainLlama(CONFIG, 32)
+    plain.wte.weight.copy_(model.tok_embeddings.weight)
+    for ours, theirs in zip(model.layers, plain.layers, strict=True):
+        a, f = ours.attention, ours.feed_forward
+        theirs["qkv"].weight.copy_(torch.cat([a.wq.weight, a.wk.weight, a.wv.weight]))
+        theirs["proj"].weight.copy_(a.wo.weight)
+        theirs["up"].weight.copy_(torch.cat([f.w1.weight, f.w3.weight]))
+        theirs["down"].weight.copy_(f.w2.weight)
+    loss = F.cross_entropy(model(TEXT[:, :-1]).flatten(0, 1), TEXT[:, 1:].flatten())
+    torch.testing.assert_close(plain(TEXT[:, :-1], TEXT[:, 1:]), loss)
+
+
+@torch.no_grad()
+def test_transformers_is_the_same_llama():
+    model = drawn()
+    assert_same(model(TEXT), decode.transformers_model(model)(TEXT).logits)
+
+
+def test_a_token_reads_every_matrix_once():
+    for config in decode.MODELS.values():
+        p = parameters(config)
+        assert decode.token_bytes(config, 0) == 4 * (p.total - p.norms)     # tied: one table
+    cache = 4 * 2 * 6 * 288     # bytes of keys and values per token: float32, 6 layers
+    config = decode.MODELS["15M"]
+    assert decode.token_bytes(config, 100) - decode.token_bytes(config, 0) == 100 * cache
+
+
+def test_ratios_are_taken_round_by_round():
+    assert _rounds.ratios({"us": [1.0, 4.0], "them": [2.0, 2.0]}, "us", "them") == [2.0, 0.5]
+    assert _rounds.spread([2.0, 0.5, 1.0]) == "1.00 (0.50 to 2.00)"
+
+
+@pytest.mark.parametrize("benchmark", [decode, train_step])
+def test_a_report_names_every_engine_and_every_goal(benchmark, monkeypatch):
+    monkeypatch.setattr(benchmark, "MODELS", {"15M": CONFIG})
+    monkeypatch.setattr(benchmark, "ROUNDS", 1)
+    monkeypatch.setattr(_rounds, "BANDWIDTH_FLOATS", 1000)
+    if benchmark is decode:
+        monkeypatch.setattr(decode, "SHORT", 8)
+        monkeypatch.setattr(decode, "LONG", 64)
+    lines = "\n".join(benchmark.run())
+    for name in ("transformers", "llama_edu", "met"):
+        assert name in lines
+    assert ("nan" in lines) is False

@@ -1,0 +1,126 @@
+"""The vocabulary inside a GGUF file: written from every kind that we read, and read again."""
+
+import json
+
+import gguf as package
+import pytest
+from folders import bytes_tokenizer, save_tokenizer, spaces_tokenizer
+from gguf_files import source_of
+from models import loud_model, tiny_config
+
+from llama_edu import tokenizer
+from llama_edu.formats.gguf import header as gguf_header
+from llama_edu.formats.gguf import weights as gguf
+from llama_edu.tokenizer import gguf_file, installed
+from llama_edu.tokenizer.bpe import LLAMA3_PATTERN
+
+TEXTS = ("", "Once upon a time", " two  spaces\n\n", "Süße Träume! 🦙", "</s><|eot_id|>", "12345")
+
+
+@pytest.fixture(scope="module", params=["over bytes", "over characters"])
+def words(request, tmp_path_factory):
+    """A folder with a tokenizer of Llama 3's or of Llama 2's kind."""
+    make = {"over bytes": bytes_tokenizer, "over characters": spaces_tokenizer}[request.param]
+    return save_tokenizer(make(), tmp_path_factory.mktemp("words"))
+
+
+def test_a_tokenizer_comes_back_from_the_file_itself(tmp_path, words):
+    before = tokenizer.load(words)
+    config = tiny_config(vocab_size=before.n_vocab + 5)     # five rows without a token
+    gguf.write(tmp_path / "x.gguf", source_of(loud_model(config), words, stop_ids=(2, 5)),
+               kind="F16")
+    source = gguf.open_file(tmp_path / "x.gguf")
+    assert source.tokenizer == tmp_path / "x.gguf"
+    assert source.stop_ids == (2, 5)
+    after = tokenizer.load(source.tokenizer, stop_ids=source.stop_ids)
+    assert (after.n_vocab, after.bos_id, after.eos_id) == (before.n_vocab, 1, 2)
+    assert after.stop_ids == {2, 5}
+    for text in TEXTS:
+        ids = after.encode(text, bos=True, eos=True)
+        assert ids == before.encode(text, bos=True, eos=True)
+        assert after.decode(ids) == text
+        allowed = after.encode(text, bos=False, eos=False, allow_special={"</s>"})
+        assert (2 in allowed) == ("</s>" in text)
+
+
+def test_a_gguf_file_gives_its_tokenizer_to_the_next(tmp_path, words):
+    first, second = tmp_path / "1.gguf", tmp_path / "2.gguf"
+    source = source_of(loud_model(tiny_config(vocab_size=380)), words)
+    gguf.write(first, source, kind="F16")
+    gguf.write(second, gguf.open_file(first), kind="F16")
+    assert gguf_header.read(second).fields == gguf_header.read(first).fields
+    assert second.read_bytes() == first.read_bytes()
+
+
+def test_transformers_would_begin_a_text_as_the_file_says(tmp_path):
+    folder = save_tokenizer(bytes_tokenizer(), tmp_path)
+    gguf.write(tmp_path / "x.gguf", source_of(loud_model(tiny_config(vocab_size=320)), folder),
+               kind="F16")
+    words = tokenizer.load(tmp_path / "x.gguf")
+    assert words.inner.encode("llama").ids == words.encode("llama", bos=True, eos=False)
+    content = (tmp_path / "x.gguf").read_bytes()
+    at = content.index(b"add_bos_token") + len("add_bos_token") + 4
+    assert content[at] == 1
+    (tmp_path / "x.gguf").write_bytes(content[:at] + b"\0" + content[at + 1:])
+    words = tokenizer.load(tmp_path / "x.gguf")
+    assert words.inner.encode("llama").ids == words.encode("llama", bos=False, eos=False)
+
+
+def test_newer_files_over_characters_write_their_spaces_elsewhere(tmp_path):
+    folder = save_tokenizer(spaces_tokenizer(), tmp_path)
+    before, fields = tokenizer.load(folder), json.loads((folder / "tokenizer.json").read_text())
+    for scheme, prefix in (("first", True), ("always", True), ("never", False)):
+        metaspace = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": scheme,
+                     "split": False}
+        changed = fields | {"normalizer": None, "pre_tokenizer": metaspace}
+        (folder / "tokenizer.json").write_text(json.dumps(changed))
+        gguf.write(tmp_path / "x.gguf", source_of(loud_model(tiny_config(vocab_size=376)), folder),
+                   kind="F16")
+        after = tokenizer.load(tmp_path / "x.gguf")
+        ids = after.encode("two llamas", bos=False, eos=False)
+        assert (ids == before.encode("two llamas", bos=False, eos=False)) == prefix
+        assert after.decode(ids) == "two llamas"
+
+
+def test_a_word_that_is_a_piece_stays_whole_only_where_the_file_says_so(tmp_path):
+    fields = {"model": "gpt2", "tokens": ["a", "b", "c", "ab", "bc", "abc"], "merges": ["b c"]}
+    for rule, expected in (("llama-bpe", [5]), ("llama3", [5]), ("dbrx", [0, 4])):
+        writer = package.GGUFWriter(tmp_path / "x.gguf", "llama")
+        for name, value in (fields | {"pre": rule}).items():
+            getattr(writer, gguf.ADDERS[type(value)])(f"tokenizer.ggml.{name}", value)
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.close()
+        words = tokenizer.load(tmp_path / "x.gguf")
+        assert words.encode("abc", bos=False, eos=False) == expected
+    assert gguf_file.CUTS["llama-bpe"] == (LLAMA3_PATTERN, True)
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    (dict(normalizer={"type": "Lowercase"}), "rules that no Llama has: it cuts text by"),
+    (dict(pre_tokenizer={"type": "Whitespace"}), "it cuts text by .*Whitespace.*of Llama 2 or"),
+], ids=["lowercase", "other words"])
+def test_a_tokenizer_that_llama_cpp_has_no_name_for_is_refused(tmp_path, change, message):
+    folder = save_tokenizer(bytes_tokenizer(), tmp_path)
+    fields = json.loads((folder / "tokenizer.json").read_text()) | change
+    (folder / "tokenizer.json").write_text(json.dumps(fields))
+    source = source_of(loud_model(tiny_config(vocab_size=320)), folder)
+    with pytest.raises(ValueError, match=message):
+        gguf.write(tmp_path / "x.gguf", source, kind="F16")
+
+
+def test_a_vocabulary_that_no_llama_has_is_refused(tmp_path):
+    source = source_of(loud_model(tiny_config()), installed.path("tekken_131k"))
+    with pytest.raises(ValueError, match="vocabulary of kind 'tekken'; one of gguf, json, ranks"):
+        gguf.write(tmp_path / "x.gguf", source, kind="F16")
+
+
+def test_four_ends_of_an_answer_are_too_many(tmp_path, words):
+    source = source_of(loud_model(tiny_config(vocab_size=380)), words, stop_ids=(5, 6, 7))
+    with pytest.raises(ValueError, match=r"4 tokens end an answer: \[2, 5, 6, 7\]; .* for 3"):
+        gguf.write(tmp_path / "x.gguf", source, kind="F16")
+
+
+def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path, words):
+    with pytest.raises(ValueError, match="knows 3.. tokens; the model's embedding has 96 rows"):
+        gguf.write(tmp_path / "x.gguf", source_of(loud_model(tiny_config()), words), kind="F16")
