@@ -8,21 +8,21 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from . import tokenizer
 from .config import tensor_shapes
 from .formats import hub, huggingface, meta
 from .formats.gguf import header as gguf_header
 from .formats.gguf import weights as gguf
 from .formats.source import Source, Stored, finite
 from .model import Llama
-from .tokenizer import JsonTokenizer
+from .tokenizer import JsonTokenizer, Tokenizer
+from .tokenizer import load as load_tokenizer_file
 from .tokenizer.json_made import files
 
 TALES = Path(__file__).parent / "assets" / "tales"      # a small model that comes with the package
 
 
 def load(path: str | Path, *, device: torch.device | str = "cpu",
-         dtype: torch.dtype = torch.float32) -> tuple[Llama, tokenizer.Tokenizer]:
+         dtype: torch.dtype = torch.float32) -> tuple[Llama, Tokenizer]:
     """The model and the tokenizer of a folder, a .gguf file or a hub id; see `open_source`.
 
     The model is built without memory and filled tensor by tensor, straight to `device` and
@@ -30,12 +30,12 @@ def load(path: str | Path, *, device: torch.device | str = "cpu",
     contradict each other.
     """
     source = open_source(path)
-    words = load_words(source, path)
+    tokenizer = load_tokenizer(source, path)
     with torch.device("meta"):
         model = Llama(source.config)
     fill(model, ((name, stored.read()) for name, stored in source.tensors.items()),
          device=device, dtype=dtype)
-    return model.eval(), words
+    return model.eval(), tokenizer
 
 
 def open_source(path: str | Path) -> Source:
@@ -97,37 +97,37 @@ def check_whole(source: Source) -> None:
                              f"{needed[name]}. Does the config belong to these files?")
 
 
-def load_words(source: Source, path: str | Path) -> tokenizer.Tokenizer:
+def load_tokenizer(source: Source, path: str | Path) -> Tokenizer:
     """The tokenizer that belongs to these weights."""
     rows = source.config.vocab_size
     if source.tokenizer is None:
         raise ValueError(f"{str(path)!r} has no tokenizer; a tokenizer.json or a tokenizer.model "
                          "is needed. Put the one that the model was published with beside it.")
-    words = tokenizer.load(source.tokenizer, stop_ids=source.stop_ids)
-    if words.n_vocab > rows or 2 * words.n_vocab < rows:
-        raise ValueError(f"the tokenizer in {source.tokenizer} knows {words.n_vocab} tokens; the "
-                         f"model's embedding has {rows} rows. They belong to two models.")
-    if wrong := [token for token in words.stop_ids if not 0 <= token < rows]:
+    tokenizer = load_tokenizer_file(source.tokenizer, stop_ids=source.stop_ids)
+    if tokenizer.n_vocab > rows or 2 * tokenizer.n_vocab < rows:
+        raise ValueError(f"the tokenizer in {source.tokenizer} knows {tokenizer.n_vocab} tokens; "
+                         f"the model's embedding has {rows} rows. They belong to two models.")
+    if wrong := [token for token in tokenizer.stop_ids if not 0 <= token < rows]:
         raise ValueError(f"token {wrong[0]} is said to end an answer; the model's embedding has "
                          f"{rows} rows. Do all files of {str(path)!r} belong to one model?")
-    return words
+    return tokenizer
 
 
-def save(path: str | Path, model: Llama, words: JsonTokenizer, *, dtype: torch.dtype) -> None:
+def save(path: str | Path, model: Llama, tokenizer: JsonTokenizer, *, dtype: torch.dtype) -> None:
     """Write a folder that `load` and `transformers` read, its weights as `dtype`.
 
     A folder that is killed half-way has no config.json: `load` refuses it, and a second `save`
     makes it whole.
     """
-    if words.n_vocab > model.config.vocab_size:
-        raise ValueError(f"the tokenizer knows {words.n_vocab} tokens; the model's embedding has "
-                         f"{model.config.vocab_size} rows. Save it with its own tokenizer.")
+    if tokenizer.n_vocab > model.config.vocab_size:
+        raise ValueError(f"the tokenizer knows {tokenizer.n_vocab} tokens; the model's embedding "
+                         f"has {model.config.vocab_size} rows. Save it with its own tokenizer.")
     tensors = {name: Stored(tuple(w.shape), w.dtype, lambda w=w: w)
                for name, w in model.state_dict().items()}
     with TemporaryDirectory() as folder:
-        for name, content in files(words).items():
+        for name, content in files(tokenizer).items():
             (Path(folder) / name).write_bytes(content)
-        source = Source(model.config, tensors, Path(folder), tuple(sorted(words.stop_ids)))
+        source = Source(model.config, tensors, Path(folder), tuple(sorted(tokenizer.stop_ids)))
         huggingface.write(Path(path), source, n_files=1, dtype=dtype)
 
 

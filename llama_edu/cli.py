@@ -160,9 +160,9 @@ def _chat(options: argparse.Namespace) -> None:
     with suppress(ImportError):         # without it, input() has no arrow keys
         import_module("readline")
     rules, generator = _rules(options), _generator(options.device, options.seed)
-    model, words = checkpoint.load(options.model or checkpoint.TALES, device=options.device,
+    model, tokenizer = checkpoint.load(options.model or checkpoint.TALES, device=options.device,
                                    dtype=convert.DTYPES[options.dtype])
-    talk.run(DecodingLlama(model), words, prompts.named(options.format or "completion"),
+    talk.run(DecodingLlama(model), tokenizer, prompts.named(options.format or "completion"),
                   read_line=input, write=lambda text: print(text, end="", flush=True),
                   system=options.system, rules=rules, max_new=options.max_new,
                   generator=generator)
@@ -188,13 +188,13 @@ def _generate(options: argparse.Namespace) -> None:
     """Stream the answer to stdout, the prompt before it."""
     rules = _rules(options)
     generator = _generator(options.device, options.seed)
-    model, words = checkpoint.load(options.model, device=options.device,
+    model, tokenizer = checkpoint.load(options.model, device=options.device,
                                    dtype=convert.DTYPES[options.dtype])
     max_new = options.max_new
     if max_new is None:
-        asked = words.encode(options.text, bos=words.bos_id is not None, eos=False)
+        asked = tokenizer.encode(options.text, bos=tokenizer.bos_id is not None, eos=False)
         max_new = max(1, min(200, model.config.max_seq_len - len(asked)))
-    pieces = answer(DecodingLlama(model), words, options.text, *rules, max_new=max_new,
+    pieces = answer(DecodingLlama(model), tokenizer, options.text, *rules, max_new=max_new,
                     generator=generator)
     print(options.text, next(pieces, ""), sep="", end="", flush=True)   # or fail before it
     for piece in pieces:

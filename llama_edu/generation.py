@@ -91,43 +91,45 @@ def places(pads: Tensor, start: int, end: int) -> tuple[Tensor, Tensor]:
     return positions[:, start:], mask | (columns[start:, None] == columns)
 
 
-def answer(model: Llama, words: Tokenizer, text: str, *rules: Rule, max_new: int,
+def answer(model: Llama, tokenizer: Tokenizer, text: str, *rules: Rule, max_new: int,
            generator: torch.Generator | None = None) -> Iterator[str]:
     """Yield the text that follows `text`, in pieces that join to the whole, up to a stop token."""
-    ids = words.encode(text, bos=words.bos_id is not None, eos=False)
+    ids = tokenizer.encode(text, bos=tokenizer.bos_id is not None, eos=False)
     prompt = torch.tensor([ids], dtype=torch.long, device=model.tok_embeddings.weight.device)
     tokens = (int(token.item()) for token in stream(
         model, prompt, *rules, max_new=max_new, generator=generator))
-    yield from spell(takewhile(lambda token: token not in words.stop_ids, tokens), ids, words)
+    said = takewhile(lambda token: token not in tokenizer.stop_ids, tokens)
+    yield from spell(said, ids, tokenizer)
 
 
-def spell(tokens: Iterable[int], before: Sequence[int], words: Tokenizer) -> Iterator[str]:
+def spell(tokens: Iterable[int], before: Sequence[int], tokenizer: Tokenizer) -> Iterator[str]:
     """Yield the text of tokens that follow others, in pieces that join to the whole.
 
     A character whose bytes are spread over several tokens is held back until it is complete.
     Only the tokens since the last piece but one are decoded again: enough to see a leading space.
     """
     ids = list(before)
-    start, end, shown = 0, len(ids), words.decode(ids)      # shown: the text of ids[start:end]
+    start, end, shown = 0, len(ids), tokenizer.decode(ids)      # shown: the text of ids[start:end]
     for token in tokens:
         ids.append(token)
-        now = words.decode(ids[start:])
+        now = tokenizer.decode(ids[start:])
         if len(now) > len(shown) and not now.endswith("\N{REPLACEMENT CHARACTER}"):
             yield now[len(shown):]
             start, end = end, len(ids)
-            shown = words.decode(ids[start:])
+            shown = tokenizer.decode(ids[start:])
     if end < len(ids):
-        yield words.decode(ids[start:])[len(shown):]
+        yield tokenizer.decode(ids[start:])[len(shown):]
 
 
-def answers(model: Llama, words: Tokenizer, texts: Sequence[str], *rules: Rule, max_new: int,
+def answers(model: Llama, tokenizer: Tokenizer, texts: Sequence[str], *rules: Rule, max_new: int,
             generator: torch.Generator | None = None) -> list[str]:
     """The text that follows each of several, whatever their lengths, in one batch."""
     device = model.tok_embeddings.weight.device
-    prompts = [words.encode(text, bos=words.bos_id is not None, eos=False) for text in texts]
+    prompts = [tokenizer.encode(text, bos=tokenizer.bos_id is not None, eos=False)
+               for text in texts]
     padded = left_pad([torch.tensor(ids, dtype=torch.long, device=device) for ids in prompts])
     new = torch.cat(list(stream(model, padded, *rules, max_new=max_new, generator=generator,
-                                stop_ids=words.stop_ids)), dim=1)
-    left_out = {NO_TOKEN, *words.stop_ids}
-    return [words.decode(ids + [token for token in row if token not in left_out])
-            [len(words.decode(ids)):] for ids, row in zip(prompts, new.tolist(), strict=True)]
+                                stop_ids=tokenizer.stop_ids)), dim=1)
+    left_out = {NO_TOKEN, *tokenizer.stop_ids}
+    return [tokenizer.decode(ids + [token for token in row if token not in left_out])
+            [len(tokenizer.decode(ids)):] for ids, row in zip(prompts, new.tolist(), strict=True)]

@@ -849,10 +849,10 @@ check("5.6", llama2_tokens)
 # Last, the one that matters for safety. A user's message, whatever is in it, is one turn.
 
 # %%
-def one_turn(message: str, words: BytePairs) -> list[int]:
+def one_turn(message: str, tokenizer: BytePairs) -> list[int]:
     """Exercise 5.7 ●●○ 6 min. One BOS, the message as plain text, and the token of `<|eot_id|>`."""
     ### BEGIN SOLUTION
-    return words.encode(message, bos=True) + [words.special["<|eot_id|>"]]
+    return tokenizer.encode(message, bos=True) + [tokenizer.special["<|eot_id|>"]]
     ### END SOLUTION
 
 

@@ -302,8 +302,8 @@ else:
 # > the top?
 
 # %%
-teller, words = checkpoint.load(checkpoint.TALES)
-unseen = [torch.tensor([words.encode(text, bos=True, eos=True)])
+teller, tokenizer = checkpoint.load(checkpoint.TALES)
+unseen = [torch.tensor([tokenizer.encode(text, bos=True, eos=True)])
           for text in tales.stories(40, seed=10**6)]
 whole = list(teller.layers)
 
@@ -351,13 +351,13 @@ assert surprise["1 and 2 exchanged"] < surprise["without 1"]
 
 # %%
 prompt = "Once upon a time, there was a"
-ids = torch.tensor([words.encode(prompt, bos=True, eos=False)])
+ids = torch.tensor([tokenizer.encode(prompt, bos=True, eos=False)])
 for n in range(4):
     teller.layers = nn.ModuleList(whole[:n])
     with torch.no_grad():
         odds = teller(ids)[0, -1].softmax(-1)
     best = odds.topk(3)
-    said = ", ".join(f"{words.decode([i])!r} {p:.0%}" for p, i in
+    said = ", ".join(f"{tokenizer.decode([i])!r} {p:.0%}" for p, i in
                      zip(best.values.tolist(), best.indices.tolist(), strict=True))
     loss = loss_with(*range(n))
     print(f"after {n} blocks   loss {loss:5.2f}   {prompt!r} goes on with {said}")

@@ -51,7 +51,7 @@ _ = torch.set_grad_enabled(False)       # nothing is trained here
 # chapter 06: read all, look at the last row of logits, append a token, read all again.
 
 # %%
-model, words = checkpoint.load(files("llama_edu") / "assets" / "tales")
+model, tokenizer = checkpoint.load(files("llama_edu") / "assets" / "tales")
 
 
 def tell_slowly(prompt: list[int], max_new: int) -> tuple[list[int], int]:
@@ -64,9 +64,9 @@ def tell_slowly(prompt: list[int], max_new: int) -> tuple[list[int], int]:
     return text, read
 
 
-prompt = words.encode("Once upon a time", bos=True, eos=False)
+prompt = tokenizer.encode("Once upon a time", bos=True, eos=False)
 told, read = tell_slowly(prompt, 40)
-print(words.decode(told))
+print(tokenizer.decode(told))
 
 # %% [markdown]
 # What did it choose from? We look over its shoulder: each row is one question to the model, with the two
@@ -77,9 +77,9 @@ logits = model(torch.tensor([told]))[0]
 print("text so far, its end      likeliest piece      second")
 for end in range(len(prompt), len(prompt) + 12):
     best = logits[end - 1].softmax(-1).topk(2)
-    first, second = (f"{words.decode([int(i)])!r:>10} {p:4.0%}"
+    first, second = (f"{tokenizer.decode([int(i)])!r:>10} {p:4.0%}"
                      for i, p in zip(best.indices, best.values, strict=True))
-    print(f"...{words.decode(told[1:end])[-18:]!r:22} {first}    {second}")
+    print(f"...{tokenizer.decode(told[1:end])[-18:]!r:22} {first}    {second}")
 
 # %% [markdown]
 # Where the grammar leaves no choice the model is sure. Where the grammar has a choice, such as the
@@ -465,14 +465,14 @@ def min_p(p: float) -> Rule:
 # %% mystnb={"image": {"alt": "Four panels over the ten likeliest pieces on a logarithmic axis. Temperature 0.5 steepens the fall from the real choices to the noise and temperature 2 flattens it; top-k 3 keeps three pieces, top-p 0.9 several, min-p 0.05 those above a twentieth of the likeliest; what is kept grows."}}
 def last_logits(story: str) -> Tensor:
     """`1 v`: what may follow."""
-    return model(torch.tensor([words.encode(story, bos=True, eos=False)]))[:, -1]
+    return model(torch.tensor([tokenizer.encode(story, bos=True, eos=False)]))[:, -1]
 
 
 tale = ("Once upon a time there was a shy boy named Leo. Leo had a big red hat. He loved to wear it in "
         "the rain.\nOne warm morning, Leo took it to the park.")
 given = last_logits(tale)
 before, order = given.softmax(-1)[0].sort(descending=True)
-names = [words.decode([int(i)]).replace(" ", "_") for i in order[:10]]
+names = [tokenizer.decode([int(i)]).replace(" ", "_") for i in order[:10]]
 
 fig, panels = plots.figure("Temperature bends the whole curve; the others cut its tail",
                            x="", y="probability", rows=2, columns=2, size=(6.4, 5.2))
@@ -650,8 +650,8 @@ def next_logits(model: Llama, text: Tensor, cache: KVCache, pads: Tensor) -> Ten
 # %%
 def new_tokens(prompts: list[str], *rules: Rule, seed: int = 0, max_new: int = 40) -> list[list[int]]:
     """What `stream` yields for several prompts, a list for each, empty places left out."""
-    padded = left_pad([torch.tensor(words.encode(p, bos=True, eos=False)) for p in prompts])
-    made = torch.cat(list(stream(model, padded, *rules, max_new=max_new, stop_ids=words.stop_ids,
+    padded = left_pad([torch.tensor(tokenizer.encode(p, bos=True, eos=False)) for p in prompts])
+    made = torch.cat(list(stream(model, padded, *rules, max_new=max_new, stop_ids=tokenizer.stop_ids,
                                  generator=torch.Generator().manual_seed(seed))), dim=1)
     return [[token for token in row if token != NO_TOKEN] for row in made.tolist()]
 
@@ -673,7 +673,7 @@ print("slow loop = stream; same seed, same tale; batch = one by one")
 # %%
 def tell(*rules: Rule) -> tuple[float, int, list[str]]:
     """The mean score of 24 tales, how many of them differ, and the tales."""
-    said = [words.decode(row) for row in new_tokens([""] * 24, *rules, max_new=220)]
+    said = [tokenizer.decode(row) for row in new_tokens([""] * 24, *rules, max_new=220)]
     return statistics.mean(tales.judge(each).score for each in said), len(set(said)), said
 
 
@@ -717,17 +717,17 @@ print(told_by["T 1.6 after min-p 0.1"][2][0][:230])
 # %%
 follows = defaultdict(Counter)
 for tale in tales.stories(2000, seed=0):
-    ids = words.encode(tale.replace("\n", " ") + " ", bos=False, eos=False)
+    ids = tokenizer.encode(tale.replace("\n", " ") + " ", bos=False, eos=False)
     for a, b, following in zip(ids, ids[1:], ids[2:], strict=False):
         follows[a, b][following] += 1
 
-text, seen = words.encode("Once upon", bos=False, eos=False), {}
+text, seen = tokenizer.encode("Once upon", bos=False, eos=False), {}
 while (state := tuple(text[-2:])) not in seen and follows[state]:
     seen[state] = len(text)
     text.append(follows[state].most_common(1)[0][0])
 text += text[seen[state]:] * 2
-print(f"back at {words.decode(list(state))!r} after {len(seen)} tokens; from there for ever:")
-print(words.decode(text))
+print(f"back at {tokenizer.decode(list(state))!r} after {len(seen)} tokens; from there for ever:")
+print(tokenizer.decode(text))
 
 # %% [markdown]
 # The next token is a fixed function of the last two. There are finitely many pairs, so one
@@ -741,8 +741,8 @@ print(words.decode(text))
 
 # %%
 sentence = " He looked in a box and by a rock."
-piece_ids = words.encode(sentence, bos=False, eos=False)
-log_probs = model(torch.tensor([[words.bos_id] + piece_ids * 3]))[0].log_softmax(-1)
+piece_ids = tokenizer.encode(sentence, bos=False, eos=False)
+log_probs = model(torch.tensor([[tokenizer.bos_id] + piece_ids * 3]))[0].log_softmax(-1)
 targets = torch.tensor(piece_ids * 3)
 each = log_probs[:-1].gather(1, targets[:, None]).view(3, -1).mean(1).exp().tolist()
 print("typical (geometric mean) probability of its tokens, the first, second and third time:",

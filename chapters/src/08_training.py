@@ -125,14 +125,14 @@ print("score", round(tales.judge(spoiled).score, 2), "  untouched:", tales.judge
 # of a story has lost the name, and the floor would no longer hold.
 
 # %%
-words = BytePairs.train("\n".join(texts[:1000]), n_vocab=720,
+tokenizer = BytePairs.train("\n".join(texts[:1000]), n_vocab=720,
                         special=("<|begin_of_text|>", "<|end_of_text|>"))
 ROW = 152
 
 
 def as_row(story: str) -> packing.Row:
     """A row with one document in it."""
-    return [words.encode(story, bos=True, eos=True)]
+    return [tokenizer.encode(story, bos=True, eos=True)]
 
 
 rows = [as_row(story) for story in texts]
@@ -424,7 +424,7 @@ def look(done: int) -> None:
     if done == 100:
         early.load_state_dict(model.state_dict())
     if done in TELL_AT:
-        told[done] = answers(model, words, [""] * 20, max_new=150,
+        told[done] = answers(model, tokenizer, [""] * 20, max_new=150,
                              generator=torch.Generator().manual_seed(1))
 
 
@@ -499,7 +499,7 @@ print("--- what is still wrong:", dict(broken.most_common()))
 one = packing.lay_out(held_rows[:1], length=ROW)
 with torch.no_grad():
     before, after = (-log_probs(each, one)[0, :40] for each in (early, model))
-spelled = [words.decode([token]).strip() or "(line)" for token in held_rows[0][0][1:41]]
+spelled = [tokenizer.decode([token]).strip() or "(line)" for token in held_rows[0][0][1:41]]
 
 fig, ax = plots.figure("Choices stay surprising, words that are recalled less so",
                        x="first 40 tokens of a held-out story", y="surprise (nats)")

@@ -104,7 +104,7 @@ def by_hand(name: str) -> Tensor:
                             dtype=DTYPES[entry["dtype"]]).reshape(entry["shape"])
 
 
-teller, words = checkpoint.load(checkpoint.TALES)
+teller, tokenizer = checkpoint.load(checkpoint.TALES)
 ours = teller.state_dict()
 for name in list(header)[1:]:
     row, layer = find(name, "huggingface")
@@ -454,7 +454,7 @@ def filled(weights: dict[str, Tensor]) -> Llama:
 
 def tell(model: Llama) -> str:
     rng = torch.Generator().manual_seed(3)
-    return "".join(answer(model, words, "Once upon a time", max_new=60, generator=rng))
+    return "".join(answer(model, tokenizer, "Once upon a time", max_new=60, generator=rng))
 
 
 wrong = filled(forget(ours))
@@ -467,7 +467,7 @@ print(f"right: Once upon a time{tell(teller)}\n\nwrong: Once upon a time{tell(wr
 # is lost.
 
 # %%
-unseen = [words.encode(text, bos=True, eos=True) for text in tales.stories(200, seed=10**6)]
+unseen = [tokenizer.encode(text, bos=True, eos=True) for text in tales.stories(200, seed=10**6)]
 longest = max(map(len, unseen))
 batch = torch.tensor([ids + [0] * (longest - len(ids)) for ids in unseen])
 real = torch.tensor([[i < len(ids) - 1 for i in range(longest - 1)] for ids in unseen])
@@ -548,7 +548,7 @@ mistakes = {
     "keys by n_heads": keys_by_n_heads(ours),
     "forgotten in one layer": forget(ours, layers="1"),
     "last norm left at 1": ours | {"norm.weight": torch.ones(96)}}
-start = torch.tensor([words.encode("Once upon a time", bos=True, eos=False)])
+start = torch.tensor([tokenizer.encode("Once upon a time", bos=True, eos=False)])
 
 
 @torch.no_grad()
@@ -556,7 +556,7 @@ def caught(weights: dict[str, Tensor]) -> list[bool]:
     """Which tests notice. `filled` raises nothing, so the first one never does."""
     model, long = filled(weights), batch[:8, :100]
     first = [each(start[:, :1])[0, -1] for each in (model, teller)]
-    eight = ["".join(answer(each, words, "Once upon a time", max_new=8,
+    eight = ["".join(answer(each, tokenizer, "Once upon a time", max_new=8,
                             generator=torch.Generator().manual_seed(3)))
              for each in (model, teller)]
     return [False, not torch.allclose(*first, atol=1e-3),

@@ -128,11 +128,11 @@ def _package_llama2(text: str, ids: Mapping[str, int]) -> list[int]:
     pieces += [(f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256)]
     by_id = {i: piece for piece, i in ids.items()}
     pieces += [(by_id.get(i, ""), 0.0, NORMAL) for i in range(len(pieces), max(by_id) + 1)]
-    words = RebuiltSentencePiece(SentencePieceFile(
+    tokenizer = RebuiltSentencePiece(SentencePieceFile(
         pieces, model_type=2, split_digits=True, byte_fallback=True, bos_id=1, eos_id=2,
         unk_surface=" ⁇ ", charsmap=b"", add_dummy_prefix=True, remove_extra_whitespaces=False,
         escape_whitespaces=True))
-    return words.encode(text, bos=True, eos=False)
+    return tokenizer.encode(text, bos=True, eos=False)
 
 
 def _llama2(text: str, ids: Mapping[str, int], *, prefix: str = " ", space: str = SPACE,
@@ -210,26 +210,26 @@ LLAMA2 = Exercise(
 BEGIN, END, TURN = "<|begin_of_text|>", "<|end_of_text|>", "<|eot_id|>"
 
 
-def _package_one_turn(message: str, words: BytePairs) -> list[int]:
-    return [*words.encode(message, bos=True), words.special[TURN]]
+def _package_one_turn(message: str, tokenizer: BytePairs) -> list[int]:
+    return [*tokenizer.encode(message, bos=True), tokenizer.special[TURN]]
 
 
-def _all_allowed(message: str, words: BytePairs) -> list[int]:
-    return words.encode(message + TURN, bos=True, allow_special=words.special)
+def _all_allowed(message: str, tokenizer: BytePairs) -> list[int]:
+    return tokenizer.encode(message + TURN, bos=True, allow_special=tokenizer.special)
 
 
-def _cleaned(message: str, words: BytePairs) -> list[int]:
-    for name in words.special:
+def _cleaned(message: str, tokenizer: BytePairs) -> list[int]:
+    for name in tokenizer.special:
         message = message.replace(name, "")
-    return _package_one_turn(message, words)
+    return _package_one_turn(message, tokenizer)
 
 
 def _words(rng: Generator, message: str) -> Inputs:
     """Bytes and three special pieces, whose numbers are drawn."""
     first = count(rng, 256, 900)
     special = {name: first + 5 * i for i, name in enumerate((BEGIN, END, TURN))}
-    words = BytePairs({piece: i for i, piece in enumerate(ALPHABET)}, special=special)
-    return {"message": message, "words": words}
+    tokenizer = BytePairs({piece: i for i, piece in enumerate(ALPHABET)}, special=special)
+    return {"message": message, "tokenizer": tokenizer}
 
 
 ONE_TURN = Exercise(
@@ -244,33 +244,34 @@ ONE_TURN = Exercise(
         Misconception("specials parsed", _all_allowed,
                       "special pieces in the message became special tokens: a user can end the "
                       "turn and begin another. Encode the message as plain text.",
-                      also=(lambda message, words: words.encode(
+                      also=(lambda message, tokenizer: tokenizer.encode(
                           message + TURN, bos=True, allow_special={TURN}),)),
-        Misconception("BOS twice", lambda message, words: [
-            words.bos_id, *_package_one_turn(message, words)],
+        Misconception("BOS twice", lambda message, tokenizer: [
+            tokenizer.bos_id, *_package_one_turn(message, tokenizer)],
                       "you put BOS there twice: once yourself and once with bos=True.",
-                      also=(lambda message, words: words.encode(
-                          BEGIN + message + TURN, bos=True, allow_special=words.special),)),
-        Misconception("no BOS", lambda message, words: _package_one_turn(message, words)[1:],
+                      also=(lambda message, tokenizer: tokenizer.encode(
+                          BEGIN + message + TURN, bos=True, allow_special=tokenizer.special),)),
+        Misconception("no BOS",
+                      lambda message, tokenizer: _package_one_turn(message, tokenizer)[1:],
                       "you left out BOS: bos=True."),
-        Misconception("the end of the text", lambda message, words: words.encode(
+        Misconception("the end of the text", lambda message, tokenizer: tokenizer.encode(
             message, bos=True, eos=True),
                       "you ended the text where only a turn ends: <|end_of_text|> is not "
                       "<|eot_id|>."),
-        Misconception("the end spelled out", lambda message, words: words.encode(
+        Misconception("the end spelled out", lambda message, tokenizer: tokenizer.encode(
             message + TURN, bos=True),
                       "your <|eot_id|> is ordinary text, several tokens long. The token itself is "
-                      "words.special['<|eot_id|>']."),
-        Misconception("no end", lambda message, words: words.encode(message, bos=True),
+                      "tokenizer.special['<|eot_id|>']."),
+        Misconception("no end", lambda message, tokenizer: tokenizer.encode(message, bos=True),
                       "you forgot the token that ends the turn."),
         Misconception("message cleaned", _cleaned,
                       "you removed text that the user wrote. It stays, as ordinary tokens.",
-                      also=(lambda message, words: _package_one_turn(
-                          message.replace(TURN, ""), words),)),
+                      also=(lambda message, tokenizer: _package_one_turn(
+                          message.replace(TURN, ""), tokenizer),)),
     ),
     hints=(
         "What does encode do with special pieces that are not allowed by name?",
-        "The last token does not come from any text: words.special has it.",
+        "The last token does not come from any text: tokenizer.special has it.",
     ))
 
 EXERCISES = [DECODE, CUT_NUMBER, LLAMA2, ONE_TURN]

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..checkpoint import load_words, open_source
+from ..checkpoint import load_tokenizer, open_source
 from . import huggingface, meta
 from .gguf import weights as gguf
 from .source import Source, Stored
@@ -47,7 +47,7 @@ def convert(path: str | Path, target: str | Path, *, format: str, shards: int = 
                          "out, or choose hf or meta.")
     source = open_source(path)
     if source.tokenizer is not None:
-        load_words(source, path)        # or the target would be refused when it is loaded
+        load_tokenizer(source, path)        # or the target would be refused when it is loaded
     dtype = dtype or widest(source)
     if dtype not in kinds:
         raise ValueError(f"dtype {dtype!r} was asked for; {format} has {', '.join(kinds)}. "

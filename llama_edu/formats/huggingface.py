@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import tokenizer
 from ..config import ModelConfig, from_huggingface
 from ..tokenizer import carried
+from ..tokenizer import load as load_tokenizer
 from . import safetensors_file, strict_json
 from .names import find, translate
 from .source import Source, Stored
@@ -38,11 +38,11 @@ def open_folder(folder: Path) -> Source:
             tensors[row.meta.replace("#", number)] = Stored(
                 entry.shape, entry.dtype,
                 partial(_read, name, entry, "huggingface", "meta", config.head_dim))
-    words = [file for name in carried.NAMES if (file := _inside(folder, name)).is_file()]
-    for file in words:
+    tokenizer = [file for name in carried.NAMES if (file := _inside(folder, name)).is_file()]
+    for file in tokenizer:
         if file.name in ("tokenizer_config.json", "special_tokens_map.json"):
             strict_json.read(file)
-    return Source(config, tensors, folder if words else None, read_stop_ids(folder))
+    return Source(config, tensors, folder if tokenizer else None, read_stop_ids(folder))
 
 
 def read_stop_ids(folder: Path) -> tuple[int, ...]:
@@ -192,9 +192,9 @@ def _write_tokenizer(folder: Path, source: Source) -> dict[str, Any]:
     """Write the tokenizer's files; returns the tokens that begin and end a text."""
     stops, ends = [*source.stop_ids], {}
     if source.tokenizer is not None:
-        words = tokenizer.load(source.tokenizer)
-        ends["bos_token_id"] = words.bos_id
-        stops = stops or [words.eos_id]
+        tokenizer = load_tokenizer(source.tokenizer)
+        ends["bos_token_id"] = tokenizer.bos_id
+        stops = stops or [tokenizer.eos_id]
         for name, content in carried.files(source.tokenizer).items():
             write_whole(folder / name, content)
     ends["eos_token_id"] = stops if len(stops) > 1 else next(iter(stops), None)

@@ -29,7 +29,7 @@ Ctrl-C ends an answer; at the prompt, Ctrl-C or Ctrl-D ends the talk.
 """
 
 
-def run(model: Llama, words: Tokenizer, form: Format, *, read_line: Callable[[str], str],
+def run(model: Llama, tokenizer: Tokenizer, form: Format, *, read_line: Callable[[str], str],
         write: Callable[[str], object], system: str, rules: Sequence[Rule], max_new: int,
         generator: torch.Generator | None) -> list[Message]:
     """Talk until `read_line` raises EOFError or KeyboardInterrupt; returns the dialog.
@@ -40,12 +40,12 @@ def run(model: Llama, words: Tokenizer, form: Format, *, read_line: Callable[[st
     if max_new < 1:
         raise ValueError(f"answers of {max_new} tokens were asked for; 1 or more is needed.")
     try:
-        stops = stop_ids(words, form)
+        stops = stop_ids(tokenizer, form)
     except ValueError as unknown:
         raise ValueError(f"the format {form.name} does not fit this model ({unknown.args[0]:.80}); "
                          "its vocabulary needs the pieces of the format. Choose another format: "
                          "completion, for a base model.") from None
-    speaker = Speaker(model, words, stops, rules, generator)
+    speaker = Speaker(model, tokenizer, stops, rules, generator)
     talk = Talk(speaker, form, write, max_new)
     talk.messages = talk.told(system)
     write(f"{form.name}, {model.config.max_seq_len:,} tokens of context. /help lists the "
@@ -92,7 +92,7 @@ class Talk:
 
     def answer(self, asked: list[Message]) -> None:
         """Stream what the model says to this dialog, and keep both."""
-        ids = dialog_tokens(asked, self.speaker.words, self.form).ids
+        ids = dialog_tokens(asked, self.speaker.tokenizer, self.form).ids
         context = self.speaker.model.config.max_seq_len
         if len(ids) >= context:
             raise ValueError(f"with this line the dialog has {len(ids):,} tokens, and the context "
@@ -109,7 +109,7 @@ class Talk:
             note = self.why_cut(len(ids) + max_new, context) if cut else ""
         except KeyboardInterrupt:
             cut, note = True, "(Ended by you.)"
-        reply = self.form.reply(said, self.speaker.said, self.speaker.words, cut=cut)
+        reply = self.form.reply(said, self.speaker.said, self.speaker.tokenizer, cut=cut)
         self.messages = [*asked, reply]
         self.write(f"\n{note}\n" if note else "\n")
         if self.is_over():
@@ -175,9 +175,9 @@ class Talk:
 class Speaker:
     """A model that remembers the last dialog it read, and reads only what is new in the next."""
 
-    def __init__(self, model: Llama, words: Tokenizer, stops: frozenset[int],
+    def __init__(self, model: Llama, tokenizer: Tokenizer, stops: frozenset[int],
                  rules: Sequence[Rule], generator: torch.Generator | None) -> None:
-        self.model, self.words, self.stops = model, words, stops
+        self.model, self.tokenizer, self.stops = model, tokenizer, stops
         self.rules, self.generator = rules, generator
         self.cache: KVCache | None = None
         self.ids: list[int] = []    # the first of them are in the cache: cache.length many
@@ -187,7 +187,7 @@ class Speaker:
     def pieces(self, ids: Sequence[int], max_new: int) -> Iterator[str]:
         """What the model says after these tokens, in pieces of whole characters."""
         self.stopped, self.said = False, []
-        yield from spell(self.until_stop(ids, max_new), ids, self.words)
+        yield from spell(self.until_stop(ids, max_new), ids, self.tokenizer)
 
     def until_stop(self, ids: Sequence[int], max_new: int) -> Iterator[int]:
         """The tokens of the answer's text; `said` has its end token too."""

@@ -1,7 +1,7 @@
 """Every prompt format of the family: dialogs to tokens, and which of them the assistant said.
 
     form = format_for(release("llama-3.1-8b"))
-    ids, said = dialog_tokens([Message("user", "Hello!")], words, form)
+    ids, said = dialog_tokens([Message("user", "Hello!")], tokenizer, form)
 
 Which format a model was taught is a fact about its release; its files do not say it.
 """

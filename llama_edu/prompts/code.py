@@ -12,15 +12,15 @@ from .llama2 import CODE_LLAMA
 N_VOCAB, PRE, SUF, MID, EOT, STEP = 32_016, 32_007, 32_008, 32_009, 32_010, 32_015
 
 
-def infill_tokens(prefix: str, suffix: str, words: Tokenizer, *,
+def infill_tokens(prefix: str, suffix: str, tokenizer: Tokenizer, *,
                   suffix_first: bool = False) -> list[int]:
     """The prompt that asks for what stands between prefix and suffix; the answer ends with EOT.
 
     suffix_first: Code Llama's other order, in which the answer goes on with the prefix directly.
     """
-    _check_vocabulary(words)
-    before = words.encode(prefix, bos=True, eos=False)
-    after = encode_inside(suffix, words)
+    _check_vocabulary(tokenizer)
+    before = tokenizer.encode(prefix, bos=True, eos=False)
+    after = encode_inside(suffix, tokenizer)
     if sentinels := {PRE, SUF, MID, EOT} & {*before, *after}:
         raise ValueError(f"the text to fill in spells the special piece {min(sentinels)}; it would "
                          "be taken for a border of prefix and suffix. Spell it another way.")
@@ -30,26 +30,27 @@ def infill_tokens(prefix: str, suffix: str, words: Tokenizer, *,
     return [*bos, PRE, *before, SUF, *after, MID]
 
 
-def infill_text(ids: Sequence[int], words: Tokenizer) -> str:
+def infill_text(ids: Sequence[int], tokenizer: Tokenizer) -> str:
     """The text of an answer's tokens up to EOT, with the space that it may begin with."""
     ids = ids[:list(ids).index(EOT)] if EOT in ids else ids
-    return words.decode([*words.encode(FACE, bos=False, eos=False), *ids]).removeprefix(FACE)
+    face = tokenizer.encode(FACE, bos=False, eos=False)
+    return tokenizer.decode([*face, *ids]).removeprefix(FACE)
 
 
 FACE = "☺"      # Meta's choice: a character that merges with nothing
 
 
-def encode_inside(text: str, words: Tokenizer) -> list[int]:
+def encode_inside(text: str, tokenizer: Tokenizer) -> list[int]:
     """The tokens of a text that does not begin one: without SentencePiece's dummy prefix."""
-    n = len(words.encode(FACE, bos=False, eos=False))
-    return words.encode(FACE + text, bos=False, eos=False)[n:]
+    n = len(tokenizer.encode(FACE, bos=False, eos=False))
+    return tokenizer.encode(FACE + text, bos=False, eos=False)[n:]
 
 
-def _check_vocabulary(words: Tokenizer) -> None:
-    if words.n_vocab != N_VOCAB:
-        raise ValueError(f"this vocabulary has {words.n_vocab:,} tokens; Code Llama's with special "
-                         f"pieces has {N_VOCAB:,}. Take a base or instruct model of 7B, 13B or "
-                         "70B, and its own tokenizer.")
+def _check_vocabulary(tokenizer: Tokenizer) -> None:
+    if tokenizer.n_vocab != N_VOCAB:
+        raise ValueError(f"this vocabulary has {tokenizer.n_vocab:,} tokens; Code Llama's with "
+                         f"special pieces has {N_VOCAB:,}. Take a base or instruct model of 7B, 13B "
+                         "or 70B, and its own tokenizer.")
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ class CodeLlama70B(Format):
             yield Text((source("assistant", "user"),))
             yield Text(("\n\n ",))
 
-    def reply(self, content: str, ids: Sequence[int], words: Tokenizer, *, cut: bool) -> Message:
+    def reply(self, content: str, ids: Sequence[int], tokenizer: Tokenizer, *, cut: bool
+              ) -> Message:
         return Message("assistant", content, cut=cut, destination="user")   # as it was asked for
 
 

@@ -36,7 +36,7 @@ class Part(Protocol):
     @property
     def text(self) -> str: ...
 
-    def encode(self, words: Tokenizer) -> tuple[list[int], list[bool]]:
+    def encode(self, tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
         """The tokens, and which of them the assistant said."""
         ...
 
@@ -51,11 +51,11 @@ class Text:
     def text(self) -> str:
         return "".join(self.spans)
 
-    def encode(self, words: Tokenizer) -> tuple[list[int], list[bool]]:
-        ids = words.encode(self.text, bos=False, eos=False)
+    def encode(self, tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
+        ids = tokenizer.encode(self.text, bos=False, eos=False)
         said, start = [False] * len(ids), 0
         for i in range(1, len(self.spans)):
-            before = words.encode("".join(self.spans[:i]), bos=False, eos=False)
+            before = tokenizer.encode("".join(self.spans[:i]), bos=False, eos=False)
             end = max(start, n_shared(ids, before))
             said[start:end] = [i % 2 == 0] * (end - start)
             start = end
@@ -71,8 +71,8 @@ class Special:
     said: bool = False
     token: int | None = None
 
-    def encode(self, words: Tokenizer) -> tuple[list[int], list[bool]]:
-        token = special_id(words, self.text) if self.token is None else self.token
+    def encode(self, tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
+        token = special_id(tokenizer, self.text) if self.token is None else self.token
         return [token], [self.said]
 
 
@@ -83,8 +83,8 @@ class Edge:
     ends: bool
     text: str = ""
 
-    def encode(self, words: Tokenizer) -> tuple[list[int], list[bool]]:
-        token = words.eos_id if self.ends else words.bos_id
+    def encode(self, tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
+        token = tokenizer.eos_id if self.ends else tokenizer.bos_id
         return ([], []) if token is None else ([token], [self.ends])
 
 
@@ -102,7 +102,8 @@ class Format(Protocol):
         assistant's next word belongs."""
         ...
 
-    def reply(self, content: str, ids: Sequence[int], words: Tokenizer, *, cut: bool) -> Message:
+    def reply(self, content: str, ids: Sequence[int], tokenizer: Tokenizer, *, cut: bool
+              ) -> Message:
         """The message that these tokens of an answer are, its end token (if not cut) included."""
         return Message("assistant", content, cut=cut)
 
@@ -114,7 +115,7 @@ class DialogTokens(NamedTuple):
     said: list[bool]
 
 
-def dialog_tokens(messages: Sequence[Message], words: Tokenizer, form: Format) -> DialogTokens:
+def dialog_tokens(messages: Sequence[Message], tokenizer: Tokenizer, form: Format) -> DialogTokens:
     """A dialog as a model of this format reads it: to be answered, or to be trained on.
 
     The tokens for some messages and a question begin those for the same messages, the question,
@@ -122,7 +123,7 @@ def dialog_tokens(messages: Sequence[Message], words: Tokenizer, form: Format) -
     """
     whole = DialogTokens([], [])
     for part in form.parts(checked(messages, form)):
-        for all_, new in zip(whole, part.encode(words), strict=True):
+        for all_, new in zip(whole, part.encode(tokenizer), strict=True):
             all_ += new
     return whole
 
@@ -132,14 +133,14 @@ def dialog_text(messages: Sequence[Message], form: Format) -> str:
     return "".join(part.text for part in form.parts(checked(messages, form)))
 
 
-def stop_ids(words: Tokenizer, form: Format) -> frozenset[int]:
+def stop_ids(tokenizer: Tokenizer, form: Format) -> frozenset[int]:
     """The tokens that end an answer: those of the format, and those of the vocabulary."""
-    return words.stop_ids | {piece.encode(words)[0][0] for piece in form.stops}
+    return tokenizer.stop_ids | {piece.encode(tokenizer)[0][0] for piece in form.stops}
 
 
-def special_id(words: Tokenizer, piece: str) -> int:
+def special_id(tokenizer: Tokenizer, piece: str) -> int:
     """The token of a special piece. ValueError where the vocabulary does not have it."""
-    return words.encode(piece, bos=False, eos=False, allow_special=(piece,))[0]
+    return tokenizer.encode(piece, bos=False, eos=False, allow_special=(piece,))[0]
 
 
 def n_shared(some: Sequence[int], others: Sequence[int]) -> int:

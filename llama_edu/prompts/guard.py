@@ -147,17 +147,17 @@ def read_verdict(answer: str) -> Verdict:
     return Verdict(first == "safe", codes)
 
 
-def verdict_tokens(words: Tokenizer, form: Guard) -> tuple[int, int]:
+def verdict_tokens(tokenizer: Tokenizer, form: Guard) -> tuple[int, int]:
     """The first tokens of the answers safe and unsafe."""
     before = "" if form.tags is None else form.tags[1].strip()
-    n = len(words.encode(before, bos=False, eos=False))
+    n = len(tokenizer.encode(before, bos=False, eos=False))
     space = " " if before else ""
-    safe, unsafe = (words.encode(f"{before}{space}{answer}", bos=False, eos=False)[n]
+    safe, unsafe = (tokenizer.encode(f"{before}{space}{answer}", bos=False, eos=False)[n]
                     for answer in ("safe", "unsafe"))
     return safe, unsafe
 
 
-def unsafe_score(logits: Sequence[float], words: Tokenizer, form: Guard) -> float:
+def unsafe_score(logits: Sequence[float], tokenizer: Tokenizer, form: Guard) -> float:
     """The probability that the first token of the answer is that of unsafe.
 
     logits: `v`, where the verdict begins: after the last token of the prompt (with
@@ -165,4 +165,4 @@ def unsafe_score(logits: Sequence[float], words: Tokenizer, form: Guard) -> floa
     """
     top = max(logits)
     total = sum(math.exp(logit - top) for logit in logits)
-    return math.exp(logits[verdict_tokens(words, form)[1]] - top) / total
+    return math.exp(logits[verdict_tokens(tokenizer, form)[1]] - top) / total

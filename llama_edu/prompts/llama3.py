@@ -45,11 +45,12 @@ class Llama3(Format):
         if messages[-1].role != "assistant":
             yield from header("assistant")
 
-    def reply(self, content: str, ids: Sequence[int], words: Tokenizer, *, cut: bool) -> Message:
+    def reply(self, content: str, ids: Sequence[int], tokenizer: Tokenizer, *, cut: bool
+              ) -> Message:
         tools = "tool" in self.roles and bool(ids)
         return Message("assistant", content, cut=cut,
-                       python_tag=tools and ids[0] == special_id(words, PYTHON_TAG),
-                       eom=tools and ids[-1] == special_id(words, EOM))
+                       python_tag=tools and ids[0] == special_id(tokenizer, PYTHON_TAG),
+                       eom=tools and ids[-1] == special_id(tokenizer, EOM))
 
     def check(self, message: Message) -> None:
         """Raises ValueError for a call of a tool that is not the assistant's, or not in 3.1."""

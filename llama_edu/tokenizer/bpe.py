@@ -1,7 +1,7 @@
 """Byte-level BPE from nothing: how the vocabulary of Llama 3 is trained and used.
 
-    words = BytePairs.train("low lower lowest", n_vocab=260)
-    words.pieces("lowest")      # ['low', 'e', 's', 't']
+    tokenizer = BytePairs.train("low lower lowest", n_vocab=260)
+    tokenizer.pieces("lowest")      # ['low', 'e', 's', 't']
 """
 
 from collections import Counter, defaultdict

@@ -21,7 +21,7 @@ def files(path: Path) -> dict[str, bytes]:
         return {name: (path / name).read_bytes() for name in NAMES if (path / name).is_file()}
     if (stored := kind(path)) != "gguf":
         return {NAME_OF.get(stored, "tokenizer.model"): path.read_bytes()}
-    words = read_gguf(path)
-    if type(words) is JsonTokenizer:
-        return json_made.files(words)
-    return {"tokenizer.model": words.inner.serialized_model_proto()}
+    tokenizer = read_gguf(path)
+    if type(tokenizer) is JsonTokenizer:
+        return json_made.files(tokenizer)
+    return {"tokenizer.model": tokenizer.inner.serialized_model_proto()}

@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from .. import tokenizer
 from ..formats.gguf import header as gguf_header
+from . import Tokenizer, find, load
 from .bpe import BytePairs
 from .gguf_file import CUTS, ENDS, FIELD, GPT2_PATTERN, n_pieces
 from .json_file import JsonTokenizer
 from .json_made import to_json
 from .sentencepiece_rebuilt import RebuiltSentencePiece
+from .tiktoken_bpe import TiktokenTokenizer
 from .vocabulary_files import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, kind
 
 BOS, ADD_BOS, ADD_EOS = (FIELD + name for name in (
@@ -34,16 +35,16 @@ def fields(path: Path, *, vocab_size: int, stop_ids: Sequence[int]) -> dict[str,
 
     stop_ids: tokens that end an answer; a GGUF file has room for three.
     """
-    file = tokenizer.find(path)
+    file = find(path)
     if (stored := kind(file)) not in DESCRIBERS:
         raise ValueError(f"{file} is a vocabulary of kind {stored!r}; one of "
                          f"{', '.join(DESCRIBERS)} is needed for a GGUF file. Take another model.")
-    words = tokenizer.load(file)
-    if words.n_vocab > vocab_size:
-        raise ValueError(f"the tokenizer in {path} knows {words.n_vocab} tokens; the model's "
+    tokenizer = load(file)
+    if tokenizer.n_vocab > vocab_size:
+        raise ValueError(f"the tokenizer in {path} knows {tokenizer.n_vocab} tokens; the model's "
                          f"embedding has {vocab_size} rows. They belong to two models.")
     described = {FIELD + name: value for name, value in DESCRIBERS[stored](file).items()}
-    return _filled_up(described, vocab_size) | _ends(words, stop_ids)
+    return _filled_up(described, vocab_size) | _ends(tokenizer, stop_ids)
 
 
 def _filled_up(described: Mapping[str, Any], n: int) -> dict[str, Any]:
@@ -58,16 +59,16 @@ def _filled_up(described: Mapping[str, Any], n: int) -> dict[str, Any]:
     return filled
 
 
-def _ends(words: tokenizer.Tokenizer, stop_ids: Sequence[int]) -> dict[str, Any]:
+def _ends(tokenizer: Tokenizer, stop_ids: Sequence[int]) -> dict[str, Any]:
     """The tokens that begin a text and that end an answer."""
-    given = (words.eos_id, *stop_ids, *sorted(words.stop_ids))
+    given = (tokenizer.eos_id, *stop_ids, *sorted(tokenizer.stop_ids))
     stops = [i for i in dict.fromkeys(given) if i is not None]
     if len(stops) > len(ENDS):
         raise ValueError(f"{len(stops)} tokens end an answer: {stops}; a GGUF file has room for "
                          f"{len(ENDS)}. Name fewer in generation_config.json.")
-    begins = {} if words.bos_id is None else {BOS: words.bos_id}
+    begins = {} if tokenizer.bos_id is None else {BOS: tokenizer.bos_id}
     return dict(zip(ENDS, stops, strict=False)) | begins | {
-        ADD_BOS: words.bos_id is not None, ADD_EOS: False}
+        ADD_BOS: tokenizer.bos_id is not None, ADD_EOS: False}
 
 
 # -- each kind of vocabulary file ------------------------------------------------------------------
@@ -80,8 +81,8 @@ def _from_sentencepiece(file: Path) -> dict[str, Any]:
 
 
 def _from_ranks(file: Path) -> dict[str, Any]:
-    words = tokenizer.TiktokenTokenizer.read(file)
-    same = to_json(BytePairs(words.ranks, special=words.special))
+    tokenizer = TiktokenTokenizer.read(file)
+    same = to_json(BytePairs(tokenizer.ranks, special=tokenizer.special))
     return _from_fields(json.loads(same.inner.to_str()), file)
 
 

@@ -9,32 +9,33 @@ from .bpe import BytePairs
 from .json_file import JsonTokenizer, over_bytes
 
 
-def to_json(words: BytePairs) -> JsonTokenizer:
+def to_json(tokenizer: BytePairs) -> JsonTokenizer:
     """The same vocabulary on the `tokenizers` library: the same tokens, some hundred times faster.
 
     Special pieces must have the highest tokens, as `BytePairs.train` gives them.
     """
-    vocab = {_spell(piece): token for piece, token in words.ranks.items()}
-    if [*words.special.values()] != [*range(len(vocab), words.n_vocab)]:
-        raise ValueError(f"special pieces have the tokens {[*words.special.values()]}; those after "
-                         f"the last of {len(vocab)} pieces are needed, in order. Number them so.")
-    inner = over_bytes(vocab, _merges(words.ranks), pattern=words.pattern, whole_words=True)
+    vocab = {_spell(piece): token for piece, token in tokenizer.ranks.items()}
+    if [*tokenizer.special.values()] != [*range(len(vocab), tokenizer.n_vocab)]:
+        raise ValueError(f"special pieces have the tokens {[*tokenizer.special.values()]}; those "
+                         f"after the last of {len(vocab)} pieces are needed, in order. "
+                         "Number them so.")
+    inner = over_bytes(vocab, _merges(tokenizer.ranks), pattern=tokenizer.pattern, whole_words=True)
     inner.add_special_tokens([tokenizers.AddedToken(piece, special=True, normalized=False)
-                              for piece in words.special])
-    if words.bos_id is not None:
-        bos = inner.id_to_token(words.bos_id)
+                              for piece in tokenizer.special])
+    if tokenizer.bos_id is not None:
+        bos = inner.id_to_token(tokenizer.bos_id)
         inner.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, words.bos_id)])
-    return JsonTokenizer(inner, words.bos_id, words.eos_id, words.stop_ids)
+            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokenizer.bos_id)])
+    return JsonTokenizer(inner, tokenizer.bos_id, tokenizer.eos_id, tokenizer.stop_ids)
 
 
-def files(words: JsonTokenizer) -> dict[str, bytes]:
+def files(tokenizer: JsonTokenizer) -> dict[str, bytes]:
     """What `tokenizer.json` and, for the pieces that begin and end a text,
     `tokenizer_config.json` must hold."""
-    ends = {"bos_token": words.bos_id, "eos_token": words.eos_id}
+    ends = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id}
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
-    config |= {name: words.inner.id_to_token(i) for name, i in ends.items() if i is not None}
-    return {"tokenizer.json": words.inner.to_str(pretty=True).encode(),
+    config |= {name: tokenizer.inner.id_to_token(i) for name, i in ends.items() if i is not None}
+    return {"tokenizer.json": tokenizer.inner.to_str(pretty=True).encode(),
             "tokenizer_config.json": json.dumps(config, indent=1).encode()}
 
 

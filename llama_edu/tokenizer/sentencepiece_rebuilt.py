@@ -1,7 +1,7 @@
 """SentencePiece's BPE from nothing, as the vocabulary of Llama 1 and 2 is used:
 
-    words = RebuiltSentencePiece.read("tokenizer.model")
-    words.encode("Hello 1234", bos=True, eos=False)
+    tokenizer = RebuiltSentencePiece.read("tokenizer.model")
+    tokenizer.encode("Hello 1234", bos=True, eos=False)
 
 It gives the tokens of the `sentencepiece` library, which `sentencepiece_bpe` uses.
 """

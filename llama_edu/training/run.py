@@ -33,7 +33,7 @@ COLUMNS = [field.name for field in fields(Step) if field.name != "notes"]
 class Corpus:
     """Text as a model meets it."""
 
-    words: JsonTokenizer
+    tokenizer: JsonTokenizer
     rows: list[packing.Row]         # to train on
     held_out: list[Tensor]          # documents, as tokens, to measure on
     floor: float | None             # nats per held-out token that no model can beat, where known
@@ -93,7 +93,7 @@ class Run:
                     training_state.save(self.folder / "checkpoints", done, self.model,
                                         self.optimizer, run=self.name)
                 yield step
-        checkpoint.save(self.folder / "model", self.model, self.corpus.words,
+        checkpoint.save(self.folder / "model", self.model, self.corpus.tokenizer,
                         dtype=getattr(torch, self.recipe.save_as))
         write_whole(self.folder / "loss.png", self.plot())
 
@@ -145,14 +145,14 @@ def gather(recipe: Recipe) -> Corpus:
     if (least := 256 + len(SPECIAL)) > recipe.model.vocab_size:
         raise ValueError(f"a vocabulary of {recipe.model.vocab_size} was asked for; 256 bytes and "
                          f"{len(SPECIAL)} special pieces need {least}. Raise vocab_size.")
-    words = to_json(BytePairs.train("\n".join(texts)[:SAMPLE], n_vocab=recipe.model.vocab_size,
+    tokenizer = to_json(BytePairs.train("\n".join(texts)[:SAMPLE], n_vocab=recipe.model.vocab_size,
                                     special=SPECIAL))
-    documents = [torch.tensor(words.encode(each, bos=True, eos=True), dtype=torch.int32)
+    documents = [torch.tensor(tokenizer.encode(each, bos=True, eos=True), dtype=torch.int32)
                  for each in texts]
     digest = hashlib.sha256()
     for document in documents:
         digest.update(document.numpy().tobytes())
-    return Corpus(words, list(packing.pack(documents[plan.held_out:], length=plan.row_length)),
+    return Corpus(tokenizer, list(packing.pack(documents[plan.held_out:], length=plan.row_length)),
                   documents[:plan.held_out], _floor(plan, texts, documents), digest.hexdigest())
 
 

@@ -172,7 +172,8 @@ PEAK = """
 import json, resource, sys
 from pathlib import Path
 import torch
-from llama_edu import checkpoint, convert
+from llama_edu import checkpoint
+from llama_edu.formats import convert
 folder = Path(sys.argv[1])
 torch.set_num_threads(1)
 convert.convert(checkpoint.TALES, folder / "warm", format=sys.argv[3])
