@@ -9,12 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from llama_edu.cache import KVCache
 from llama_edu.compress.quant import int4, int8
 from llama_edu.compress.surgery import replace_linears
 from llama_edu.config import ModelConfig
 from llama_edu.family.accounting import GIB, kv_bytes, parameters, weight_bytes
-from llama_edu.inference.static import StaticLlama
+from llama_edu.inference.static import SHORTEST, StaticLlama
 from llama_edu.model import Llama
 
 from ._gpu_peer import peer
@@ -77,7 +76,7 @@ class Bench:
         torch.compiler.reset()
         self.expect(kind, batch=batch, max_len=max_len, t=t)
         with torch.device("meta"):
-            model = StaticLlama(Llama(self.plan.config).to(self.plan.dtype), max_len=max_len)
+            model = StaticLlama(Llama(self.plan.config).to(self.plan.dtype))
         model = model.to_empty(device=self.device).requires_grad_(False)
         torch.manual_seed(0)
         for w in model.parameters():
@@ -89,9 +88,10 @@ class Bench:
     def expect(self, kind: str, *, batch: int, max_len: int, t: int) -> None:
         """Predict the memory that a step needs; ValueError for what cannot fit."""
         c, size = self.plan.config, self.plan.dtype.itemsize
-        cache = kv_bytes(c, tokens=max_len, batch=batch, bits=8 * size)
+        room = max(SHORTEST, 1 << (max_len - 1).bit_length())       # of a StaticCache
+        cache = kv_bytes(c, tokens=room, batch=batch, bits=8 * size)
         stream = batch * t * (4 * c.hidden_dim + 3 * c.dim) * size  # gate and up, silu, product
-        moments = [2 * cache, cache + stream]                       # a cache moves in; a prompt
+        moments = [cache + stream]                                  # a prompt
         if KINDS[kind] is not None:         # all that was rounded, and a table thrice in 32 bits
             moments += [weight_bytes(c, bits=int(kind[3:])) + 3 * 4 * c.vocab_size * c.dim]
         needed = weight_bytes(c, bits=8 * size) + max(moments) + 2 * self.plan.copied
@@ -119,19 +119,16 @@ class Bench:
         gen = torch.Generator().manual_seed(t)
         return torch.randint(self.plan.config.vocab_size, (batch, t), generator=gen).to(self.device)
 
-    def cache(self, model: Llama, batch: int, max_len: int) -> KVCache:
-        return KVCache(model.config, batch, max_len=max_len, like=model.tok_embeddings.weight)
-
     def goes_on(self, model: Llama, batch: int, context: int) -> Work:
         """`new` tokens after a text that is read once; always the same ones."""
-        cache = self.cache(model, batch, context + self.plan.new)
-        first = model.output(model.hidden(self.text(batch, context), cache)[:, -1]).argmax(-1)
+        cache = model.new_cache(batch, context + self.plan.new)
+        first = model.logits(model.hidden(self.text(batch, context), cache)[:, -1]).argmax(-1)
 
         def work() -> None:
             cache.rewind(context)
             token = first[:, None]
             for _ in range(self.plan.new):
-                token = model.output(model.hidden(token, cache)[:, -1]).argmax(-1, keepdim=True)
+                token = model.logits(model.hidden(token, cache)[:, -1]).argmax(-1, keepdim=True)
 
         return work
 

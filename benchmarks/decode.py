@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM, StaticCache
 
-from llama_edu.cache import KVCache
 from llama_edu.config import ModelConfig
 from llama_edu.formats.gguf import weights as gguf
 from llama_edu.formats.names import translate
@@ -90,15 +89,14 @@ def measure(config: ModelConfig, *, new: int) -> Times:
 
 def ours(model: Llama, prompt: torch.Tensor, new: int) -> Work:
     """Each call goes on from the last; every engine's text grows alike."""
-    cache = KVCache(model.config, 1, max_len=prompt.shape[1] + (ROUNDS + 1) * new,
-                    like=model.tok_embeddings.weight)
+    cache = model.new_cache(1, prompt.shape[1] + (ROUNDS + 1) * new)
     model.hidden(prompt, cache)
     token = prompt[:, -1:]
 
     def work() -> None:
         nonlocal token
         for _ in range(new):
-            token = model.output(model.hidden(token, cache)[:, -1]).argmax(-1, keepdim=True)
+            token = model.logits(model.hidden(token, cache)[:, -1]).argmax(-1, keepdim=True)
 
     return work
 
@@ -151,6 +149,7 @@ def transformers_model(model: Llama) -> LlamaForCausalLM:
         attn_implementation="sdpa")).eval().requires_grad_(False)
     weights = dict(translate(model.state_dict().items(), "meta", "huggingface",
                              head_dim=c.head_dim))
+    weights.setdefault("lm_head.weight", weights["model.embed_tokens.weight"])
     peer.load_state_dict(weights, strict=True)
     return peer
 

@@ -77,17 +77,16 @@ class Report(Bench):
         plan, t = self.plan, self.plan.context
         model = self.build("bf16", batch=1, max_len=t + plan.new, t=t + plan.new)
         text = self.text(1, t + plan.new)
-        full, cache = model(text)[0, t:], self.cache(model, 1, t + plan.new)
+        full = model(text)[0, t:]
         for model.compiled in {False, plan.compiled}:
-            model.room = None
-            cache.rewind(0)
+            model.one_token, cache = None, model.new_cache(1, t + plan.new)
             model.hidden(text[:, :t], cache)
             steps = torch.cat([model(token, cache)[0] for token in text[:, t:].split(1, dim=1)])
             how = "compiled, recorded" if model.compiled else "recorded"
             yield verdict(f"{how} passes against one whole pass", far(steps, full))
-            (n_keys, replay), = model.room.recorded.items()
+            (n_keys, replay), = cache.recorded.items()
             yield verdict(f"a {how} pass against the same pass run",
-                          far(replay().clone(), model.room.work(n_keys)))
+                          far(replay().clone(), model.next_hidden(cache, n_keys)))
         for kind in ("int8", "int4"):
             made = KINDS[kind]("w2", model.layers[0].w2)
             x = torch.randn(3, plan.config.hidden_dim, dtype=plan.dtype, device=self.device)
@@ -112,7 +111,7 @@ class Report(Bench):
         plan = self.plan
         model = self.build(kind, batch=1, max_len=plan.context + plan.new, t=plan.context)
         for model.compiled in sorted({False, plan.compiled}):
-            model.room = None
+            model.one_token = None
             times = self.timed(engine=self.goes_on(model, 1, plan.context))
             how = ", compiled" if model.compiled else ""
             yield self.ours(f"{kind}, recorded{how}", model, 1, plan.context, times)
@@ -138,7 +137,7 @@ class Report(Bench):
         yield "| | tokens | tokens/s | TFLOP/s | the product's TFLOP/s | share |"
         yield "|---|--:|--:|--:|--:|--:|"
         model = self.build("bf16", batch=1, max_len=most, t=most)
-        cache, shares = self.cache(model, 1, most), []
+        cache, shares = model.new_cache(1, most), []
         for t in plan.prompts:
             times = self.timed(engine=partial(read, model, self.text(1, t), cache))
             line, share = self.prefill_row("llama_edu", t, times)
@@ -180,7 +179,7 @@ class Report(Bench):
 
 def read(model: StaticLlama, text: Tensor, cache: KVCache) -> None:
     cache.rewind(0)
-    model.output(model.hidden(text, cache)[:, -1])
+    model.logits(model.hidden(text, cache)[:, -1])
 
 
 def far(ours: Tensor, reference: Tensor) -> float:

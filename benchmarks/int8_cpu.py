@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from llama_edu.cache import KVCache
 from llama_edu.compress.quant import int8_on_cpu
 from llama_edu.compress.surgery import replace_linears
 from llama_edu.config import ModelConfig
@@ -119,11 +118,11 @@ class Ours:
 
     def __init__(self, model: DecodingLlama, prompt: Tensor):
         self.model = model
-        self.cache = KVCache(model.config, 1, max_len=room(), like=model.tok_embeddings.weight)
+        self.cache = model.new_cache(1, room())
         self.read(prompt[None])
 
     def read(self, tokens: Tensor) -> None:
-        self.logits = self.model.output(self.model.hidden(tokens, self.cache)[:, -1])[0]
+        self.logits = self.model.logits(self.model.hidden(tokens, self.cache)[:, -1])[0]
 
     def one_more(self) -> None:
         self.read(self.logits.argmax(-1, keepdim=True)[None])

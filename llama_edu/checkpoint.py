@@ -1,6 +1,7 @@
 """From a folder, a file or the hub to a model that runs, and back."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,36 +20,51 @@ from .tokenizer import load as load_tokenizer_file
 from .tokenizer.json_made import files
 
 TALES = Path(__file__).parent / "assets" / "tales"      # a small model that comes with the package
+BUNDLED = {"tales": TALES}
 
 
-def load(path: str | Path, *, device: torch.device | str = "cpu",
-         dtype: torch.dtype = torch.float32) -> tuple[Llama, Tokenizer]:
+def load(path: str | Path = "tales", *, tokenizer: str | Path | None = None,
+         device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+         ) -> tuple[Llama, Tokenizer]:
     """The model and the tokenizer of a folder, a .gguf file or a hub id; see `open_source`.
 
-    The model is built without memory and filled tensor by tensor, straight to `device` and
-    `dtype`. Raises ValueError or KeyError, and returns nothing, when the files are broken or
-    contradict each other.
+    tokenizer: where its files lie, if not beside the weights. Raises ValueError or KeyError, and
+    returns nothing, when the files are broken, lack something or contradict each other.
     """
     source = open_source(path)
-    tokenizer = load_tokenizer(source, path)
+    if tokenizer is not None:
+        source = replace(source, tokenizer=Path(tokenizer))
+    found = load_tokenizer(source, path)
+    return _model(source, device, dtype), found
+
+
+def load_model(path: str | Path = "tales", *, device: torch.device | str = "cpu",
+               dtype: torch.dtype = torch.float32) -> Llama:
+    """The model alone, of files that need not have a tokenizer. Raises as `load` does."""
+    return _model(open_source(path), device, dtype)
+
+
+def _model(source: Source, device: torch.device | str, dtype: torch.dtype) -> Llama:
+    """Built without memory, and filled tensor by tensor, straight to `device` and `dtype`."""
     with torch.device("meta"):
         model = Llama(source.config)
     fill(model, ((name, stored.read()) for name, stored in source.tensors.items()),
          device=device, dtype=dtype)
-    return model.eval(), tokenizer
+    return model.eval()
 
 
 def open_source(path: str | Path) -> Source:
     """A model in any of the formats, looked for and checked; its tensors are not yet read.
 
     path: a folder saved by `transformers`, a folder as Meta publishes it, a .gguf file or a folder
-    with one, or, where nothing has that name, the id of a model on the hub: "owner/name" or
-    "owner/name@revision".
+    with one, or, where nothing has that name, a model that comes along ("tales") or the id of one
+    on the hub: "owner/name" or "owner/name@revision". Raises ValueError or KeyError for what is
+    broken, missing or no Llama.
     """
     try:
         place = Path(path)
         if not place.exists():
-            place = hub.fetch(str(path))
+            place = BUNDLED.get(str(path)) or hub.fetch(str(path))
         source = _format(place)
     except OSError as unreadable:
         raise ValueError(f"{str(path)!r} cannot be opened ({unreadable.strerror}); a folder that "
@@ -98,11 +114,13 @@ def check_whole(source: Source) -> None:
 
 
 def load_tokenizer(source: Source, path: str | Path) -> Tokenizer:
-    """The tokenizer that belongs to these weights."""
+    """The tokenizer that belongs to these weights. Raises ValueError where there is none, or one
+    of another model."""
     rows = source.config.vocab_size
     if source.tokenizer is None:
         raise ValueError(f"{str(path)!r} has no tokenizer; a tokenizer.json or a tokenizer.model "
-                         "is needed. Put the one that the model was published with beside it.")
+                         "is needed. Put the one that the model was published with beside it, or "
+                         "name its place: load(..., tokenizer=...). load_model(...) needs none.")
     tokenizer = load_tokenizer_file(source.tokenizer, stop_ids=source.stop_ids)
     if tokenizer.n_vocab > rows or 2 * tokenizer.n_vocab < rows:
         raise ValueError(f"the tokenizer in {source.tokenizer} knows {tokenizer.n_vocab} tokens; "
@@ -117,7 +135,7 @@ def save(path: str | Path, model: Llama, tokenizer: JsonTokenizer, *, dtype: tor
     """Write a folder that `load` and `transformers` read, its weights as `dtype`.
 
     A folder that is killed half-way has no config.json: `load` refuses it, and a second `save`
-    makes it whole.
+    makes it whole. Raises ValueError for another model's tokenizer.
     """
     if tokenizer.n_vocab > model.config.vocab_size:
         raise ValueError(f"the tokenizer knows {tokenizer.n_vocab} tokens; the model's embedding "
@@ -133,16 +151,17 @@ def save(path: str | Path, model: Llama, tokenizer: JsonTokenizer, *, dtype: tor
 
 def fill(model: Llama, weights: Iterable[tuple[str, Tensor]], *, device: torch.device | str,
          dtype: torch.dtype) -> None:
-    """Give every parameter its tensor; names are Meta's. A tied output may be absent or equal."""
+    """Give every parameter its tensor; names are Meta's. A tied output may be absent or equal.
+
+    Raises ValueError where the two tables differ, or for a dtype without fractions.
+    """
     if not dtype.is_floating_point:
         raise ValueError(f"{dtype} was asked for; a model runs in floating-point numbers. Choose "
                          "torch.bfloat16, torch.float16 or torch.float32.")
     given = {name: finite(w.to(device, dtype), name) for name, w in weights}
     if model.config.tied_embeddings:
         table = given["tok_embeddings.weight"]
-        if not torch.equal(given.setdefault("output.weight", table), table):
+        if not torch.equal(given.pop("output.weight", table), table):
             raise ValueError("output.weight differs from tok_embeddings.weight in the files; the "
                              "config ties them. Set tie_word_embeddings to false.")
     model.load_state_dict(given, assign=True)
-    if model.config.tied_embeddings:
-        model.output.weight = model.tok_embeddings.weight

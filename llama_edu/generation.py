@@ -26,17 +26,22 @@ def left_pad(prompts: Sequence[Tensor]) -> Tensor:
 
 @torch.inference_mode()
 def stream(model: Llama, prompt: Tensor, *rules: Rule, max_new: int,
-           stop_ids: Collection[int] = (), generator: torch.Generator | None = None
-           ) -> Iterator[Tensor]:
+           stop_ids: Collection[int] = (), generator: torch.Generator | None = None,
+           cache: KVCache | None = None) -> Iterator[Tensor]:
     """Yield tokens `b 1` after prompts `b t`, as each row would alone; the caller may stop early.
 
     Shorter prompts have NO_TOKEN on their left: see `left_pad`. A row that has said one of
-    `stop_ids` yields NO_TOKEN from then on, and the stream ends when all rows have.
-    Raises ValueError when prompt and new tokens together exceed the model's context.
+    `stop_ids` yields NO_TOKEN from then on, and the stream ends when all rows have. cache: one that
+    holds the beginning of these prompts, which is then not read again; in the end it holds all but
+    the last token. Raises ValueError when prompt and new tokens together exceed the context.
     """
     pads = count_pads(model, prompt, max_new=max_new)
-    cache = KVCache(model.config, len(prompt), max_len=prompt.shape[1] + max_new,
-                    like=model.tok_embeddings.weight)
+    if cache is None:
+        cache = model.new_cache(len(prompt), prompt.shape[1] + max_new)
+    elif cache.length >= prompt.shape[1]:
+        raise ValueError(f"the cache holds {cache.length} tokens and the prompt has "
+                         f"{prompt.shape[1]}; one more at least is needed, for its logits. Rewind "
+                         "the cache.")
     text = torch.cat([prompt, prompt.new_full((len(prompt), max_new), NO_TOKEN)], dim=1)
     stops = torch.tensor(list(stop_ids), dtype=torch.long, device=prompt.device)
     done = torch.zeros_like(prompt[:, :1], dtype=torch.bool)
@@ -77,7 +82,7 @@ def next_logits(model: Llama, text: Tensor, cache: KVCache, pads: Tensor) -> Ten
     positions, mask = places(pads, start, end) if pads.any() else (None, None)
     tokens = text[:, start:].clamp(min=0)       # any token will do where nobody looks
     last = model.hidden(tokens, cache, positions=positions, mask=mask)[:, -1]
-    return model.output(last).float()
+    return model.logits(last)
 
 
 def places(pads: Tensor, start: int, end: int) -> tuple[Tensor, Tensor]:

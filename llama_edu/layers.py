@@ -18,11 +18,16 @@ from .cache import Slot
 from .config import ModelConfig, RopeScaling
 
 
+def widen(x: Tensor) -> Tensor:
+    """The same numbers in float32, or in float64 where they are: what sums and roots run in."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
 class RMSNorm(nn.Module):
     """Divide by the root mean square of the features, then rescale each one.
 
-    Shapes: `... c` to `... c`. The division runs in float32 whatever the input is, the rescaling
-    in the input's dtype. Zhang & Sennrich 2019, eq. 4, with epsilon inside the root.
+    Shapes: `... c` to `... c`. The division runs in float32 or wider, the rescaling in the input's
+    dtype. Zhang & Sennrich 2019, eq. 4, with epsilon inside the root.
     """
 
     def __init__(self, dim: int, eps: float):
@@ -31,7 +36,7 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        wide = x.float()
+        wide = widen(x)
         scale = torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.eps)
         return (wide * scale).type_as(x) * self.weight
 
@@ -62,12 +67,13 @@ def rope_table(freqs: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn neighbouring feature pairs of `b h t d` by their angle (Meta's pairing), in float32.
+    """Turn neighbouring feature pairs of `b h t d` by their angle (Meta's pairing), in float32
+    or wider.
 
     A pair is a complex number, and a turn is a product: Su et al. 2021, eq. 34, in one operation
     where real numbers need six. cos and sin: broadcastable to `b h t d/2`.
     """
-    pairs = torch.view_as_complex(rearrange(x.float(), "b h t (d two) -> b h t d two", two=2))
+    pairs = torch.view_as_complex(rearrange(widen(x), "b h t (d two) -> b h t d two", two=2))
     turned = torch.view_as_real(pairs * torch.complex(cos, sin))
     return rearrange(turned, "b h t d two -> b h t (d two)").type_as(x)
 
@@ -84,12 +90,12 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     """Mix the values by how well each query matches each key; g query heads share a key head.
 
     q: `b h t d`; k, v: `b k s d`; mask: broadcastable to `b k g t s`; returns `b h t d`.
-    The softmax runs in float32. Keys and values are never copied: sharing is a reshape of the
-    queries. Vaswani et al. 2017, eq. 1; Ainslie et al. 2023, section 2.2.
+    The softmax runs in float32 or wider. Keys and values are never copied: sharing is a reshape of
+    the queries. Vaswani et al. 2017, eq. 1; Ainslie et al. 2023, section 2.2.
     """
     q = rearrange(q, "b (k g) t d -> b k g t d", k=k.shape[1])
     scores = einsum(q, k, "b k g t d, b k s d -> b k g t s") / math.sqrt(q.shape[-1])
-    weights = scores.float().masked_fill(~mask, -torch.inf).softmax(-1).type_as(q)
+    weights = widen(scores).masked_fill(~mask, -torch.inf).softmax(-1).type_as(q)
     mixed = einsum(weights, v, "b k g t s, b k s d -> b k g t d")
     return rearrange(mixed, "b k g t d -> b (k g) t d")
 
@@ -97,12 +103,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 def attend_fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
     """What `attend` computes, in PyTorch's fused kernel, which never holds all the weights.
 
-    Shapes as in `attend`, except the mask: broadcastable to `b h t s`; or None where the t tokens
-    are all there are and each sees itself and those before it, which the kernel knows to skip.
-    A mask it widens to float32 `t s`; that is all that still grows with the square of the length.
+    Shapes as in `attend`, except the mask: broadcastable to `b h t s`; or None where each token
+    sees itself and all before it, and there is one new token, or no token before the new ones.
+    A mask the kernel widens to float32 `t s`; only that still grows with the square of the length.
     """
+    n_heads, n_kv_heads, t = q.shape[1], k.shape[1], q.shape[2]
+    if t == 1:      # queries that share a key head are rows of one product, and nothing is ahead
+        q = rearrange(q, "b (k g) 1 d -> b k g d", k=n_kv_heads)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return rearrange(mixed, "b k g d -> b (k g) 1 d")
+    if mask is not None and q.device.type == "cuda":
+        # CUDA's fused kernels take a mask or shared heads, not both, and the others hold `b h t s`.
+        k, v = (x.repeat_interleave(n_heads // n_kv_heads, dim=1) for x in (k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None,
-                                          enable_gqa=True)
+                                          enable_gqa=k.shape[1] < n_heads)
 
 
 class Attention(nn.Module):

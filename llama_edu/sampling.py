@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 NO_TOKEN = -1       # fills the places of a batch where a row has no token
+COLDEST = 1e-6      # below it only the likeliest token is ever drawn
 
 
 class Rule(Protocol):
@@ -21,15 +22,16 @@ class Rule(Protocol):
 
 
 def temperature(value: float) -> Rule:
-    """Sharpen (below 1) or flatten (above 1) the distribution."""
-    if not 0 < value < math.inf:
-        raise ValueError(f"temperature {value} was given; a positive number is needed. For the "
-                         "likeliest token always, use top_k(1).")
+    """Sharpen (below 1) or flatten (above 1) the distribution. Raises ValueError where the logits
+    would be divided by almost nothing: they would overflow."""
+    if not COLDEST <= value < math.inf:
+        raise ValueError(f"temperature {value} was given; a number from {COLDEST} on is needed. "
+                         "For the likeliest token always, use top_k(1).")
     return lambda logits, tokens=None: logits / value
 
 
 def top_k(k: int) -> Rule:
-    """Keep exactly k tokens, however many are tied at the edge."""
+    """Keep exactly k tokens, however many are tied at the edge. Raises ValueError for k below 1."""
     if k < 1:
         raise ValueError(f"top_k({k}) would keep no token; 1 or more is needed.")
 
@@ -41,11 +43,16 @@ def top_k(k: int) -> Rule:
 
 
 def top_p(p: float) -> Rule:
-    """Keep the smallest set of tokens whose probability reaches p (Holtzman et al. 2020, eq. 2)."""
+    """Keep the smallest set of tokens whose probability reaches p (Holtzman et al. 2020, eq. 2).
+
+    top_p(1) keeps all. Raises ValueError for a p that is no probability above 0.
+    """
     if not 0 < p <= 1:
         raise ValueError(f"top_p({p}) was given; a probability above 0 and up to 1 is needed.")
 
     def rule(logits: Tensor, tokens: Tensor | None = None) -> Tensor:
+        if p == 1:      # a sum of rounded probabilities may reach 1 before the last
+            return logits
         ordered, order = logits.sort(dim=-1, descending=True, stable=True)
         probs = ordered.softmax(-1)
         cut = probs.cumsum(-1) - probs >= p         # the tokens before this one reach p already
@@ -55,7 +62,10 @@ def top_p(p: float) -> Rule:
 
 
 def min_p(p: float) -> Rule:
-    """Keep the tokens that are at least p times as likely as the likeliest (Nguyen et al. 2024)."""
+    """Keep the tokens that are at least p times as likely as the likeliest (Nguyen et al. 2024).
+
+    Raises ValueError for a p that is no share above 0.
+    """
     if not 0 < p <= 1:
         raise ValueError(f"min_p({p}) was given; a share above 0 and up to 1 is needed.")
 
@@ -73,7 +83,7 @@ def repetition(penalty: float) -> Rule:
     """Make every token that was there before less likely; prompts count (Keskar et al. 2019, 4.1).
 
     A logit above 0 is divided by the penalty and one below multiplied, so 0 is where it has no
-    force and 1 is the penalty that changes nothing.
+    force and 1 is the penalty that changes nothing. Raises ValueError for a penalty below 1.
     """
     if not 1 <= penalty < math.inf:
         raise ValueError(f"repetition({penalty}) was given; 1 or more is needed. 1 changes "
@@ -88,7 +98,10 @@ def repetition(penalty: float) -> Rule:
 
 
 def no_repeat(n: int) -> Rule:
-    """Forbid the token that would complete n tokens in a row that were there before, in order."""
+    """Forbid the token that would complete n tokens in a row that were there before, in order.
+
+    Raises ValueError for n below 1.
+    """
     if n < 1:
         raise ValueError(f"no_repeat({n}) was given; a run of 1 token or more is needed.")
 

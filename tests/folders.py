@@ -64,8 +64,9 @@ def save_folder(folder: Path, inner: Tokenizer | None = None, *, dtype: torch.dt
     model = loud_model(config)
     # A row of zeros is never the likeliest token: no bytes and specials, no rows beyond the pieces.
     never = [i for piece, i in inner.get_vocab().items() if piece.startswith("<")]
-    model.output.weight[never] = 0
-    model.output.weight[inner.get_vocab_size():] = 0
+    table = model.tok_embeddings.weight if model.output is None else model.output.weight
+    table[never] = 0
+    table[inner.get_vocab_size():] = 0
     twin = huggingface_twin(model).to(dtype)
     twin.config.dtype = dtype
     twin.save_pretrained(folder, max_shard_size=max_shard_size)

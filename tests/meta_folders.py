@@ -18,8 +18,6 @@ FIRST, SECOND = "consolidated.00.pth", "consolidated.01.pth"
 def source_of(model: Llama, dtype: torch.dtype = torch.float32, **more: object) -> Source:
     """A model in memory as every reader hands it out; a tied one has one table."""
     weights = {name: w.to(dtype) for name, w in model.state_dict().items()}
-    if model.config.tied_embeddings:
-        del weights["output.weight"]
     return Source(model.config, {name: Stored(tuple(w.shape), w.dtype, w.clone)
                                  for name, w in weights.items()},
                   **dict(tokenizer=None, stop_ids=()) | more)

@@ -43,9 +43,7 @@ def some_tokens(config: ModelConfig, batch: int = 2, length: int = 64, *, seed: 
 
 
 def roomy_cache(model: Llama, batch: int, *, max_len: int | None = None) -> KVCache:
-    config = model.config
-    return KVCache(config, batch, max_len=max_len or config.max_seq_len,
-                   like=model.tok_embeddings.weight)
+    return model.new_cache(batch, max_len or model.config.max_seq_len)
 
 
 def distance(ours: Tensor, reference: Tensor) -> float:

@@ -12,6 +12,12 @@ from llama_edu.formats.names import translate
 from llama_edu.model import Llama
 
 
+def with_output(model: Llama) -> dict[str, Tensor]:
+    """Its weights as classes name them that have an output of their own, tied or not."""
+    weights = model.state_dict()
+    return {"output.weight": weights["tok_embeddings.weight"]} | weights
+
+
 def meta_twin(meta: SimpleNamespace, model: Llama, *, max_seq_len: int, batch: int = 2
               ) -> nn.Module:
     """Meta's Transformer with our weights, loaded strictly and without renaming."""
@@ -22,7 +28,7 @@ def meta_twin(meta: SimpleNamespace, model: Llama, *, max_seq_len: int, batch: i
         norm_eps=c.norm_eps, rope_theta=c.rope_theta, use_scaled_rope=c.rope_scaling is not None,
         max_batch_size=batch, max_seq_len=max_seq_len)
     twin = meta.Transformer(args).eval()
-    twin.load_state_dict(model.state_dict(), strict=True)
+    twin.load_state_dict(with_output(model), strict=True)
     return twin
 
 
@@ -56,7 +62,7 @@ def huggingface_config(c: ModelConfig) -> LlamaConfig:
 def huggingface_twin(model: Llama) -> LlamaForCausalLM:
     """transformers' LlamaForCausalLM with our weights, renamed and with q and k rows reordered."""
     twin = LlamaForCausalLM(huggingface_config(model.config)).eval().requires_grad_(False)
-    twin.load_state_dict(dict(translate(model.state_dict().items(), "meta", "huggingface",
+    twin.load_state_dict(dict(translate(with_output(model).items(), "meta", "huggingface",
                                         head_dim=model.config.head_dim)), strict=True)
     return twin
 

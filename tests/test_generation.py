@@ -1,5 +1,6 @@
 """Generation as a stream, and text that comes out in whole characters."""
 
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -33,10 +34,11 @@ def scripted(tokens, n_vocab):
 
     def hidden(_, cache, **__):
         assert cache.max_len >= len(tokens)
-        return torch.nn.functional.one_hot(torch.tensor([[next(script)]]), n_vocab)
+        return torch.nn.functional.one_hot(torch.tensor([[next(script)]]), n_vocab).float()
 
     return SimpleNamespace(
-        hidden=hidden, output=torch.nn.Identity(),
+        hidden=hidden, logits=torch.nn.Identity(),
+        new_cache=partial(KVCache, 1),
         config=tiny_config(max_seq_len=4096, vocab_size=n_vocab),
         tok_embeddings=SimpleNamespace(weight=torch.zeros(1)))
 
@@ -113,7 +115,7 @@ def test_padding_changes_no_logits(lengths, more):
     rows = [row[:length + more] for row, length in zip(tokens, lengths, strict=True)]
     text = left_pad(rows)
     pads, t = (text == NO_TOKEN).sum(1), text.shape[1]
-    cache = KVCache(CONFIG, len(rows), max_len=t, like=MODEL.tok_embeddings.weight)
+    cache = MODEL.new_cache(len(rows), t)
     with torch.inference_mode():
         for end in range(t - more, t + 1):
             logits = next_logits(MODEL, text[:, :end], cache, pads)

@@ -60,13 +60,29 @@ def test_padding_on_the_left_changes_no_answer():
 
 def test_the_output_is_the_embedding_where_they_are_tied():
     tied, untied = (Llama(tiny_config(tied_embeddings=t)) for t in (True, False))
-    assert tied.output.weight is tied.tok_embeddings.weight
+    assert tied.output is None
+    assert "output.weight" not in tied.state_dict()
     assert untied.output.weight is not untied.tok_embeddings.weight
 
 
-def test_hidden_is_what_output_reads():
+@pytest.mark.parametrize("change", [
+    lambda model: model.to_empty(device="cpu"),
+    lambda model: model.load_state_dict(
+        {name: torch.zeros_like(w) for name, w in model.state_dict().items()}, assign=True)],
+    ids=["to_empty", "assign"])
+def test_a_tied_model_stays_tied(change):
+    model = Llama(tiny_config(tied_embeddings=True))
+    change(model)
+    with torch.no_grad():
+        for w in model.parameters():
+            w.normal_(generator=torch.Generator().manual_seed(0))
+    x = torch.randn(1, 64)
+    assert torch.equal(model.logits(x), x @ model.tok_embeddings.weight.T)
+
+
+def test_hidden_is_what_logits_read():
     model, tokens = loud_model(CONFIG), some_tokens(CONFIG, length=6)
-    assert torch.equal(model.output(model.hidden(tokens)), model(tokens))
+    assert torch.equal(model.logits(model.hidden(tokens)), model(tokens))
 
 
 def test_gradients_reach_every_parameter():

@@ -214,7 +214,7 @@ def test_a_gradient_that_is_not_finite_stops_before_any_update(bad):
         spoil = bad if batch["spoilt"] else 0.0
         return Loss(loss.total + spoil * model.norm.weight.sum(), loss.count)
 
-    batches = [{"tokens": tokens, "spoilt": False}, {"tokens": tokens, "spoilt": True}]
+    batches = [{"tokens": tokens, "spoilt": torch.tensor(spoilt)} for spoilt in (False, True)]
     loop = train(model, batches, objective, lr=lambda i: 1e-3, steps=2, optimizer=optimizer)
     next(loop)
     before = {name: p.detach().clone() for name, p in model.named_parameters()}

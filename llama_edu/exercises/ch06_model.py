@@ -161,9 +161,8 @@ BLOCK = Exercise(
 
 def _package_logits(x: Tensor, norm: Callable, output_weight: Tensor) -> Tensor:
     """The end of the package's Llama; its blocks are made to pass the stream through."""
-    parts = SimpleNamespace(hidden=lambda stream, *_, **__: norm(stream),
-                            output=lambda h: nn.functional.linear(h, output_weight))
-    return Llama.forward(parts, x)
+    parts = SimpleNamespace(output=lambda h: nn.functional.linear(h, output_weight))
+    return Llama.logits(parts, norm(x))
 
 
 def _logit_inputs(rng: Generator, *shape: int, dtype: torch.dtype = torch.float32) -> Inputs:

@@ -1,12 +1,14 @@
 """The exercises of chapter 07, continued: 7.4 and 7.5, ragged prompts and where rows end."""
 
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
+from ..cache import KVCache
 from ..config import ModelConfig
 from ..generation import places, stream
 from ..layers import causal_mask
@@ -109,8 +111,8 @@ def _package_stop(drawn: Tensor, stop_ids: list[int]) -> Tensor:
     def hidden(*_: Any, **__: Any) -> Tensor:
         return torch.nn.functional.one_hot(next(script), v)[:, None].float().log()
 
-    actor = SimpleNamespace(config=config, hidden=hidden, output=torch.nn.Identity(),
-                            tok_embeddings=SimpleNamespace(weight=torch.zeros(1)))
+    actor = SimpleNamespace(config=config, hidden=hidden, logits=torch.nn.Identity(),
+                            new_cache=partial(KVCache, 1))
     prompt = torch.zeros(len(drawn), 1, dtype=torch.long)
     return torch.cat(list(stream(actor, prompt, max_new=drawn.shape[1], stop_ids=stop_ids)), 1)
 

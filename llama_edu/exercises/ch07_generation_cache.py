@@ -6,7 +6,6 @@ import torch
 from torch import Generator, Tensor
 
 from ..cache import KVCache
-from ..config import ModelConfig
 from ..layers import attend, causal_mask, rope_frequencies, rope_table, rotate
 from .data import Exercise, Inputs, Misconception, Probe, between, normal
 
@@ -20,13 +19,11 @@ def _turn(x: Tensor, freqs: Tensor, start: int) -> Tensor:
 
 def _package_attention(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor,
                        freqs: Tensor) -> Tensor:
-    (b, h, t, d), (p, n_kv) = q.shape, (past_k.shape[2], k.shape[1])
-    config = ModelConfig(dim=h * d, n_layers=1, n_heads=h, n_kv_heads=n_kv, hidden_dim=1,
-                         vocab_size=1, norm_eps=1e-5, rope_theta=1e4, max_seq_len=p + t)
-    cache = KVCache(config, b, max_len=p + t, like=k)
-    cache[0].append(past_k, past_v)
+    (b, _, t, _), p = q.shape, past_k.shape[2]
+    cache = KVCache(1, b, p + t)
+    cache.slot(0).append(past_k, past_v)
     cache.length = p
-    keys, values = cache[0].append(_turn(k, freqs, p), v)
+    keys, values = cache.slot(0).append(_turn(k, freqs, p), v)
     return attend(_turn(q, freqs, p), keys, values, causal_mask(t, p + t))
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from ..losses import Batch, Loss
-from ..training_loop import BETAS, EPS, _add_up, _mean_and_clip, adamw
+from ..training_loop import BETAS, EPS, adamw, add_up, mean_and_clip
 from .data import Exercise, Inputs, Misconception, Probe, between, normal
 
 # -- 8.3: AdamW ---------------------------------------------------------------------------------
@@ -126,7 +126,7 @@ def _package_clip(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
     model = nn.ParameterList(torch.zeros_like(gradient) for gradient in gradients)
     for parameter, gradient in zip(model, gradients, strict=True):
         parameter.grad = gradient.clone()
-    _mean_and_clip(model, 1, max_norm, "an exercise")
+    mean_and_clip(model, 1, max_norm)
     return [parameter.grad for parameter in model]
 
 
@@ -220,8 +220,8 @@ def _package_accumulate(sums: Tensor, counts: list[int]) -> Tensor:
 
     batches = ({"gradient": gradient, "count": torch.tensor(n)}
                for gradient, n in zip(sums, counts, strict=True))
-    loss = _add_up(model, batches, objective, len(counts), "an exercise")
-    _mean_and_clip(model, loss.count, float("inf"), "an exercise")
+    loss = add_up(model, batches, objective, accumulate=len(counts), where="an exercise")
+    mean_and_clip(model, loss.count, float("inf"))
     return model[0].grad
 
 

@@ -32,11 +32,15 @@ class SideBySide(nn.Module):
 def one_linear(*layers: nn.Linear) -> nn.Linear:
     """What `SideBySide` computes as an ordinary layer, stored `out in`: a GPU reads its rows just
     as fast, and `replace_linears` finds it. One layer alone keeps its own weights."""
-    weight = rows(layers)
+    return linear(rows(layers))
+
+
+def linear(weight: Tensor) -> nn.Linear:
+    """A layer with this weight `out in`, which is not copied."""
     with torch.device("meta"):      # no memory for numbers that are replaced at once
-        whole = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
-    whole.weight = nn.Parameter(weight, requires_grad=False)
-    return whole
+        layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    return layer
 
 
 def rows(layers: Sequence[nn.Linear]) -> Tensor:
@@ -67,7 +71,8 @@ class DecodingBlock(nn.Module):
         self.layer_id, self.head_dim = block.layer_id, attention.head_dim
         self.attention_norm, self.ffn_norm = block.attention_norm, block.ffn_norm
         self.wqkv = join(*projections)
-        self.widths = [layer.out_features // self.head_dim for layer in projections]
+        self.n_heads, self.n_kv_heads, _ = (layer.out_features // self.head_dim
+                                            for layer in projections)
         self.wo = join(attention.wo)
         self.w13 = join(feed_forward.w1, feed_forward.w3)
         self.w2 = feed_forward.w2       # long rows as it is
@@ -75,30 +80,21 @@ class DecodingBlock(nn.Module):
     def forward(self, x: Tensor, now: Pass) -> Tensor:
         q, k, v = self.heads(x, lambda qk: rotate(qk, *now.rope))
         if now.cache is not None:
-            k, v = now.cache[self.layer_id].append(k, v)
-        attend = attend_one if q.shape[2] == 1 else attend_fused
-        return self.finish(x, attend(q, k, v, now.mask))
+            k, v = now.cache.slot(self.layer_id).append(k, v)
+        return self.finish(x, attend_fused(q, k, v, now.mask))
 
     def heads(self, x: Tensor, turned: Callable[[Tensor], Tensor]) -> tuple[Tensor, ...]:
         """Queries `b h t d`, keys and values `b k t d` of a stream `b t c`; two are turned."""
         qkv = self.wqkv(self.attention_norm(x)).unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
-        n_heads, n_kv_heads, _ = self.widths
-        qk = turned(qkv[:, :n_heads + n_kv_heads])
-        return qk[:, :n_heads], qk[:, n_heads:], qkv[:, n_heads + n_kv_heads:]
+        n_turned = self.n_heads + self.n_kv_heads
+        qk = turned(qkv[:, :n_turned])
+        return qk[:, :self.n_heads], qk[:, self.n_heads:], qkv[:, n_turned:]
 
     def finish(self, x: Tensor, mixed: Tensor) -> Tensor:
         """The stream `b t c` after the block, from what its heads have mixed, `b h t d`."""
         x = x + self.wo(mixed.transpose(1, 2).flatten(2))
         gate, up = self.w13(self.ffn_norm(x)).chunk(2, -1)
         return x + self.w2(F.silu(gate) * up)
-
-
-def attend_one(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """What `attend_fused` gives for one new token per row: queries that share a key head are rows
-    of one product. None for a mask: the token is alone and sees itself."""
-    q = rearrange(q, "b (k g) 1 d -> b k g d", k=k.shape[1])
-    mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    return rearrange(mixed, "b k g d -> b (k g) 1 d")
 
 
 class DecodingLlama(Llama):
@@ -113,4 +109,4 @@ class DecodingLlama(Llama):
         self.tok_embeddings = model.tok_embeddings
         self.layers = nn.ModuleList(DecodingBlock(block, join) for block in model.layers)
         self.norm = model.norm
-        self.output = join(model.output)
+        self.output = join(model.output or linear(model.tok_embeddings.weight.detach()))

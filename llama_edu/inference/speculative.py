@@ -39,7 +39,7 @@ def distributions(model: Llama, text: Tensor, cache: KVCache, rules: Sequence[Ru
     hidden = model.hidden(text[:, cache.length:], cache)[0, -t:]
     end = text.shape[1]
     rows = []
-    for n, row in enumerate(model.output(hidden).float(), start=end - t + 1):
+    for n, row in enumerate(model.logits(hidden), start=end - t + 1):
         logits = row[None]
         for rule in rules:
             logits = rule(logits, text[:, :n])
@@ -67,8 +67,7 @@ def speculate(model: Llama, draft: Llama, prompt: Tensor, *rules: Rule, max_new:
     """
     _check_pair(model, draft, prompt, max_new=max_new, ahead=ahead)
     length = prompt.shape[1] + max_new
-    cache, draft_cache = (KVCache(m.config, 1, max_len=length, like=m.tok_embeddings.weight)
-                          for m in (model, draft))
+    cache, draft_cache = (m.new_cache(1, length) for m in (model, draft))
     text = prompt
     while (left := length - text.shape[1]) > 0:
         t = min(ahead, left - 1)            # one token of each pass is the model's own

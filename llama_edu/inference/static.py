@@ -1,13 +1,12 @@
 """One new token as a pass that never changes its shape, so that a GPU can be handed it whole.
 
 A GPU computes a layer for one token sooner than Python can start its kernels. So the pass is
-written as a pure function of tensors that keep their places: where it is in the text, and what it
-may see, are numbers in memory. Its kernels are then recorded once (a CUDA graph) and started with
-one call per token; `torch.compile` may fuse them first. On a CPU the same pass runs as it is.
+written over tensors that keep their places: where it is in the text, and what it may see, are
+numbers in memory. Its kernels are then recorded once (a CUDA graph) and started with one call per
+token; `torch.compile` may fuse them first. On a CPU the same pass runs as it is.
 """
 
 import math
-import weakref
 from collections.abc import Callable
 from functools import partial
 
@@ -26,77 +25,93 @@ PART = 256          # keys of one partial sum over values
 TUNED = {"mode": "max-autotune-no-cudagraphs"}      # the graphs are recorded here
 
 Work = Callable[[], Tensor]
-NextHidden = Callable[[Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+
+class StaticCache(KVCache):
+    """A cache whose tensors stay where they are, with the passes that were recorded over them."""
+
+    def __init__(self, batch: int, max_len: int, *, slots: list[tuple[int, int]], like: Tensor):
+        """slots: key heads and their features, for each layer."""
+        super().__init__(len(slots), batch, max_len)
+        size = max(SHORTEST, 1 << (max_len - 1).bit_length())       # few sizes to compile for
+        self.recorded: dict[int, Work] = {}     # by the number of keys that are read
+        with torch.inference_mode(False):       # or nothing could be written outside of it
+            for slot, (k, d) in zip(self.slots, slots, strict=True):
+                slot.keys, slot.values = like.new_zeros(2, batch, k, size, d)
+            self.tokens, self.positions = like.new_zeros(2, batch, 1, dtype=torch.long)
+            self.column = like.new_zeros(1, dtype=torch.long)
+            self.mask = like.new_zeros(batch, size, dtype=torch.bool)
+
+    def say(self, tokens: Tensor, positions: Tensor | None, mask: Tensor | None) -> int:
+        """Write down what the next pass reads; how many keys it needs."""
+        column = self.length
+        self.tokens.copy_(tokens)
+        self.column.fill_(column)
+        self.positions.copy_(self.column if positions is None else positions)
+        self.mask.zero_()
+        self.mask[:, :column + 1] = True if mask is None else mask[:, 0]
+        return min(self.mask.shape[1], max(SHORTEST, 1 << column.bit_length()))
 
 
 class StaticLlama(DecodingLlama):
     """A model for generation whose one-token passes are recorded: `stream(StaticLlama(...), ...)`.
 
-    It has room for one batch of texts of up to `max_len` tokens; a batch of another size gets a
-    new room. A cache moves in when it is used, and out when another does. A pass reads the first
-    1024, 2048, 4096 ... keys, as many as are needed, and is recorded once for each.
+    A pass reads the first 1024, 2048, 4096 ... keys of a cache, as many as are needed, and is
+    recorded once for each; texts that follow one another may share a cache, rewound to 0.
 
     Quantise it before its first pass. compiled: `torch.compile` fuses and tunes each pass before
     it is recorded, which takes minutes for a large model.
     """
 
-    def __init__(self, model: Llama, *, max_len: int, compiled: bool = False):
+    def __init__(self, model: Llama, *, compiled: bool = False):
         super().__init__(model, join=one_linear)
-        if not 1 <= max_len <= self.config.max_seq_len:
-            raise ValueError(f"room for {max_len} tokens was asked for; 1 to this model's context, "
-                             f"{self.config.max_seq_len}, is needed. Choose another max_len.")
-        self.max_len, self.compiled = max_len, compiled
-        self.room: Room | None = None
+        self.compiled = compiled
+        self.one_token: Callable[..., Tensor] | None = None
+
+    def new_cache(self, batch: int, max_len: int) -> KVCache:
+        super().new_cache(batch, max_len)       # or refuse
+        return StaticCache(batch, max_len, like=self.tok_embeddings.weight,
+                           slots=[(block.n_kv_heads, block.head_dim) for block in self.layers])
 
     @torch.inference_mode()
-    def hidden(self, tokens: Tensor, cache: KVCache | None = None, *,
-               positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        if cache is None:
-            return super().hidden(tokens, positions=positions, mask=mask)
-        self.make_room(cache)
-        one_each = tokens.shape == (self.room.batch, 1)
-        if not one_each or cache.length == cache.max_len:
-            return super().hidden(tokens, cache, positions=positions, mask=mask)
-        x = self.room.step(tokens, cache.length, positions, mask)
+    def forward(self, tokens: Tensor, cache: KVCache | None = None, *,
+                positions: Tensor | None = None, mask: Tensor | None = None,
+                head: bool = True) -> Tensor:
+        long = tokens.shape[1] > 1 or type(cache) is not StaticCache
+        if long or len(tokens) != cache.batch or cache.length == cache.max_len:
+            return super().forward(tokens, cache, positions=positions, mask=mask, head=head)
+        n_keys = cache.say(tokens, positions, mask)
+        if n_keys not in cache.recorded:
+            cache.recorded[n_keys] = record(partial(self.prepared(), cache, n_keys), tokens.device)
+        x = cache.recorded[n_keys]().clone()        # the next replay writes over it
         cache.length += 1
-        return x
+        return self.logits(x) if head else x
 
-    def make_room(self, cache: KVCache) -> None:
-        """Let a cache live where recorded passes read and write."""
-        if cache.max_len > self.max_len:
-            raise ValueError(f"a cache of {cache.max_len} tokens was given; this StaticLlama has "
-                             f"room for {self.max_len}. Make one with a larger max_len.")
-        batch = cache.store.shape[2]
-        if self.room is None or self.room.batch != batch:
-            self.room = None        # its memory is free before the next one is made
-            self.room = Room(self.next_pass(), *cache.store.shape[:4], max_len=self.max_len,
-                             like=cache.store)
-        self.room.admit(cache)
+    def prepared(self) -> Callable[[KVCache, int], Tensor]:
+        """The pass, compiled where that was asked for, and the output with it."""
+        if self.one_token is None:
+            self.one_token = self.next_hidden
+            if self.compiled:
+                self.output.compile(**TUNED)
+                self.one_token = torch.compile(
+                    self.next_hidden, fullgraph=True, dynamic=False, isolate_recompiles=True,
+                    recompile_limit=MOST, **TUNED)
+        return self.one_token
 
-    def next_pass(self) -> NextHidden:
-        """`next_hidden`, compiled where that was asked for, and the output with it."""
-        if not self.compiled:
-            return self.next_hidden
-        self.output.compile(**TUNED)
-        return torch.compile(self.next_hidden, fullgraph=True, dynamic=False,
-                             isolate_recompiles=True, recompile_limit=MOST, **TUNED)
-
-    def next_hidden(self, tokens: Tensor, positions: Tensor, mask: Tensor, store: Tensor
-                    ) -> tuple[Tensor, Tensor]:
-        """The normed stream `b 1 c` of one token per row, and its keys and values `n 2 b k 1 d`.
-
-        store: those of the tokens before it, `n 2 b k s d`, which is only read; mask: `b s`, True
-        where a row may see them; positions: `b 1`.
-        """
-        c, new = self.config, []
-        freqs = rope_frequencies(c.head_dim, c.rope_theta, c.rope_scaling, device=tokens.device)
-        rope = rope_table(freqs, positions[:, None])
-        x = self.tok_embeddings(tokens)
-        for block, (keys, values) in zip(self.layers, store, strict=True):
+    def next_hidden(self, cache: StaticCache, n_keys: int) -> Tensor:
+        """The normed stream `b 1 c` of the tokens that a cache was told, which it then holds."""
+        c = self.config
+        freqs = rope_frequencies(c.head_dim, c.rope_theta, c.rope_scaling,
+                                 device=cache.tokens.device)
+        rope = rope_table(freqs, cache.positions[:, None])
+        x = self.tok_embeddings(cache.tokens)
+        for block, slot in zip(self.layers, cache.slots, strict=True):
             q, k, v = block.heads(x, partial(turn_real, rope=rope))
-            x = block.finish(x, attend_next(q, k, v, keys, values, mask))
-            new.append(torch.stack([k, v]))
-        return self.norm(x), torch.stack(new)
+            slot.keys.index_copy_(2, cache.column, k)
+            slot.values.index_copy_(2, cache.column, v)
+            x = block.finish(x, attend_static(q, slot.keys[:, :, :n_keys],
+                                              slot.values[:, :, :n_keys], cache.mask[:, :n_keys]))
+        return self.norm(x)
 
 
 def turn_real(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
@@ -106,70 +121,18 @@ def turn_real(x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
     return turned.flatten(-2).type_as(x)
 
 
-def attend_next(q: Tensor, k: Tensor, v: Tensor, keys: Tensor, values: Tensor, mask: Tensor
-                ) -> Tensor:
-    """What `attend` gives one token per row, q `b h 1 d`, that sees itself and those before it.
+def attend_static(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """What `attend` gives one token per row: q `b h 1 d`; k, v `b k s d`; mask `b s`.
 
-    Its own k, v: `b k 1 d`; theirs: `b k s d`; mask: `b s`. The sum over values is taken in parts,
-    which a GPU computes side by side however long the text is.
+    The sum over values is taken in parts, which a GPU computes side by side however long the text
+    is. What is not seen is multiplied by zero, so no NaN may lie there.
     """
     q = rearrange(q, "b (k g) 1 d -> b k g d", k=k.shape[1])
-    before = einsum(q, keys, "b k g d, b k s d -> b k g s").masked_fill(
-        ~mask[:, None, None], -torch.inf)
-    own = einsum(q, k, "b k g d, b k one d -> b k g one")
-    scores = torch.cat([before, own], dim=-1).float() / math.sqrt(q.shape[-1])
-    weights, own_weight = scores.softmax(-1).type_as(q).split([mask.shape[1], 1], dim=-1)
-    parts = einsum(weights.unflatten(-1, (-1, PART)), values.unflatten(2, (-1, PART)),
+    scores = einsum(q, k, "b k g d, b k s d -> b k g s").float() / math.sqrt(q.shape[-1])
+    weights = scores.masked_fill(~mask[:, None, None], -torch.inf).softmax(-1).type_as(q)
+    parts = einsum(weights.unflatten(-1, (-1, PART)), v.unflatten(2, (-1, PART)),
                    "b k g n r, b k n r d -> b k n g d")
-    return rearrange(parts.sum(2) + own_weight * v, "b k g d -> b (k g) 1 d")
-
-
-class Room:
-    """Places in memory that stay: recorded passes read and write here, and one cache lives here."""
-
-    def __init__(self, next_hidden: NextHidden, n_layers: int, two: int, batch: int,
-                 n_kv_heads: int, *, max_len: int, like: Tensor):
-        size = math.ceil(max_len / PART) * PART
-        self.next_hidden, self.batch = next_hidden, batch
-        self.recorded: dict[int, Work] = {}     # by the number of keys that are read
-        self.tenant: Callable[[], KVCache | None] = lambda: None
-        with torch.inference_mode(False):       # or nothing could be written outside of it
-            self.store = like.new_zeros(n_layers, two, batch, n_kv_heads, size, like.shape[-1])
-            self.mask = like.new_zeros(batch, size, dtype=torch.bool)
-            self.tokens, self.positions = like.new_zeros(2, batch, 1, dtype=torch.long)
-            self.column = like.new_zeros(1, dtype=torch.long)
-
-    def admit(self, cache: KVCache) -> None:
-        """Move a cache in, with what it holds, and who lives here out."""
-        before = self.tenant()
-        if before is cache:
-            return
-        if before is not None:
-            before.store = before.store.clone()
-        self.store.zero_()      # what is not seen is multiplied by zero: NaN must not stay there
-        here = self.store[..., :cache.max_len, :]
-        here[..., :cache.length, :] = cache.store[..., :cache.length, :]
-        cache.store, self.tenant = here, weakref.ref(cache)
-
-    def step(self, tokens: Tensor, start: int, positions: Tensor | None, mask: Tensor | None
-             ) -> Tensor:
-        """The stream `b 1 c` of tokens `b 1` at column `start`, which are added to the cache."""
-        self.tokens.copy_(tokens)
-        self.column.fill_(start)
-        self.positions.copy_(self.column if positions is None else positions)
-        self.mask.zero_()
-        self.mask[:, :start] = True if mask is None else mask[:, 0, :start]
-        n_keys = min(self.store.shape[4], max(SHORTEST, 1 << (start - 1).bit_length()))
-        if n_keys not in self.recorded:
-            self.recorded[n_keys] = record(partial(self.work, n_keys), self.store.device)
-        return self.recorded[n_keys]().clone()      # the next replay writes over it
-
-    def work(self, n_keys: int) -> Tensor:
-        """What is recorded: the pass over so many keys, and its own key and value beside them."""
-        x, new = self.next_hidden(self.tokens, self.positions, self.mask[:, :n_keys],
-                                  self.store[..., :n_keys, :])
-        self.store.index_copy_(4, self.column, new)
-        return x
+    return rearrange(parts.sum(2), "b k g d -> b (k g) 1 d")
 
 
 def record(work: Work, device: torch.device) -> Work:

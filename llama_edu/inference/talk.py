@@ -12,10 +12,10 @@ import torch
 
 from ..cache import KVCache
 from ..formats.whole_files import write_whole
-from ..generation import next_logits, spell
+from ..generation import spell, stream
 from ..model import Llama
 from ..prompts import Format, Message, dialog_tokens, n_shared, stop_ids
-from ..sampling import Rule, pick
+from ..sampling import Rule
 from ..tokenizer import Tokenizer
 
 HELP = """\
@@ -198,18 +198,14 @@ class Speaker:
                 return
             yield token
 
-    @torch.inference_mode()
     def tokens(self, ids: Sequence[int], max_new: int) -> Iterator[int]:
         """The tokens that follow, one at a time; the cache keeps what it shares with the last."""
         cache = self.remember(ids, len(ids) + max_new)
-        device = self.model.tok_embeddings.weight.device
-        no_pads = torch.zeros(1, dtype=torch.long, device=device)
-        for _ in range(max_new):
-            text = torch.tensor([self.ids], dtype=torch.long, device=device)
-            logits = next_logits(self.model, text, cache, no_pads)
-            for rule in self.rules:
-                logits = rule(logits, text)
-            self.ids.append(int(pick(logits, generator=self.generator).item()))
+        prompt = torch.tensor([self.ids], dtype=torch.long,
+                              device=self.model.tok_embeddings.weight.device)
+        for token in stream(self.model, prompt, *self.rules, max_new=max_new,
+                            generator=self.generator, cache=cache):
+            self.ids.append(int(token.item()))
             yield self.ids[-1]
 
     def remember(self, ids: Sequence[int], max_len: int) -> KVCache:
@@ -217,11 +213,9 @@ class Speaker:
         old = self.cache
         if old is None or old.max_len < max_len:
             room = max(max_len, 2 * (old.max_len if old else 0))
-            self.cache = KVCache(self.model.config, 1, like=self.model.tok_embeddings.weight,
-                                 max_len=min(room, self.model.config.max_seq_len))
+            self.cache = self.model.new_cache(1, min(room, self.model.config.max_seq_len))
             if old is not None:
-                self.cache.store[..., :old.length, :] = old.store[..., :old.length, :]
-                self.cache.length = old.length
+                self.cache.take(old)
         shared = n_shared(self.ids[:self.cache.length], ids)
         self.cache.rewind(min(shared, len(ids) - 1))        # one is read for its logits
         self.ids = list(ids)

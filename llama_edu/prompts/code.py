@@ -49,8 +49,8 @@ def encode_inside(text: str, tokenizer: Tokenizer) -> list[int]:
 def _check_vocabulary(tokenizer: Tokenizer) -> None:
     if tokenizer.n_vocab != N_VOCAB:
         raise ValueError(f"this vocabulary has {tokenizer.n_vocab:,} tokens; Code Llama's with "
-                         f"special pieces has {N_VOCAB:,}. Take a base or instruct model of 7B, 13B "
-                         "or 70B, and its own tokenizer.")
+                         f"special pieces has {N_VOCAB:,}. Take a base or instruct model of 7B, "
+                         "13B or 70B, and its own tokenizer.")
 
 
 @dataclass(frozen=True)

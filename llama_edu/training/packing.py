@@ -15,8 +15,10 @@ PADDING = -1                    # the number of no document
 def pack(documents: Iterable[Document], *, length: int) -> Iterator[Row]:
     """Lay documents into rows of `length` tokens at most, each into the fullest row it fits in.
 
-    A document that is longer than a row is cut, and each part stands as a document of its own.
+    A document that is longer than a row is cut, and each part stands as a document of its own: it
+    begins with the last token of the part before, so that every token but the first is learnt.
     Some rows wait for a fitting document, so that little of them stays empty; all are yielded.
+    Raises ValueError for rows in which nothing could be learnt.
     """
     if length < 2:
         raise ValueError(f"rows of {length} tokens were asked for; 2 or more are needed, one to "
@@ -37,8 +39,8 @@ def pack(documents: Iterable[Document], *, length: int) -> Iterator[Row]:
 
 
 def _cut(document: Document, length: int) -> Iterator[Document]:
-    """Parts of `length` tokens; one that would be a single token has nothing to learn."""
-    return (document[at:at + length] for at in range(0, len(document) - 1, length))
+    """Parts of `length` tokens that overlap by one: learnt in one part, and given in the next."""
+    return (document[at:at + length] for at in range(0, len(document) - 1, length - 1))
 
 
 def lay_out(rows: Sequence[Row], *, length: int) -> dict[str, Tensor]:

@@ -76,11 +76,11 @@ def test_a_prompts_arithmetic_is_counted():
 def test_what_a_pass_reads_is_counted(tied):
     config = tiny_config(tied_embeddings=tied)
     p, table = parameters(config), 4 * config.vocab_size * config.dim
-    model = StaticLlama(loud_model(config), max_len=8)
+    model = StaticLlama(loud_model(config))
     assert _gpu_bench.weights_read(model, model.tok_embeddings, model.output) == 4 * p.total - (
         0 if tied else table)
     for make, least, most in ((int8, 8, 8.6), (int4(16), 8, 8.1)):
-        model = StaticLlama(loud_model(config), max_len=8)
+        model = StaticLlama(loud_model(config))
         replace_linears(model, ".*", make)
         matrices = p.attention + p.feed_forward + table // 4
         bits = 8 * (_gpu_bench.weights_read(model, model.tok_embeddings, model.output)

@@ -19,6 +19,7 @@ from meta_folders import (
     written,
 )
 from models import loud_model
+from oracles import with_output
 
 from llama_edu.formats import meta
 
@@ -142,9 +143,9 @@ def test_what_a_model_saves_by_itself_is_read(tmp_path, tied):
     config = eight_heads(tied_embeddings=tied)
     written(tmp_path, config, n_shards=1)
     model = loud_model(config, seed=5)
-    torch.save(model.state_dict(), tmp_path / FIRST)
+    torch.save(with_output(model), tmp_path / FIRST)     # its storage once, its name twice
     read = meta.open_folder(tmp_path)
-    assert all(torch.equal(stored.read(), model.state_dict()[name])
+    assert all(torch.equal(stored.read(), with_output(model)[name])
                for name, stored in read.tensors.items())
 
 

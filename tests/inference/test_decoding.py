@@ -8,8 +8,8 @@ from torch import nn
 from llama_edu.compress.quant import int8
 from llama_edu.compress.surgery import replace_linears
 from llama_edu.generation import left_pad, stream
-from llama_edu.inference.decoding import DecodingLlama, SideBySide, attend_one, one_linear
-from llama_edu.layers import attend
+from llama_edu.inference.decoding import DecodingLlama, SideBySide, one_linear
+from llama_edu.layers import attend, attend_fused
 from llama_edu.sampling import top_k
 
 
@@ -38,8 +38,8 @@ def test_one_token_attends_as_any_other():
     gen = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, *shape, 16, generator=gen) for shape in ((6, 1), (3, 9), (3, 9)))
     mask = torch.rand(2, 1, 1, 9, generator=gen) > 0.3
-    torch.testing.assert_close(attend_one(q, k, v, mask), attend(q, k, v, mask[:, None]))
-    torch.testing.assert_close(attend_one(q, k, v, None), attend(q, k, v, torch.tensor(True)))
+    torch.testing.assert_close(attend_fused(q, k, v, mask), attend(q, k, v, mask[:, None]))
+    torch.testing.assert_close(attend_fused(q, k, v, None), attend(q, k, v, torch.tensor(True)))
 
 
 def test_layers_side_by_side_give_their_outputs_side_by_side():

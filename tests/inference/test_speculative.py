@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from functools import partial
 from itertools import product
 from types import SimpleNamespace
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import loud_model, some_tokens, tiny_config
 
+from llama_edu.cache import KVCache
 from llama_edu.generation import stream
 from llama_edu.inference import speculative
 from llama_edu.inference.speculative import speculate, verify
@@ -125,7 +127,8 @@ def bigrams(chances):
         return table[tokens]
 
     return SimpleNamespace(
-        table=table, hidden=hidden, output=torch.nn.Identity(),
+        table=table, hidden=hidden, logits=torch.nn.Identity(),
+        new_cache=partial(KVCache, 1),
         config=tiny_config(vocab_size=3, dim=2, n_heads=1, n_kv_heads=1, n_layers=1),
         tok_embeddings=SimpleNamespace(weight=torch.zeros(1)))
 
@@ -186,7 +189,8 @@ def test_a_draft_that_agrees_saves_passes(monkeypatch):
         return hidden(tokens, cache)
 
     model = SimpleNamespace(config=MODEL.config, tok_embeddings=MODEL.tok_embeddings,
-                            output=MODEL.output, hidden=counted)
+                            new_cache=MODEL.new_cache, logits=MODEL.logits,
+                            hidden=counted)
     list(speculate(model, MODEL, PROMPT, top_k(1), max_new=20, ahead=4))
     assert passes == [6 + 4, 5, 5, 5]       # the prompt with four guesses, then four and one
 

@@ -17,15 +17,14 @@ from models import (
 )
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from llama_edu.cache import KVCache
 from llama_edu.compress.quant import int4, int8
 from llama_edu.compress.surgery import replace_linears
 from llama_edu.generation import left_pad, stream
 from llama_edu.inference import static as static_module
 from llama_edu.inference.decoding import DecodingLlama, one_linear
 from llama_edu.inference.speculative import speculate
-from llama_edu.inference.static import StaticLlama, attend_next, turn_real
-from llama_edu.layers import attend, causal_mask, rope_frequencies, rope_table, rotate
+from llama_edu.inference.static import StaticLlama, attend_static, turn_real
+from llama_edu.layers import attend, rope_frequencies, rope_table, rotate
 from llama_edu.sampling import NO_TOKEN, temperature, top_k
 
 CONFIG = tiny_config(max_seq_len=64)
@@ -62,7 +61,7 @@ def small_steps(monkeypatch):
 
 
 def static(model=MODEL, **options):
-    return StaticLlama(model, **dict(max_len=model.config.max_seq_len) | options)
+    return StaticLlama(model, **options)
 
 
 def greedy(model, prompt, **more):
@@ -80,13 +79,13 @@ def test_a_static_pass_changes_no_answer(changes, recorded, small_steps):
     model, tokens = loud_model(config), some_tokens(config, length=20)
     assert_same(static(model)(tokens), model(tokens))
     assert_same(cached_logits(static(model), tokens, first=1), model(tokens))
-    assert [work.args for work in recorded] == [(8,), (16,), (32,)]
+    assert [work.args[1] for work in recorded] == [8, 16, 32]
 
 
 @pytest.mark.parametrize("prompt", [PROMPT, PROMPT[:1], RAGGED], ids=["even", "one", "ragged"])
 def test_generation_says_the_same_to_the_end_of_the_context(prompt, recorded, small_steps):
     assert torch.equal(greedy(static(), prompt, max_new=55), greedy(MODEL, prompt, max_new=55))
-    assert [work.args for work in recorded] == [(16,), (32,), (64,)]
+    assert [work.args[1] for work in recorded] == [16, 32, 64]
 
 
 def test_a_draw_is_the_same(recorded):
@@ -109,7 +108,8 @@ def test_a_row_that_has_stopped_is_silent(recorded):
 def test_any_cuts_with_any_rewinds_give_the_same_answer(sizes, data):
     """Passes of one token are static ones, longer ones are not; both fill the same cache."""
     tokens = some_tokens(CONFIG, length=60)
-    model, cache = static(), roomy_cache(MODEL, 2)
+    model = static()
+    cache = roomy_cache(model, 2)
     with torch.inference_mode():
         whole = MODEL(tokens)
         for size in sizes:
@@ -160,18 +160,18 @@ def test_the_pass_compiles_as_one_graph(monkeypatch):
         for model in (quick, plain):
             replace_linears(model, ".*", make)
         assert torch.equal(greedy(quick, RAGGED, max_new=6), greedy(plain, RAGGED, max_new=6))
-        assert len(graphs) == 3     # the pass; the output after the prompt, and after a pass
+        assert len(graphs) == 2     # the pass, and the output after it
 
 
 # -- the parts ---------------------------------------------------------------------------------
 
-def test_attending_next_is_attending(monkeypatch):
+def test_attending_in_parts_is_attending(monkeypatch):
     monkeypatch.setattr(static_module, "PART", 4)
     gen = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(2, *shape, 16, generator=gen) for shape in ((6, 1), (3, 13), (3, 13)))
-    mask = causal_mask(1, 13) & (torch.arange(13) >= torch.tensor([[0], [5]]))
-    made = attend_next(q, k[:, :, -1:], v[:, :, -1:], k[:, :, :-1], v[:, :, :-1], mask[:, :-1])
-    torch.testing.assert_close(made, attend(q, k, v, mask[:, None, None, None]))
+    q, k, v = (torch.randn(2, *shape, 16, generator=gen) for shape in ((6, 1), (3, 12), (3, 12)))
+    mask = (torch.arange(12) >= torch.tensor([[0], [5]])) & (torch.arange(12) < 11)
+    expected = attend(q, k, v, mask[:, None, None, None])
+    torch.testing.assert_close(attend_static(q, k, v, mask), expected)
 
 
 def test_turning_in_real_numbers_is_rotating():
@@ -213,34 +213,38 @@ def test_on_cuda_a_pass_runs_aside_and_is_then_recorded_and_replayed(monkeypatch
     assert said[9:] == ["replay", "replay"]
 
 
-# -- who lives in the room ---------------------------------------------------------------------
+# -- caches ------------------------------------------------------------------------------------
 
 def test_two_texts_may_take_turns(recorded):
     model, tokens = static(), some_tokens(CONFIG, batch=2, length=24)
-    caches = [roomy_cache(MODEL, 1, max_len=24) for _ in range(2)]
+    caches = [roomy_cache(model, 1, max_len=24) for _ in range(2)]
     with torch.inference_mode():
         parts = tokens.split([6, *[1] * 18], dim=1)
         made = [torch.cat([model(part[n:n + 1], caches[n]) for n in (0, 1)]) for part in parts]
         assert_same(torch.cat(made, dim=1), MODEL(tokens))
+    assert len(recorded) == 2
+
+
+def test_texts_that_share_a_cache_share_what_was_recorded(recorded):
+    model = static()
+    cache = roomy_cache(model, 3)
+    for prompt in (PROMPT, RAGGED):
+        cache.rewind(0)
+        assert torch.equal(greedy(model, prompt, max_new=9, cache=cache),
+                           greedy(MODEL, prompt, max_new=9))
     assert len(recorded) == 1
 
 
-def test_a_batch_of_another_size_gets_another_room(recorded):
-    model = static()
-    for prompt in (PROMPT, PROMPT[:1], RAGGED):
-        assert torch.equal(greedy(model, prompt, max_new=9), greedy(MODEL, prompt, max_new=9))
-    assert len(recorded) == 3
-
-
-def test_what_a_broken_text_left_behind_is_never_seen():
-    model = static()
-    greedy(model, PROMPT, max_new=20)
-    model.room.store.fill_(torch.nan)
-    assert torch.equal(greedy(model, PROMPT, max_new=20), greedy(MODEL, PROMPT, max_new=20))
+def test_an_ordinary_cache_is_filled_by_ordinary_passes(recorded):
+    model, cache = static(), roomy_cache(MODEL, 3)
+    assert torch.equal(greedy(model, PROMPT, max_new=9, cache=cache),
+                       greedy(MODEL, PROMPT, max_new=9))
+    assert recorded == []
 
 
 def test_an_answer_stays_when_the_next_one_comes(recorded):
-    model, cache = static(), roomy_cache(MODEL, 3)
+    model = static()
+    cache = roomy_cache(model, 3)
     with torch.inference_mode():
         model.hidden(PROMPT, cache)
         first = model.hidden(PROMPT[:, :1], cache)
@@ -250,8 +254,9 @@ def test_an_answer_stays_when_the_next_one_comes(recorded):
 
 
 def test_a_cache_may_be_filled_outside_of_inference_mode():
-    model, cache = static(), roomy_cache(MODEL, 3)
-    greedy(model, PROMPT, max_new=3)        # the room is made inside
+    model = static()
+    with torch.inference_mode():
+        cache = roomy_cache(model, 3)
     model(PROMPT, cache)
     cache.rewind(4)
     assert_same(model(PROMPT[:, 4:5], cache), MODEL(PROMPT)[:, 4:5])
@@ -267,20 +272,17 @@ def test_the_original_is_untouched():
 
 # -- mistakes ----------------------------------------------------------------------------------
 
-@pytest.mark.parametrize("max_len", [0, 65])
-def test_room_for_no_token_or_beyond_the_context_is_refused(max_len):
-    with pytest.raises(ValueError, match=f"room for {max_len} tokens was asked for; 1 to this mod"):
-        static(max_len=max_len)
-
-
-def test_a_cache_that_is_larger_than_the_room_is_refused():
-    with pytest.raises(ValueError, match="a cache of 64 tokens was given; this StaticLlama has"):
-        greedy(static(max_len=32), PROMPT, max_new=55)
-    assert greedy(static(max_len=32), PROMPT, max_new=23).shape == (3, 23)
+@pytest.mark.parametrize(("batch", "max_len", "message"), [
+    (1, 65, "a cache of 65 tokens was asked for; this model's context is 64"),
+    (1, 0, "a cache for 1 texts of 0 tokens"), (0, 8, "a cache for 0 texts of 8 tokens")])
+def test_a_cache_that_cannot_be_is_refused(batch, max_len, message):
+    with pytest.raises(ValueError, match=message):
+        static().new_cache(batch, max_len)
 
 
 def test_a_full_cache_refuses_the_next_token():
-    model, cache = static(), roomy_cache(MODEL, 3, max_len=9)
+    model = static()
+    cache = roomy_cache(model, 3, max_len=9)
     model(PROMPT, cache)
     with pytest.raises(ValueError, match="the cache holds 9 tokens; 10 were asked for"):
         model(PROMPT[:, :1], cache)
@@ -288,6 +290,6 @@ def test_a_full_cache_refuses_the_next_token():
 
 
 def test_a_cache_for_another_batch_is_refused():
-    cache = KVCache(CONFIG, 2, max_len=9, like=MODEL.tok_embeddings.weight)
+    model = static()
     with pytest.raises(ValueError, match="the cache was made for 2 texts; 3 were given"):
-        static()(PROMPT[:, :1], cache)
+        model(PROMPT[:, :1], model.new_cache(2, 9))

@@ -35,13 +35,21 @@ def test_rows_are_filled_well():
     assert len(rows) > OPEN_ROWS                            # some were given out on the way
 
 
-def test_a_long_document_is_cut_and_nothing_but_a_lone_last_token_is_lost():
-    (document,) = some_documents(25)
-    parts = [part for row in pack([document], length=8) for part in row]
-    assert sorted(map(len, parts)) == [8, 8, 8]             # the 25th has nothing left to learn
-    assert sum(parts, []) == document[:24]
-    (document,) = some_documents(26)
-    assert sorted(len(part) for row in pack([document], length=8) for part in row) == [2, 8, 8, 8]
+@pytest.mark.parametrize("n", [2, 7, 8, 9, 15, 22, 23, 25, 26, 1000])
+def test_of_a_long_document_every_token_but_the_first_is_learnt_once(n):
+    """Its end token above all, wherever the cuts fall."""
+    document = list(range(n))
+    parts = sorted(part for row in pack([document], length=8) for part in row)
+    assert max(map(len, parts)) <= 8
+    assert [token for part in parts for token in part[1:]] == document[1:]
+    assert all(before[-1] == after[0] for before, after in zip(parts, parts[1:], strict=False))
+
+
+def test_as_many_tokens_are_learnt_in_rows_as_documents_have():
+    documents = [list(range(13)) + [999] for _ in range(1000)]
+    learnt = sum(int(lay_out([row], length=13)["learn"].sum())
+                 for row in pack(documents, length=13))
+    assert learnt == 13_000
 
 
 def test_documents_with_nothing_to_learn_are_left_out():
