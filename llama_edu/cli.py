@@ -6,22 +6,17 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
-import torch
-from tqdm import tqdm
-
-from . import checkpoint, claims, prompts, sampling
-from .exercises import progress
+# Without torch, which takes seconds: a command imports what it needs when it runs.
+from . import __version__, claims, prompts
 from .family import accounting
-from .family.card import card
+from .family.card import card, files_card
 from .family.releases import RELEASES, release
-from .formats import convert
-from .generation import answer
-from .inference import talk
-from .inference.decoding import DecodingLlama
-from .training import recipe
-from .training.run import Run
+from .training.recipe import DTYPES
+
+FORMATS, KINDS = ("hf", "meta", "gguf"), (*DTYPES, "q8_0")      # of `formats.convert`
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,17 +53,19 @@ def _write_no_more() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("llama-edu", description="The Llama family, from scratch.")
+    parser.add_argument("--version", action="version", version=f"llama-edu {__version__}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for add in (_add_info, _add_check_claims, _add_generate, _add_chat, _add_convert, _add_train):
         add(commands)
     shown = commands.add_parser("progress", help="which exercises are solved")
-    shown.set_defaults(run=lambda _: print(progress()))
+    shown.set_defaults(run=_progress)
     return parser
 
 
 def _add_info(commands: Any) -> None:
-    info = commands.add_parser("info", help="a release's numbers; without a name, all of them")
-    info.add_argument("name", nargs="?", help="such as llama-3.1-8b")
+    info = commands.add_parser("info", help="the numbers of a release, or of a model in files")
+    info.add_argument("name", nargs="?", help="such as llama-3.1-8b, a folder or a .gguf file; "
+                                              "without it, all releases")
     info.set_defaults(run=_info)
 
 
@@ -85,7 +82,7 @@ def _add_check_claims(commands: Any) -> None:
 def _add_generate(commands: Any) -> None:
     generate = commands.add_parser("generate", help="let a model go on with a text")
     generate.add_argument("text")
-    generate.add_argument("--model", default=checkpoint.TALES, metavar="MODEL",
+    generate.add_argument("--model", default="tales", metavar="MODEL",
                           help="a folder, a .gguf file, or the id of a model on the hub; without "
                                "it, the model that tells tales and comes with this package")
     generate.add_argument("--max-new", type=int, metavar="N",
@@ -111,9 +108,9 @@ def _add_convert(commands: Any) -> None:
     made = commands.add_parser("convert", help="write a model in another format")
     made.add_argument("source", metavar="FROM", help="a folder, a .gguf file or a hub id")
     made.add_argument("target", metavar="TO", help="a folder, or a .gguf file, that is not there")
-    made.add_argument("--format", choices=convert.FORMATS, required=True)
+    made.add_argument("--format", choices=FORMATS, required=True)
     made.add_argument("--shards", type=int, default=1, metavar="N", help="files of weights")
-    made.add_argument("--dtype", choices=convert.KINDS,
+    made.add_argument("--dtype", choices=KINDS,
                       help="without it, as the matrices are; quantised ones become float32")
     made.set_defaults(run=_convert)
 
@@ -132,24 +129,56 @@ def _add_running(command: argparse.ArgumentParser, *, temperature: float, top_p:
                          help=f"{top_p:g} without it")
     command.add_argument("--seed", type=int, default=0)
     command.add_argument("--device", default="cpu")
-    command.add_argument("--dtype", choices=convert.DTYPES, default="float32")
+    command.add_argument("--dtype", choices=DTYPES, default="float32")
 
 
 def _info(options: argparse.Namespace) -> None:
     if options.name is None:
         for r in RELEASES:
             print(f"{r.id:32}{accounting.parameters(r.config).total:>18,} parameters")
+    elif Path(options.name).exists():
+        print(_files(options.name))
+    elif "/" in options.name or os.sep in options.name:
+        raise ValueError(f"there is no folder or file {options.name!r}; one with a model, or the "
+                         "name of a release, is needed. Check the path.")
     else:
         print(card(release(options.name)))
 
 
-def _rules(options: argparse.Namespace) -> tuple[sampling.Rule, ...]:
-    """How the next token is picked."""
-    if not options.temperature >= 0:
-        raise ValueError(f"temperature {options.temperature} was given; 0 or a positive number is "
-                         "needed. 0 takes the likeliest token always.")
-    first = sampling.temperature(options.temperature) if options.temperature else sampling.top_k(1)
-    return first, sampling.top_p(options.top_p)
+def _files(path: str) -> str:
+    """What the files of a model say; no tensor is read."""
+    from .checkpoint import open_source
+    source = open_source(path)
+    stored = sorted({str(w.dtype).removeprefix("torch.") for w in source.tensors.values()})
+    return files_card(path, source.config, {
+        "tensors": f"{len(source.tensors)}, read as {' and '.join(stored)}",
+        "tokenizer": "none" if source.tokenizer is None else "yes",
+        "an answer ends at": ", ".join(map(str, source.stop_ids)) or "what the tokenizer says"})
+
+
+def _progress(options: argparse.Namespace) -> None:
+    from .exercises import progress
+    print(progress())
+
+
+def _loaded(options: argparse.Namespace, path: str) -> tuple[Any, Any, dict[str, Any]]:
+    """The model, laid out for decoding, its tokenizer, and how tokens are to be picked."""
+    import torch
+
+    from .checkpoint import load
+    from .generation import seeded
+    from .inference.decoding import DecodingLlama
+    from .sampling import usual_rules
+    rules = usual_rules(options.temperature, options.top_p)
+    try:
+        there = torch.zeros(1, device=options.device)
+        there.item()
+    except (RuntimeError, AssertionError, NotImplementedError):  # as torch's build decides
+        raise ValueError(f"device {options.device!r} cannot be used on this machine; cpu always "
+                         "can, cuda and mps where there is one. Leave --device out.") from None
+    generator = seeded(options.seed, there)
+    model, tokenizer = load(path, device=options.device, dtype=getattr(torch, options.dtype))
+    return DecodingLlama(model), tokenizer, {"rules": rules, "generator": generator}
 
 
 def _chat(options: argparse.Namespace) -> None:
@@ -159,13 +188,11 @@ def _chat(options: argparse.Namespace) -> None:
                          f"it was taught to talk. Add one of {', '.join(prompts.FORMATS)}.")
     with suppress(ImportError):         # without it, input() has no arrow keys
         import_module("readline")
-    rules, generator = _rules(options), _generator(options.device, options.seed)
-    model, tokenizer = checkpoint.load(options.model or checkpoint.TALES, device=options.device,
-                                   dtype=convert.DTYPES[options.dtype])
-    talk.run(DecodingLlama(model), tokenizer, prompts.named(options.format or "completion"),
-                  read_line=input, write=lambda text: print(text, end="", flush=True),
-                  system=options.system, rules=rules, max_new=options.max_new,
-                  generator=generator)
+    model, tokenizer, picked = _loaded(options, options.model or "tales")
+    from .inference import talk
+    talk.run(model, tokenizer, prompts.named(options.format or "completion"), read_line=input,
+             write=lambda text: print(text, end="", flush=True), system=options.system,
+             max_new=options.max_new, **picked)
 
 
 def _check_claims(options: argparse.Namespace) -> int:
@@ -179,6 +206,7 @@ def _check_claims(options: argparse.Namespace) -> int:
     if not chosen:
         raise ValueError("no claim fits all that was asked; write-ups are A to E, T and S, "
                          "chapters two digits such as 03. Leave a filter out.")
+    from tqdm import tqdm
     outcomes = {claim: claims.recompute(claim) for claim in tqdm(chosen, disable=None)}
     print(claims.report(outcomes))
     return int(any(outcome.agrees is False for outcome in outcomes.values()))
@@ -186,16 +214,14 @@ def _check_claims(options: argparse.Namespace) -> int:
 
 def _generate(options: argparse.Namespace) -> None:
     """Stream the answer to stdout, the prompt before it."""
-    rules = _rules(options)
-    generator = _generator(options.device, options.seed)
-    model, tokenizer = checkpoint.load(options.model, device=options.device,
-                                   dtype=convert.DTYPES[options.dtype])
+    model, tokenizer, picked = _loaded(options, options.model)
+    from .generation import answer
     max_new = options.max_new
     if max_new is None:
-        asked = tokenizer.encode(options.text, bos=tokenizer.bos_id is not None, eos=False)
+        asked = tokenizer.encode(options.text, bos=tokenizer.bos_id is not None)
         max_new = max(1, min(200, model.config.max_seq_len - len(asked)))
-    pieces = answer(DecodingLlama(model), tokenizer, options.text, *rules, max_new=max_new,
-                    generator=generator)
+    pieces = answer(model, tokenizer, options.text, *picked["rules"], max_new=max_new,
+                    generator=picked["generator"])
     print(options.text, next(pieces, ""), sep="", end="", flush=True)   # or fail before it
     for piece in pieces:
         print(piece, end="", flush=True)
@@ -204,14 +230,21 @@ def _generate(options: argparse.Namespace) -> None:
 
 def _convert(options: argparse.Namespace) -> None:
     """Convert, with a bar on stderr in a terminal; the outcome on stdout."""
+    from tqdm import tqdm
+
+    from .formats.convert import convert
     with tqdm(unit="tensor", disable=None) as bar:
-        convert.convert(options.source, options.target, format=options.format,
-                        shards=options.shards, dtype=options.dtype, after_each=bar.update)
+        convert(options.source, options.target, format=options.format,
+                shards=options.shards, dtype=options.dtype, after_each=bar.update)
     print(f"{options.target} is written.")
 
 
 def _train(options: argparse.Namespace) -> None:
     """Train, or go on after a kill; a bar on stderr in a terminal, the outcome on stdout."""
+    from tqdm import tqdm
+
+    from .training import recipe
+    from .training.run import Run
     run = Run(recipe.read(options.recipe))
     for refused in run.resume():
         print(f"llama-edu: {refused}", file=sys.stderr)
@@ -224,14 +257,5 @@ def _train(options: argparse.Namespace) -> None:
     print(run.summary())
 
 
-def _generator(device: str, seed: int) -> torch.Generator:
-    """A source of random numbers on a device that is there."""
-    try:
-        torch.zeros(1, device=device).item()
-    except (RuntimeError, AssertionError, NotImplementedError):  # as torch's build decides
-        raise ValueError(f"device {device!r} cannot be used on this machine; cpu always can, cuda "
-                         "and mps where there is one. Leave --device out.") from None
-    if not 0 <= seed < 2**63:
-        raise ValueError(f"seed {seed} was given; a whole number from 0 to 2**63 - 1 is needed. "
-                         "Choose one.")
-    return torch.Generator(device).manual_seed(seed)
+if __name__ == "__main__":
+    sys.exit(main())

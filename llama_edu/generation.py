@@ -9,12 +9,15 @@ from torch import Tensor
 from .cache import KVCache
 from .layers import causal_mask
 from .model import Llama
-from .sampling import NO_TOKEN, Rule, pick
+from .sampling import NO_TOKEN, Rule, pick, usual_rules
 from .tokenizer import Tokenizer
 
 
 def left_pad(prompts: Sequence[Tensor]) -> Tensor:
-    """Prompts `t` of any lengths as one `b t`, NO_TOKEN before the shorter ones."""
+    """Prompts `t` of any lengths as one `b t`, NO_TOKEN before the shorter ones.
+
+    Raises ValueError where there are none.
+    """
     if not prompts:
         raise ValueError("no prompts were given; one or more is needed. Give a list of tensors.")
     longest = max(len(prompt) for prompt in prompts)
@@ -96,10 +99,41 @@ def places(pads: Tensor, start: int, end: int) -> tuple[Tensor, Tensor]:
     return positions[:, start:], mask | (columns[start:, None] == columns)
 
 
+def generate(model: Llama, tokenizer: Tokenizer, text: str, *, max_new: int = 200,
+             temperature: float = 0.0, top_p: float = 1.0, seed: int = 0) -> str:
+    """The text that follows `text`, up to its end, `max_new` tokens or the end of the context.
+
+        generate(model, tokenizer, "Once upon a time", temperature=0.8)
+
+    temperature 0 takes the likeliest token always. Raises ValueError for what cannot be continued.
+    """
+    room = model.config.max_seq_len - len(_begun(tokenizer, text))
+    return "".join(answer(
+        model, tokenizer, text, *usual_rules(temperature, top_p),
+        max_new=min(max_new, max(1, room)), generator=seeded(seed, model.tok_embeddings.weight)))
+
+
+def seeded(seed: int, like: Tensor) -> torch.Generator:
+    """Random numbers that `seed` decides, on the device of a tensor. Raises ValueError for one
+    that is no whole number from 0 on."""
+    if not 0 <= seed < 2**63:
+        raise ValueError(f"seed {seed} was given; a whole number from 0 to 2**63 - 1 is needed. "
+                         "Choose one.")
+    return torch.Generator(like.device).manual_seed(seed)
+
+
+def _begun(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The tokens of a text that begins as the model knows texts to begin."""
+    return tokenizer.encode(text, bos=tokenizer.bos_id is not None)
+
+
 def answer(model: Llama, tokenizer: Tokenizer, text: str, *rules: Rule, max_new: int,
            generator: torch.Generator | None = None) -> Iterator[str]:
-    """Yield the text that follows `text`, in pieces that join to the whole, up to a stop token."""
-    ids = tokenizer.encode(text, bos=tokenizer.bos_id is not None, eos=False)
+    """Yield the text that follows `text`, in pieces that join to the whole, up to a stop token.
+
+    Raises ValueError for a text without tokens, or one that the context has no room for.
+    """
+    ids = _begun(tokenizer, text)
     prompt = torch.tensor([ids], dtype=torch.long, device=model.tok_embeddings.weight.device)
     tokens = (int(token.item()) for token in stream(
         model, prompt, *rules, max_new=max_new, generator=generator))
@@ -128,10 +162,12 @@ def spell(tokens: Iterable[int], before: Sequence[int], tokenizer: Tokenizer) ->
 
 def answers(model: Llama, tokenizer: Tokenizer, texts: Sequence[str], *rules: Rule, max_new: int,
             generator: torch.Generator | None = None) -> list[str]:
-    """The text that follows each of several, whatever their lengths, in one batch."""
+    """The text that follows each of several, whatever their lengths, in one batch.
+
+    Raises ValueError where there are none, or for one that cannot be continued.
+    """
     device = model.tok_embeddings.weight.device
-    prompts = [tokenizer.encode(text, bos=tokenizer.bos_id is not None, eos=False)
-               for text in texts]
+    prompts = [_begun(tokenizer, text) for text in texts]
     padded = left_pad([torch.tensor(ids, dtype=torch.long, device=device) for ids in prompts])
     new = torch.cat(list(stream(model, padded, *rules, max_new=max_new, generator=generator,
                                 stop_ids=tokenizer.stop_ids)), dim=1)

@@ -1,7 +1,7 @@
 """House style, and the figures that several chapters share.
 
-Importing this module sets the style. Every figure is 6.4 x 3.6 inches on white, 9 pt, without top
-and right spines; lines take the Okabe-Ito colours, which colour-blind readers can tell apart.
+`use_style` sets it for a whole notebook. Every figure is 6.4 x 3.6 inches on white, 9 pt, without
+top and right spines; lines take the Okabe-Ito colours, which colour-blind readers can tell apart.
 """
 
 from collections.abc import Sequence
@@ -45,14 +45,19 @@ FAMILIES = {
     "Llama Guard": FamilyStyle(PURPLE, "^", shift=16, nudge=(30, 4)),
 }
 
-mpl.rcParams.update({
+STYLE = {
     "figure.figsize": (6.4, 3.6), "figure.dpi": 120, "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
     "font.size": 9, "axes.titlesize": 10, "axes.titleweight": "bold", "axes.titlelocation": "left",
     "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True,
     "axes.prop_cycle": mpl.cycler(color=COLOURS), "grid.color": "#e4e4e4", "grid.linewidth": 0.7,
     "axes.axisbelow": True, "legend.frameon": False, "lines.linewidth": 1.6, "svg.hashsalt": "0",
-})
+}
+
+
+def use_style() -> None:
+    """Draw all that follows in the house style; `mpl.rc_context(STYLE)` does it for a while."""
+    mpl.rcParams.update(STYLE)
 
 
 def figure(title: str, *, x: str, y: str, rows: int = 1, columns: int = 1,

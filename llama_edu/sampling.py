@@ -131,6 +131,17 @@ def _where(tokens: Tensor, *, like: Tensor) -> Tensor:
     return seen.scatter(1, tokens - NO_TOKEN, True)[:, 1:]      # NO_TOKEN's column is cut off
 
 
+def usual_rules(heat: float, p: float) -> tuple[Rule, ...]:
+    """Temperature, then top-p; a heat of 0 stands for the likeliest token always.
+
+    Raises ValueError for numbers that mean nothing.
+    """
+    if not heat >= 0:
+        raise ValueError(f"temperature {heat} was given; 0 or a positive number is needed. "
+                         "0 takes the likeliest token always.")
+    return (temperature(heat) if heat else top_k(1)), top_p(p)
+
+
 # -- the draw ----------------------------------------------------------------------------------
 
 

@@ -7,8 +7,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import STRETCH_8, STRETCH_32, tiny_config
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 
+from llama_edu import layers
 from llama_edu.layers import (
     Attention,
     FeedForward,
@@ -222,3 +224,65 @@ def test_feed_forward_gates_with_w1():
     expected = (gate / (1 + torch.exp(-gate)) * up) @ layer.w2.weight.T
     torch.testing.assert_close(layer(x), expected)
     assert layer(torch.zeros(8)).abs().max() == 0
+
+
+# -- what arithmetic and kernels are used ------------------------------------------------------
+
+def rope(t, d):
+    return rope_table(rope_frequencies(d, 100.0), torch.arange(3, 3 + t))
+
+
+@pytest.mark.parametrize("function", [
+    lambda x, _: RMSNorm(6, 1e-3).double()(x),
+    lambda x, _: rotate(x, *rope(5, 6)),
+    lambda x, y: attend(x, y, y.sin(), causal_mask(5, 5)),
+    lambda x, y: attend_fused(x, y, y.sin(), None),
+    lambda x, _: FeedForward(6, 8).double()(x)],
+    ids=["RMSNorm", "rotate", "attend", "attend_fused", "FeedForward"])
+def test_gradients_are_those_of_finite_differences_in_float64(function):
+    gen = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(2, h, 5, 6, dtype=torch.float64, generator=gen) for h in (4, 2))
+    torch.manual_seed(0)
+    assert torch.autograd.gradcheck(lambda *given: (torch.manual_seed(0), function(*given))[1],
+                                    (x.requires_grad_(), y.requires_grad_()))
+
+
+def asked_of_the_kernel(monkeypatch, t, s, mask, *, device):
+    """How many key heads the fused kernel gets, and how it is called, on a device that need not be
+    there."""
+    calls = []
+
+    def kernel(q, k, v, **options):
+        calls.append((k.shape[1], options))
+        return q
+
+    monkeypatch.setattr(layers.F, "scaled_dot_product_attention", kernel)
+    with FakeTensorMode():
+        q, k = (torch.empty(2, heads, n, 16, device=device) for heads, n in ((6, t), (3, s)))
+        mask = torch.ones(2, 1, t, s, dtype=torch.bool, device=device) if mask else None
+        assert attend_fused(q, k, k, mask).shape == q.shape
+    (call,) = calls
+    return call
+
+
+@pytest.mark.parametrize(("t", "s", "mask", "device", "n_heads", "causal", "shared"), [
+    (5, 5, False, "cuda", 3, True, True),       # flash shares heads, and takes no mask
+    (5, 9, True, "cuda", 6, False, False),      # so with one every head has keys of its own
+    (5, 9, True, "cpu", 3, False, True),
+    (1, 9, False, "cuda", 3, None, None),       # queries of a key head are rows: nothing to share
+    (1, 9, True, "cuda", 3, None, None)])
+def test_the_fused_kernel_is_asked_for_what_it_can(monkeypatch, t, s, mask, device, n_heads,
+                                                   causal, shared):
+    heads, options = asked_of_the_kernel(monkeypatch, t, s, mask, device=device)
+    assert heads == n_heads
+    assert (options["attn_mask"] is not None) == mask
+    assert options.get("is_causal") == causal
+    assert options.get("enable_gqa") == shared
+
+
+@pytest.mark.parametrize("mask", [None, torch.rand(2, 1, 1, 9) > 0.3])
+def test_one_new_token_attends_as_any_other(mask):
+    gen = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, *shape, 16, generator=gen) for shape in ((6, 1), (3, 9), (3, 9)))
+    sees = torch.tensor(True) if mask is None else mask[:, None]
+    torch.testing.assert_close(attend_fused(q, k, v, mask), attend(q, k, v, sees))

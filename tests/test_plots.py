@@ -1,5 +1,7 @@
 """House style, and figures that show what they say."""
 
+import subprocess
+import sys
 from datetime import timedelta
 from itertools import pairwise
 
@@ -18,8 +20,18 @@ from llama_edu.family.releases import RELEASES
 
 @pytest.fixture(autouse=True)
 def close_figures():
-    yield
+    with mpl.rc_context():
+        plots.use_style()
+        yield
     plt.close("all")
+
+
+def test_importing_the_package_leaves_the_settings_of_matplotlib_alone():
+    code = ("import matplotlib as mpl, matplotlib.pyplot; before = dict(mpl.rcParams);"
+            "import llama_edu.training.run, llama_edu.plots, llama_edu.claims, llama_edu.exercises;"
+            "changed = [k for k, v in before.items() if mpl.rcParams[k] != v];"
+            "assert changed == [], changed")
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_a_figure_has_the_house_style_a_title_and_units():

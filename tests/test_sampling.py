@@ -61,6 +61,17 @@ def test_top_p_keeps_the_likeliest_token_however_small_p_is():
     assert kept(top_p(1e-9)(torch.tensor([[1.0, 3.0, 2.0]]))).tolist() == [[False, True, False]]
 
 
+def test_top_p_of_one_is_the_identity():
+    logits = torch.randn(2, 32_000, generator=torch.Generator().manual_seed(0)) * 3
+    assert torch.equal(top_p(1.0)(logits), logits)      # rounded sums reach 1 before the last token
+
+
+@pytest.mark.parametrize("value", [1e-6, 1e6])
+def test_the_coldest_and_the_hottest_draw_can_be_made(value):
+    logits = torch.tensor([[100.0, 99.0, -torch.inf]])
+    assert pick(temperature(value)(logits)).item() in (0, 1)
+
+
 def test_temperature_divides():
     logits = torch.tensor([[1.0, -2.0]])
     assert torch.equal(temperature(0.5)(logits), torch.tensor([[2.0, -4.0]]))

@@ -185,7 +185,7 @@ def rope_table(freqs: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    pairs = torch.view_as_complex(rearrange(x.float(), "b h t (d two) -> b h t d two", two=2))
+    pairs = torch.view_as_complex(rearrange(widen(x), "b h t (d two) -> b h t d two", two=2))
     turned = torch.view_as_real(pairs * torch.complex(cos, sin))
     return rearrange(turned, "b h t d two -> b h t (d two)").type_as(x)
 

@@ -175,10 +175,9 @@ def attend_by_copying(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 # %%
 # twin: llama_edu.layers.attend
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """q: `b h t d`; k, v: `b k s d`; mask: broadcastable to `b k g t s`."""
     q = rearrange(q, "b (k g) t d -> b k g t d", k=k.shape[1])
     scores = einsum(q, k, "b k g t d, b k s d -> b k g t s") / math.sqrt(q.shape[-1])
-    weights = scores.float().masked_fill(~mask, -torch.inf).softmax(-1).type_as(q)
+    weights = widen(scores).masked_fill(~mask, -torch.inf).softmax(-1).type_as(q)
     mixed = einsum(weights, v, "b k g t s, b k s d -> b k g t d")
     return rearrange(mixed, "b k g t d -> b (k g) t d")
 
@@ -190,9 +189,16 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 # %%
 # twin: llama_edu.layers.attend_fused
 def attend_fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    """What `attend` computes; the mask is broadcastable to `b h t s`, or None: causal, t = s."""
+    n_heads, n_kv_heads, t = q.shape[1], k.shape[1], q.shape[2]
+    if t == 1:      # queries that share a key head are rows of one product, and nothing is ahead
+        q = rearrange(q, "b (k g) 1 d -> b k g d", k=n_kv_heads)
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        return rearrange(mixed, "b k g d -> b (k g) 1 d")
+    if mask is not None and q.device.type == "cuda":
+        # CUDA's fused kernels take a mask or shared heads, not both, and the others hold `b h t s`.
+        k, v = (x.repeat_interleave(n_heads // n_kv_heads, dim=1) for x in (k, v))
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None,
-                                          enable_gqa=True)
+                                          enable_gqa=k.shape[1] < n_heads)
 
 # %% [markdown]
 # **The layer** puts four matrices around it. Queries and keys are turned by RoPE (chapter 02),

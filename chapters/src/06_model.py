@@ -161,7 +161,7 @@ class Block(nn.Module):
         self.feed_forward = FeedForward(config.dim, config.hidden_dim)
 
     def forward(self, x: Tensor, now: Pass) -> Tensor:
-        memory = None if now.cache is None else now.cache[self.layer_id]
+        memory = None if now.cache is None else now.cache.slot(self.layer_id)
         x = x + self.attention(self.attention_norm(x), now.rope, now.mask, memory)
         return x + self.feed_forward(self.ffn_norm(x))
 
@@ -178,25 +178,31 @@ class Llama(nn.Module):
         self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim)
         self.layers = nn.ModuleList(Block(config, i) for i in range(config.n_layers))
         self.norm = RMSNorm(config.dim, config.norm_eps)
-        self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
-        if config.tied_embeddings:
-            self.output.weight = self.tok_embeddings.weight
+        self.output = None if config.tied_embeddings else nn.Linear(
+            config.dim, config.vocab_size, bias=False)
 
     def blocks(self) -> Iterator[nn.Module]:
         return iter(self.layers)
 
-    def hidden(self, tokens: Tensor, cache: KVCache | None = None, *,
-               positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+    def new_cache(self, batch: int, max_len: int) -> KVCache:
+        if max_len > self.config.max_seq_len:
+            raise ValueError(f"a cache of {max_len} tokens was asked for; this model's context is "
+                             f"{self.config.max_seq_len} tokens. Make the cache that long at most.")
+        return KVCache(len(self.layers), batch, max_len)
+
+    def forward(self, tokens: Tensor, cache: KVCache | None = None, *,
+                positions: Tensor | None = None, mask: Tensor | None = None,
+                head: bool = True) -> Tensor:
         start = 0 if cache is None else cache.length
-        end = start + tokens.shape[1]
+        t, end = tokens.shape[1], start + tokens.shape[1]
         if end > self.config.max_seq_len:
             raise ValueError(f"{end} tokens were given; this model's context is "
                              f"{self.config.max_seq_len}. Shorten the prompt.")
         device = tokens.device
         if positions is None:
             positions = torch.arange(start, end, device=device)[None]
-        if mask is None and start > 0:      # else attend_fused knows: each sees all before it
-            mask = causal_mask(tokens.shape[1], end, device=device)[None]
+        if mask is None and start > 0 and t > 1:    # else `attend_fused` needs none
+            mask = causal_mask(t, end, device=device)[None]
         freqs = rope_frequencies(self.config.head_dim, self.config.rope_theta,
                                  self.config.rope_scaling, device=device)
         now = Pass(rope_table(freqs, positions[:, None]),
@@ -206,11 +212,17 @@ class Llama(nn.Module):
             x = block(x, now)
         if cache is not None:
             cache.length = end
-        return self.norm(x)
+        x = self.norm(x)
+        return self.logits(x) if head else x
 
-    def forward(self, tokens: Tensor, cache: KVCache | None = None, *,
-                positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        return self.output(self.hidden(tokens, cache, positions=positions, mask=mask)).float()
+    def hidden(self, tokens: Tensor, cache: KVCache | None = None, *,
+               positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        return self(tokens, cache, positions=positions, mask=mask, head=False)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        if self.output is None:
+            return widen(F.linear(hidden, self.tok_embeddings.weight))
+        return widen(self.output(hidden))
 
 # %% [markdown]
 # One line deserves a second look: `self.output.weight = self.tok_embeddings.weight`. In the two

@@ -173,21 +173,18 @@ _ = panels[1].set_ylabel("")
 # %%
 # twin: llama_edu.cache.KVCache
 class KVCache:
-    def __init__(self, config: ModelConfig, batch: int, *, max_len: int, like: Tensor):
-        if max_len > config.max_seq_len:
-            raise ValueError(
-                f"a cache of {max_len} tokens was asked for; this model's context is "
-                f"{config.max_seq_len} tokens. Make the cache that long at most.")
+    def __init__(self, n_layers: int, batch: int, max_len: int):
         if min(batch, max_len) < 1:
             raise ValueError(f"a cache for {batch} texts of {max_len} tokens was asked for; 1 or "
                              "more of both is needed.")
-        shape = (config.n_layers, 2, batch, config.n_kv_heads, max_len, config.head_dim)
-        self.store = torch.zeros(shape, dtype=like.dtype, device=like.device)
-        self.max_len = max_len
-        self.length = 0
+        self.batch, self.max_len, self.length = batch, max_len, 0
+        self.slots = [Slot(self) for _ in range(n_layers)]
 
-    def __getitem__(self, layer_id: int) -> "Slot":
-        return Slot(self, layer_id)
+    def slot(self, layer_id: int) -> "Slot":
+        if not 0 <= layer_id < len(self.slots):
+            raise IndexError(f"layer {layer_id} was asked for; this cache has layers 0 to "
+                             f"{len(self.slots) - 1}. Let the model make its own: new_cache.")
+        return self.slots[layer_id]
 
     def rewind(self, length: int) -> None:
         if not 0 <= length <= self.length:
@@ -195,30 +192,46 @@ class KVCache:
                              f"a length from 0 to {self.length} is needed.")
         self.length = length
 
+    def take(self, other: "KVCache") -> None:
+        self.length = 0
+        for mine, theirs in zip(self.slots, other.slots, strict=True):
+            if theirs.keys is not None:
+                mine.append(theirs.keys[:, :, :other.length], theirs.values[:, :, :other.length])
+        self.length = other.length
+
 # %% [markdown]
 # The shape is the whole story: layers, 2 (a key and a value), texts, key/value heads, tokens, features.
 # A layer gets its own `Slot`, which writes the new rows behind the old ones and returns all of them.
 
 # %%
 # twin: llama_edu.cache.Slot
-@dataclass(frozen=True)
 class Slot:
-    cache: KVCache
-    layer_id: int
+    def __init__(self, cache: KVCache):
+        self.cache = cache
+        self.keys: Tensor | None = None
+        self.values: Tensor | None = None
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         start, end = self.cache.length, self.cache.length + k.shape[2]
         if end > self.cache.max_len:
-            raise ValueError(
-                f"the cache holds {self.cache.max_len} tokens; {end} were asked for. "
-                "Make a longer KVCache, or rewind this one.")
-        keys, values = self.cache.store[self.layer_id]
-        if len(keys) != len(k):
-            raise ValueError(f"the cache was made for {len(keys)} texts; {len(k)} were given. "
-                             "Make a new KVCache for this batch.")
-        keys[:, :, start:end] = k
-        values[:, :, start:end] = v
-        return keys[:, :, :end], values[:, :, :end]
+            raise ValueError(f"the cache holds {self.cache.max_len} tokens; {end} were asked for. "
+                             "Make a longer one with new_cache, or rewind this one.")
+        if len(k) != self.cache.batch:
+            raise ValueError(f"the cache was made for {self.cache.batch} texts; {len(k)} were "
+                             "given. Make a new one for this batch.")
+        if self.keys is None:
+            self.keys, self.values = self._room(k), self._room(v)
+        self.keys[:, :, start:end] = k
+        self.values[:, :, start:end] = v
+        keys, values = self.keys[:, :, :end], self.values[:, :, :end]
+        if keys.requires_grad:      # what a backward pass will read must not be written over
+            return keys.clone(), values.clone()
+        return keys, values
+
+    def _room(self, like: Tensor) -> Tensor:
+        b, k, _, d = like.shape
+        with torch.inference_mode(False):       # or nothing could be written outside of it
+            return torch.zeros(b, k, self.cache.max_len, d, dtype=like.dtype, device=like.device)
 
 # %% [markdown]
 # There is one `length` for all layers, and the model moves it once, at the end of a pass. In chapter
@@ -390,9 +403,9 @@ assert per_token[-1] < per_token[3] < per_token[0]
 # %%
 # twin: llama_edu.sampling.temperature, llama_edu.sampling.top_k
 def temperature(value: float) -> Rule:
-    if not 0 < value < math.inf:
-        raise ValueError(f"temperature {value} was given; a positive number is needed. For the "
-                         "likeliest token always, use top_k(1).")
+    if not COLDEST <= value < math.inf:
+        raise ValueError(f"temperature {value} was given; a number from {COLDEST} on is needed. "
+                         "For the likeliest token always, use top_k(1).")
     return lambda logits, tokens=None: logits / value
 
 
@@ -439,6 +452,8 @@ def top_p(p: float) -> Rule:
         raise ValueError(f"top_p({p}) was given; a probability above 0 and up to 1 is needed.")
 
     def rule(logits: Tensor, tokens: Tensor | None = None) -> Tensor:
+        if p == 1:      # a sum of rounded probabilities may reach 1 before the last
+            return logits
         ordered, order = logits.sort(dim=-1, descending=True, stable=True)
         probs = ordered.softmax(-1)
         cut = probs.cumsum(-1) - probs >= p         # the tokens before this one reach p already
@@ -612,11 +627,15 @@ assert (by_column - alone).abs().max() < 1e-3 < 0.1 < (unmasked - alone).abs().m
 # twin: llama_edu.generation.stream, llama_edu.generation.next_logits
 @torch.inference_mode()
 def stream(model: Llama, prompt: Tensor, *rules: Rule, max_new: int,
-           stop_ids: Collection[int] = (), generator: torch.Generator | None = None
-           ) -> Iterator[Tensor]:
+           stop_ids: Collection[int] = (), generator: torch.Generator | None = None,
+           cache: KVCache | None = None) -> Iterator[Tensor]:
     pads = count_pads(model, prompt, max_new=max_new)
-    cache = KVCache(model.config, len(prompt), max_len=prompt.shape[1] + max_new,
-                    like=model.tok_embeddings.weight)
+    if cache is None:
+        cache = model.new_cache(len(prompt), prompt.shape[1] + max_new)
+    elif cache.length >= prompt.shape[1]:
+        raise ValueError(f"the cache holds {cache.length} tokens and the prompt has "
+                         f"{prompt.shape[1]}; one more at least is needed, for its logits. Rewind "
+                         "the cache.")
     text = torch.cat([prompt, prompt.new_full((len(prompt), max_new), NO_TOKEN)], dim=1)
     stops = torch.tensor(list(stop_ids), dtype=torch.long, device=prompt.device)
     done = torch.zeros_like(prompt[:, :1], dtype=torch.bool)
@@ -637,7 +656,7 @@ def next_logits(model: Llama, text: Tensor, cache: KVCache, pads: Tensor) -> Ten
     positions, mask = places(pads, start, end) if pads.any() else (None, None)
     tokens = text[:, start:].clamp(min=0)       # any token will do where nobody looks
     last = model.hidden(tokens, cache, positions=positions, mask=mask)[:, -1]
-    return model.output(last).float()
+    return model.logits(last)
 
 # %% [markdown]
 # `count_pads` counts the empty places and refuses prompts that do not fit. A row that has said a stop token is

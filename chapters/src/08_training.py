@@ -335,13 +335,13 @@ _ = ax.set_ylim(0, 1.05)
 # means, and it refuses a gradient that is not finite before any weight has changed.
 
 # %%
-# twin: llama_edu.training_loop._mean_and_clip
-def _mean_and_clip(model: nn.Module, count: int, max_norm: float, where: str) -> float:
-    """Turn sums of gradients into means no longer than `max_norm`; their length before that."""
+# twin: llama_edu.training_loop.mean_and_clip
+def mean_and_clip(model: nn.Module, count: float, max_norm: float, *, where: str = "this step"
+                  ) -> float:
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    norm = nn.utils.get_total_norm(gradients.values()).item() / count
+    norm = whole(nn.utils.get_total_norm(gradients.values())).item() / count
     if not math.isfinite(norm):
-        wrong = [name for name, gradient in gradients.items() if not gradient.isfinite().all()]
+        wrong = [name for name, g in gradients.items() if not whole(g).isfinite().all()]
         model.zero_grad(set_to_none=True)
         raise FloatingPointError(
             f"at {where} the gradient is {norm}, first in {wrong[0] if wrong else 'the sum'}; a "
@@ -357,24 +357,20 @@ def _mean_and_clip(model: nn.Module, count: int, max_norm: float, where: str) ->
 # Before it, the sums of one or several batches are added up:
 
 # %%
-# twin: llama_edu.training_loop._add_up
-def _add_up(model: nn.Module, source: Iterator[Batch], objective: Objective, accumulate: int,
-            where: str) -> Loss:
-    """The sums of several batches; their gradients lie added up in the model."""
+# twin: llama_edu.training_loop.add_up
+def add_up(model: nn.Module, source: Iterator[Batch], objective: Objective, *, accumulate: int,
+           where: str) -> Loss:
     whole = Loss(torch.zeros(()), 0)
     for _ in range(accumulate):
         if (batch := next(source, None)) is None:
             raise ValueError(f"the batches ended at {where}; {accumulate} for every step are "
                              "needed. Give more, or an endless iterator.")
-        part = objective(model, batch)
+        part = objective(model, on_device(batch, model))
         part.total.backward()
         whole.total = whole.total + part.total.detach().cpu()
         whole.count += part.count
         for name, total in part.notes.items():
             whole.notes[name] = whole.notes.get(name, 0.0) + total
-    if whole.count == 0:
-        raise ValueError(f"at {where} the batch held nothing to learn; one token with another "
-                         "before it is needed. Look at its `learn`.")
     return whole
 
 
@@ -384,19 +380,19 @@ def _add_up(model: nn.Module, source: Iterator[Batch], objective: Objective, acc
 
 # %%
 # twin: llama_edu.training_loop.train
-def train(model: nn.Module, batches: Iterable[Batch], objective: Objective, *,
+def train(model: nn.Module, batches: Iterable[Batch], objective: Objective = next_token, *,
           lr: Callable[[int], float], steps: int, start: int = 0, accumulate: int = 1,
           max_grad_norm: float = MAX_GRAD_NORM, optimizer: torch.optim.Optimizer | None = None
           ) -> Iterator[Step]:
-    """Yield one Step per update. Stop reading to stop training; do anything in between."""
     optimizer = optimizer or adamw(model)
     source = iter(batches)
     for index in range(start, steps):
-        began = time.perf_counter()
+        began, where = time.perf_counter(), f"step {index} of {steps}"
         model.train()
         optimizer.zero_grad(set_to_none=True)
-        loss = _add_up(model, source, objective, accumulate, f"step {index} of {steps}")
-        norm = _mean_and_clip(model, loss.count, max_grad_norm, f"step {index} of {steps}")
+        loss = add_up(model, source, objective, accumulate=accumulate, where=where)
+        loss, ranks = over_ranks(model, loss, where=where)
+        norm = mean_and_clip(model, loss.count / ranks, max_grad_norm, where=where)
         for group in optimizer.param_groups:
             group["lr"] = lr(index)
         optimizer.step()

@@ -1,11 +1,12 @@
 """What `llama-edu info NAME` prints: one release, all of it computed."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from ..config import ModelConfig
 from . import accounting as a
 from .hardware import GPUS, Gpu, gpu
-from .releases import Release
+from .releases import RELEASES, Release
 
 # Bits a weight, scales included: what files of these kinds hold.
 PRECISIONS = {"32 bits": 32, "16 bits": 16, "8 bits": 8.5, "4 bits": 4.5}
@@ -15,13 +16,33 @@ SPARE_GIB = 1.0                     # for the driver and for the numbers between
 
 def card(r: Release) -> str:
     """Shape, parameters, memory, training and what it fits on, as lines of text."""
-    sections = {"shape": shape(r.config), "parameters": where(r), "weights": weights(r),
+    sections = {"shape": shape(r.config), "parameters": where(r),
+                "weights": weights(r) + meta_files(r),
                 "kv cache, 16 bits, one text": cache(r.config), "training": training(r),
                 "fits on": fits(r)}
     lines = [r.name, *rows({"released": str(r.released or "never"), "licence": r.licence})]
     for title, lines_of in sections.items():
         lines += ["", title, *lines_of]
     return "\n".join(lines + [f"  note: {note}" for note in r.notes])
+
+
+@dataclass(frozen=True)
+class Files:
+    """A model in files, of which only the shape is known."""
+
+    config: ModelConfig
+    whole_parameters: None = None       # no other part than the text model
+
+
+def files_card(name: str, config: ModelConfig, facts: dict[str, str]) -> str:
+    """The same of a model in files: what they say (facts), and what follows from its shape."""
+    model = Files(config)
+    same = [r.name for r in RELEASES if r.config == config]
+    sections = {"files": rows(facts | {"shaped like": ", ".join(same) or "no release"}),
+                "shape": shape(config), "parameters": where(model), "weights": weights(model),
+                "kv cache, 16 bits, one text": cache(config), "fits on": fits(model)}
+    return "\n".join([name] + [line for title, lines in sections.items()
+                               for line in ("", title, *lines)])
 
 
 def rows(table: dict[str, str]) -> list[str]:
@@ -38,7 +59,7 @@ def shape(c: ModelConfig) -> list[str]:
         "rope": f"theta {c.rope_theta:g}, scaling {scaling}"})
 
 
-def where(r: Release) -> list[str]:
+def where(r: Release | Files) -> list[str]:
     p = a.parameters(r.config)
     table = {"total": f"{p.total:,}", "  embedding": f"{p.embedding:,}",
              "  attention": f"{p.attention:,}", "  feed-forward": f"{p.feed_forward:,}",
@@ -48,19 +69,24 @@ def where(r: Release) -> list[str]:
     return rows(table)
 
 
-def weight_gib(r: Release, bits: float) -> float:
+def weight_gib(r: Release | Files, bits: float) -> float:
     """GiB of all weights, of a vision model's other parts too."""
     return (r.whole_parameters or a.parameters(r.config).total) * bits / 8 / a.GIB
 
 
-def weights(r: Release) -> list[str]:
+def weights(r: Release | Files) -> list[str]:
     table = {name: f"{weight_gib(r, bits):8.2f} GiB" + (
         "" if bits in (16, 32) else f"   ({bits} with the scales of its blocks)")
         for name, bits in PRECISIONS.items()}
-    if r.whole_parameters is None and not r.config.tied_embeddings:
-        each = a.shard_bytes(r.config, shards=r.shards, bits=16)
-        table["Meta's files"] = f"{r.shards} of {each:,} bytes"
     return rows(table)
+
+
+def meta_files(r: Release) -> list[str]:
+    """How the weights were published, where their size follows from the shape."""
+    if r.whole_parameters is not None or r.config.tied_embeddings:
+        return []
+    each = a.shard_bytes(r.config, shards=r.shards, bits=16)
+    return rows({"Meta's files": f"{r.shards} of {each:,} bytes"})
 
 
 def contexts(c: ModelConfig) -> list[int]:
@@ -98,7 +124,7 @@ def training(r: Release) -> list[str]:
     return rows(table) or ["  nothing was published"]
 
 
-def fits(r: Release) -> Iterator[str]:
+def fits(r: Release | Files) -> Iterator[str]:
     """For each card and precision: how long a text fits beside the weights."""
     kinds = {name: bits for name, bits in PRECISIONS.items() if bits <= 16}
     yield "  " + " " * 14 + "".join(f"{name:>22}" for name in kinds)
@@ -108,7 +134,7 @@ def fits(r: Release) -> Iterator[str]:
     yield f"  (tokens of cache beside the weights, {SPARE_GIB:g} GiB kept free; or how many cards)"
 
 
-def verdict(r: Release, gpu: Gpu, bits: float) -> str:
+def verdict(r: Release | Files, gpu: Gpu, bits: float) -> str:
     """Yes, with so many tokens of context; or no, and how many such cards hold the weights."""
     room = gpu.gib - SPARE_GIB - weight_gib(r, bits)
     tokens = int(room * a.GIB // a.kv_bytes_per_token(r.config, bits=16))

@@ -12,10 +12,10 @@ import torch
 
 from ..cache import KVCache
 from ..formats.whole_files import write_whole
-from ..generation import spell, stream
+from ..generation import seeded, spell, stream
 from ..model import Llama
-from ..prompts import Format, Message, dialog_tokens, n_shared, stop_ids
-from ..sampling import Rule
+from ..prompts import Format, Message, dialog_tokens, n_shared, named, stop_ids
+from ..sampling import Rule, usual_rules
 from ..tokenizer import Tokenizer
 
 HELP = """\
@@ -29,13 +29,33 @@ Ctrl-C ends an answer; at the prompt, Ctrl-C or Ctrl-D ends the talk.
 """
 
 
+def chat(model: Llama, tokenizer: Tokenizer, said: str | Sequence[Message], *, format: str,
+         max_new: int = 512, temperature: float = 0.6, top_p: float = 0.9, seed: int = 0) -> str:
+    """What a model answers: to one line of a user, or to a dialog that ends with one.
+
+        chat(model, tokenizer, "Who are you?", format="llama-3.1")
+
+    format: how the model was taught to see a dialog, one of `prompts.FORMATS`. Raises KeyError for
+    another, ValueError for a dialog that the format or the context has no room for.
+    """
+    form = named(format)
+    dialog = [Message("user", said)] if type(said) is str else said
+    ids = dialog_tokens(dialog, tokenizer, form).ids
+    speaker = Speaker(model, tokenizer, stop_ids(tokenizer, form), usual_rules(temperature, top_p),
+                      seeded(seed, model.tok_embeddings.weight))
+    room = max(1, model.config.max_seq_len - len(ids))
+    answer = "".join(speaker.pieces(ids, min(max_new, room)))
+    return answer.lstrip() if form.strips else answer
+
+
 def run(model: Llama, tokenizer: Tokenizer, form: Format, *, read_line: Callable[[str], str],
         write: Callable[[str], object], system: str, rules: Sequence[Rule], max_new: int,
         generator: torch.Generator | None) -> list[Message]:
     """Talk until `read_line` raises EOFError or KeyboardInterrupt; returns the dialog.
 
     system: what the model is told first; "" for nothing. A KeyboardInterrupt while an answer
-    streams ends the answer: what was said of it stays in the dialog, marked as cut.
+    streams ends the answer: what was said of it stays in the dialog, marked as cut. Raises
+    ValueError where the format does not fit the model.
     """
     if max_new < 1:
         raise ValueError(f"answers of {max_new} tokens were asked for; 1 or more is needed.")

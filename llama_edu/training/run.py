@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, astuple, dataclass, fields
 from pathlib import Path
 
+import matplotlib as mpl
 import torch
 from torch import Tensor
 
@@ -110,6 +111,10 @@ class Run:
     def plot(self) -> bytes:
         """The loss of every step since the beginning, over the floor where it is known, as PNG."""
         losses = [float(row["loss"]) for row in _rows(self.metrics)]
+        with mpl.rc_context(plots.STYLE):
+            return self._drawn(losses)
+
+    def _drawn(self, losses: list[float]) -> bytes:
         fig, ax = plots.figure(f"The loss falls from {losses[0]:.2f} to {losses[-1]:.2f}",
                                x="step", y="loss (nats per token)")
         ax.plot(losses, label="loss")

@@ -1,10 +1,35 @@
 """Text of your own: plain text, JSONL and Parquet files, or a folder of them, as documents."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import islice
 from pathlib import Path
 
+from torch import Tensor
 from tqdm import tqdm
+
+from ..tokenizer import Tokenizer
+from . import packing
+
+
+def batches(source: str | Path | Iterable[str], tokenizer: Tokenizer, *, length: int, size: int = 8,
+            seed: int | None = None) -> Iterator[dict[str, Tensor]]:
+    """Batches as `train` and `evaluate` take them, of a file, a folder or texts at hand.
+
+        train(model, batches("notes.txt", tokenizer, length=257, seed=0), lr=..., steps=100)
+
+    Each is `size` rows of `length` tokens, with documents packed into them. Without a seed they
+    come once, in order; with one they come shuffled and never end. Raises ValueError for what
+    cannot be read, and for less text than a batch needs.
+    """
+    texts = documents(source) if isinstance(source, str | Path) else source
+    encoded = (tokenizer.encode(text, bos=tokenizer.bos_id is not None,
+                                eos=tokenizer.eos_id is not None) for text in texts)
+    rows = packing.pack(encoded, length=length)
+    if seed is not None:
+        yield from packing.shuffled(list(rows), size=size, length=length, seed=seed)
+    while some := list(islice(rows, size)):
+        yield packing.lay_out(some, length=length)
 
 
 def documents(path: str | Path, *, field: str = "text") -> Iterator[str]:
