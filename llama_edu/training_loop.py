@@ -190,9 +190,9 @@ def mean_and_clip(model: nn.Module, count: float, max_norm: float, *, where: str
     Raises FloatingPointError where it is not finite; the gradients are then gone.
     """
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    norm = whole(nn.utils.get_total_norm(gradients.values())).item() / count
+    norm = gathered(nn.utils.get_total_norm(gradients.values())).item() / count
     if not math.isfinite(norm):
-        wrong = [name for name, g in gradients.items() if not whole(g).isfinite().all()]
+        wrong = [name for name, g in gradients.items() if not gathered(g).isfinite().all()]
         model.zero_grad(set_to_none=True)
         raise FloatingPointError(
             f"at {where} the gradient is {norm}, first in {wrong[0] if wrong else 'the sum'}; a "
@@ -204,7 +204,7 @@ def mean_and_clip(model: nn.Module, count: float, max_norm: float, *, where: str
     return norm
 
 
-def whole(tensor: Tensor) -> Tensor:
+def gathered(tensor: Tensor) -> Tensor:
     """All of a tensor, of which this process may have a part."""
     return tensor.full_tensor() if is_sharded(tensor) else tensor
 

@@ -9,7 +9,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from llama_edu.losses import next_token
 from llama_edu.model import Llama
-from llama_edu.training_loop import initialise, train, whole
+from llama_edu.training_loop import gathered, initialise, train
 
 CONFIG = tiny_config()
 COUNTS = (30, 6)        # tokens that each of two processes learns in a step
@@ -35,7 +35,7 @@ def trained(rank, wrap, max_norm):
     model = WRAPS[wrap](loud_model(CONFIG).requires_grad_())
     steps = list(train(model, (batch(rank, step) for step in range(STEPS)), next_token,
                        lr=lambda i: 1e-2, steps=STEPS, max_grad_norm=max_norm))
-    weights = [whole(p.detach()).clone() for p in model.parameters()]
+    weights = [gathered(p.detach()).clone() for p in model.parameters()]
     return weights, [(step.loss, step.grad_norm, step.count) for step in steps]
 
 

@@ -19,9 +19,11 @@ from dataclasses import replace
 from torch import Tensor
 
 from llama_edu import claims, plots
-from llama_edu.family.accounting import parameters, training_flops
 from llama_edu.exercises import check, hint, progress
+from llama_edu.family.accounting import parameters, training_flops
 from llama_edu.family.releases import RELEASES, release
+
+plots.use_style()
 
 # %% [markdown]
 # ## First, what do you believe?

@@ -18,11 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llama_edu import claims, plots
-from llama_edu.family.accounting import parameters
 from llama_edu.config import ModelConfig
 from llama_edu.exercises import check, hint
+from llama_edu.family.accounting import parameters
 from llama_edu.family.releases import RELEASES, release
+from llama_edu.layers import widen
 
+plots.use_style()
 torch.set_num_threads(2)
 
 # %% [markdown]
@@ -188,7 +190,7 @@ rms_norm_loop([1.0, 2.0, 3.0, 6.0], [1.0, 1.0, 1.0, 10.0], 1e-5)
 # %% [markdown]
 # Then the form that stands in the package. Three things are new. It takes any number of axes in
 # front and works on the last one. It multiplies by `rsqrt`, one over the root, where we divided.
-# And it goes to float32 and back: `wide` is the reason why, and it gets its own section below.
+# And it goes to float32 and back (`widen` leaves float64 alone): it gets a section of its own below.
 
 # %%
 # twin: llama_edu.layers.RMSNorm

@@ -24,10 +24,12 @@ from torch.nn import functional as F
 from llama_edu import claims, explorers, layers, plots
 from llama_edu.config import LLAMA_3_1_SCALING, ModelConfig, RopeScaling
 from llama_edu.exercises import check, hint
-from llama_edu.formats.names import pairs_to_halves
-from llama_edu.model import Llama
 from llama_edu.family.releases import RELEASES, release
+from llama_edu.formats.names import pairs_to_halves
+from llama_edu.layers import widen
+from llama_edu.model import Llama
 
+plots.use_style()
 torch.set_num_threads(1)      # these tensors are small: a second thread only waits
 
 # %% [markdown]
@@ -506,7 +508,7 @@ def recall(config: ModelConfig, distance: int) -> float:
     model.load_state_dict(trained.state_dict())
     tokens = game(32, LONG, torch.Generator().manual_seed(distance), distance)
     with torch.no_grad():
-        last = model.output(model.hidden(tokens[:, :-1])[:, -1])
+        last = model.logits(model.hidden(tokens[:, :-1])[:, -1])
     return (last.argmax(-1) == tokens[:, -1]).float().mean().item()
 
 

@@ -22,13 +22,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from llama_edu import claims, layers, plots
-from llama_edu.family.accounting import kv_bytes, kv_bytes_per_token
 from llama_edu.cache import Slot
 from llama_edu.config import ModelConfig
 from llama_edu.exercises import check, hint
-from llama_edu.layers import RMSNorm, rope_frequencies, rope_table, rotate
+from llama_edu.family.accounting import kv_bytes, kv_bytes_per_token
 from llama_edu.family.releases import RELEASES, release
+from llama_edu.layers import RMSNorm, rope_frequencies, rope_table, rotate, widen
 
+plots.use_style()
 torch.set_num_threads(1)     # our models are so small that threads would wait for one another
 
 # %% [markdown]
@@ -184,7 +185,8 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 # %% [markdown]
 # A second form calls PyTorch's fused kernel, which computes the same in small blocks and never
 # holds all `t s` weights (we build one below). The models of the course use this one. With no mask
-# at all it is told that the mask is the causal one, so that it can leave out the hidden half.
+# at all it is told that the mask is the causal one, so that it can leave out the hidden half. A single
+# new token needs no mask: nothing is ahead of it.
 
 # %%
 # twin: llama_edu.layers.attend_fused

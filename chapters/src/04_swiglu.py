@@ -22,11 +22,12 @@ from torch.nn import functional as F
 
 from llama_edu import config as package_config
 from llama_edu import claims, layers, plots
-from llama_edu.family.accounting import parameters
 from llama_edu.exercises import check, hint
-from llama_edu.layers import RMSNorm
+from llama_edu.family.accounting import parameters
 from llama_edu.family.releases import RELEASES, release
+from llama_edu.layers import RMSNorm
 
+plots.use_style()
 torch.set_num_threads(1)    # the networks of this chapter are too small to share
 
 # %% [markdown]

@@ -23,9 +23,9 @@ import regex
 import sentencepiece
 
 from llama_edu import claims, plots
-from llama_edu.family.accounting import parameters
 from llama_edu.data.samples import LANGUAGES, SAMPLES, parallel, sample
 from llama_edu.exercises import check, hint
+from llama_edu.family.accounting import parameters
 from llama_edu.family.releases import RELEASES, release
 from llama_edu.tokenizer import (
     BytePairs,
@@ -39,6 +39,8 @@ from llama_edu.tokenizer.bpe import ALPHABET, grow
 from llama_edu.tokenizer.merging import merge_all
 from llama_edu.tokenizer.tiktoken_bpe import LLAMA31_SPECIAL
 from llama_edu.tokenizer.vocabulary_files import NORMAL
+
+plots.use_style()
 
 # %% [markdown]
 # > **Predict.** Sixty short sentences, translated into twelve languages. In Llama 3's vocabulary

@@ -17,19 +17,21 @@ from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import llama_edu.model
 from llama_edu import checkpoint, claims, plots
-from llama_edu.family.accounting import parameters
 from llama_edu.cache import KVCache
 from llama_edu.config import ModelConfig
 from llama_edu.data import tales
 from llama_edu.exercises import check, hint
-from llama_edu.layers import (
-    Attention, FeedForward, RMSNorm, causal_mask, rope_frequencies, rope_table)
-from llama_edu.losses import next_token
+from llama_edu.family.accounting import parameters
 from llama_edu.family.releases import RELEASES, release
+from llama_edu.layers import (
+    Attention, FeedForward, RMSNorm, causal_mask, rope_frequencies, rope_table, widen)
+from llama_edu.losses import next_token
 
+plots.use_style()
 torch.set_num_threads(2)
 
 # %% [markdown]
@@ -166,7 +168,7 @@ class Block(nn.Module):
         return x + self.feed_forward(self.ffn_norm(x))
 
 # %% [markdown]
-# Now the whole model. Read `hidden` as a list: positions, mask, rotations, embed, blocks, norm.
+# Now the whole model. Read `forward` as a list: positions, mask, rotations, embed, blocks, norm, logits.
 # What differs between Llama 1 and Llama 3.3 is nowhere in this code. It is all in the config.
 
 # %%
@@ -225,9 +227,9 @@ class Llama(nn.Module):
         return widen(self.output(hidden))
 
 # %% [markdown]
-# One line deserves a second look: `self.output.weight = self.tok_embeddings.weight`. In the two
-# smallest Llamas 3.2 the output matrix *is* the embedding table, one tensor with two names. The row
-# that says what a piece means also says how well the stream matches it.
+# One line deserves a second look: `F.linear(hidden, self.tok_embeddings.weight)`. In the two smallest
+# Llamas 3.2 there is no output matrix: the embedding table is used twice. The row that says what a
+# piece means also says how well the stream matches it.
 #
 # ## Prove it: follow the shapes, then compare
 #

@@ -15,7 +15,6 @@ import statistics
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 
 import torch
@@ -26,16 +25,17 @@ import llama_edu.cache
 import llama_edu.generation
 import llama_edu.sampling
 from llama_edu import checkpoint, claims, plots
-from llama_edu.family.accounting import GIB, kv_bytes, parameters, weight_bytes
 from llama_edu.config import ModelConfig
 from llama_edu.data import tales
 from llama_edu.exercises import check, hint
+from llama_edu.family.accounting import GIB, kv_bytes, parameters, weight_bytes
+from llama_edu.family.releases import release
 from llama_edu.generation import count_pads
 from llama_edu.layers import attend, causal_mask, rope_table, rotate
 from llama_edu.model import Llama
-from llama_edu.family.releases import release
-from llama_edu.sampling import NO_TOKEN, Rule, probabilities
+from llama_edu.sampling import COLDEST, NO_TOKEN, Rule, probabilities
 
+plots.use_style()
 torch.set_num_threads(1)
 _ = torch.set_grad_enabled(False)       # nothing is trained here
 
@@ -131,8 +131,7 @@ print("last layer: the first 10 keys are the same in a text of 10 and in a text 
 # %%
 def watch(prompt_length: int, n_new: int, cached: bool) -> list[list[float]]:
     """One row a pass: 2 where a position's keys are computed, 1 where only looked up, 0 not yet."""
-    cache, rows = llama_edu.cache.KVCache(model.config, 1, max_len=20,
-                                          like=model.tok_embeddings.weight), []
+    cache, rows = model.new_cache(1, 20), []
     for end in range(prompt_length, prompt_length + n_new):
         start = cache.length if cached else 0
         model(torch.tensor([told[start:end]]), cache if cached else None)
@@ -167,8 +166,8 @@ _ = panels[1].set_ylabel("")
 # ## Build it: a cache that the caller owns
 #
 # A list to which we append would do. But then every token would copy the whole past into a new, longer
-# tensor. So the cache is made once, at full length, and filled from the left. The caller makes it and
-# hands it in; the model keeps nothing between passes.
+# tensor. So the cache is made once, at full length, and filled from the left. The caller asks for one
+# (`model.new_cache(batch, max_len)`) and hands it in; the model keeps nothing between passes.
 
 # %%
 # twin: llama_edu.cache.KVCache
@@ -200,8 +199,8 @@ class KVCache:
         self.length = other.length
 
 # %% [markdown]
-# The shape is the whole story: layers, 2 (a key and a value), texts, key/value heads, tokens, features.
-# A layer gets its own `Slot`, which writes the new rows behind the old ones and returns all of them.
+# A layer gets its own `Slot`, which writes the new rows behind the old ones and returns all of them. Its
+# two tensors, keys and values, are made when the first arrive: texts, key/value heads, tokens, features.
 
 # %%
 # twin: llama_edu.cache.Slot
@@ -253,7 +252,7 @@ text = torch.tensor([told])
 expected = model(text)
 
 for cuts in ([1] * len(told), [len(told)], [10, 1, 1, 5, 2, len(told) - 19]):
-    cache = KVCache(model.config, 1, max_len=len(told), like=model.tok_embeddings.weight)
+    cache = KVCache(model.config.n_layers, 1, len(told))
     parts = [model(part, cache) for part in text.split(cuts, dim=1)]
     torch.testing.assert_close(torch.cat(parts, dim=1), expected, atol=1e-4, rtol=1e-4)
 assert not any("cache" in name for name in model.state_dict())
@@ -284,7 +283,7 @@ for name, new in (("without a cache", 200), ("with a cache", 1)):
 
 # %%
 with FlopCounterMode(display=False) as of_matrices:
-    model.output(model.hidden(torch.tensor([told[:20]]))[:, -1])
+    model.logits(model.hidden(torch.tensor([told[:20]]))[:, -1])
 with FlopCounterMode(display=False) as of_attend:
     q, k = torch.zeros(1, c.n_heads, 20, c.head_dim), torch.zeros(1, c.n_kv_heads, 20, c.head_dim)
     attend(q, k, k, causal_mask(20, 20))
@@ -323,7 +322,7 @@ def next_token(cache: KVCache | None, length: int) -> Tensor:
     if cache is not None:
         cache.rewind(length - 1)
     given = tokens[:, 0 if cache is None else length - 1:length]
-    return large.output(large.hidden(given, cache)[:, -1])
+    return large.logits(large.hidden(given, cache)[:, -1])
 
 # %% [markdown]
 # To predict times we need two speeds of this machine: how many multiply-adds it does in a second, and
@@ -332,7 +331,7 @@ def next_token(cache: KVCache | None, length: int) -> Tensor:
 
 # %%
 lengths = (32, 64, 128, 256, 512)
-full = KVCache(bench, 1, max_len=512, like=large.tok_embeddings.weight)
+full = large.new_cache(1, 512)
 large.hidden(tokens, full)
 uncached = [clock(lambda t=t: next_token(None, t), 5) for t in lengths]
 cached = [clock(lambda t=t: next_token(full, t), 9) for t in reversed(lengths)][::-1]

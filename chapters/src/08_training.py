@@ -26,28 +26,22 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from llama_edu import claims, plots
-from llama_edu.training import state as training_state
-from llama_edu.family.accounting import parameters
 from llama_edu.config import ModelConfig
-from llama_edu.training import packing
 from llama_edu.data import tales
 from llama_edu.exercises import check, hint
+from llama_edu.family.accounting import parameters
+from llama_edu.family.releases import release
 from llama_edu.generation import answers
 from llama_edu.losses import Batch, Loss, Objective
 from llama_edu.model import Block, Llama, Pass
-from llama_edu.family.releases import release
 from llama_edu.tokenizer import BytePairs
+from llama_edu.training import state as training_state
+from llama_edu.training import packing
 from llama_edu.training_loop import (
-    BETAS,
-    EPS,
-    LAST_SHARE,
-    MAX_GRAD_NORM,
-    WEIGHT_DECAY,
-    Step,
-    evaluate,
-    initialise,
-)
+    BETAS, EPS, LAST_SHARE, MAX_GRAD_NORM, WEIGHT_DECAY, Step, evaluate, gathered, initialise,
+    on_device, over_ranks)
 
+plots.use_style()
 torch.set_num_threads(1)        # the matrices are small; one thread loses little
 
 # %% [markdown]
@@ -339,9 +333,9 @@ _ = ax.set_ylim(0, 1.05)
 def mean_and_clip(model: nn.Module, count: float, max_norm: float, *, where: str = "this step"
                   ) -> float:
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
-    norm = whole(nn.utils.get_total_norm(gradients.values())).item() / count
+    norm = gathered(nn.utils.get_total_norm(gradients.values())).item() / count
     if not math.isfinite(norm):
-        wrong = [name for name, g in gradients.items() if not whole(g).isfinite().all()]
+        wrong = [name for name, g in gradients.items() if not gathered(g).isfinite().all()]
         model.zero_grad(set_to_none=True)
         raise FloatingPointError(
             f"at {where} the gradient is {norm}, first in {wrong[0] if wrong else 'the sum'}; a "
@@ -376,7 +370,9 @@ def add_up(model: nn.Module, source: Iterator[Batch], objective: Objective, *, a
 
 # %% [markdown]
 # And the loop itself. It is a *generator*: it yields after each step, and whoever reads it decides
-# what to print, draw or save, and when to stop. Nothing in it knows about plots or files.
+# what to print, draw or save, and when to stop. Nothing in it knows about plots or files. Two helpers
+# come from the package: `gathered` and `over_ranks` do nothing here. They matter when several processes
+# train one model: PyTorch then averages their gradients, and all must divide by the same count.
 
 # %%
 # twin: llama_edu.training_loop.train

@@ -28,27 +28,27 @@ import torch
 from einops import einsum, rearrange, repeat
 from torch import Tensor
 
-from llama_edu.family import accounting
 from llama_edu import checkpoint, claims, plots
-from llama_edu.formats.gguf import header as gguf_header
-from llama_edu.family.accounting import GIB, forward_flops, kv_bytes, parameters
-from llama_edu.cache import KVCache
 from llama_edu.config import ModelConfig
-from llama_edu.formats.convert import convert
 from llama_edu.data import tales
-from llama_edu.inference.decoding import DecodingLlama
 from llama_edu.exercises import check, hint
+from llama_edu.family import accounting
+from llama_edu.family.accounting import GIB, forward_flops, kv_bytes, parameters
+from llama_edu.family.hardware import Gpu, gpu
+from llama_edu.family.releases import release
 from llama_edu.formats import pth, shards
+from llama_edu.formats.convert import convert
+from llama_edu.formats.gguf import header as gguf_header
 from llama_edu.formats.names import TABLE, find
 from llama_edu.formats.safetensors_file import DTYPES
 from llama_edu.formats.shards import Part
 from llama_edu.generation import answer
-from llama_edu.family.hardware import Gpu, gpu
+from llama_edu.inference.decoding import DecodingLlama
+from llama_edu.inference.static import StaticLlama
 from llama_edu.layers import rope_frequencies, rope_table, rotate
 from llama_edu.model import Llama
-from llama_edu.family.releases import release
-from llama_edu.inference.static import StaticLlama
 
+plots.use_style()
 torch.set_num_threads(2)
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -276,11 +276,12 @@ def cut(w: Tensor, part: Part, n_shards: int, *, head_dim: int) -> Sequence[Tens
 convert(checkpoint.TALES, folder / "four", format="meta", shards=4)
 pieces = [torch.load(folder / f"four/consolidated.{i:02}.pth", weights_only=True) for i in range(4)]
 layout = shards.layout(teller.config, 4, embedding="c")
+both = ours | {"output.weight": ours["tok_embeddings.weight"]}      # tied: we have one, Meta's files two
 for name, part in layout.items():
-    for mine, theirs in zip(cut(ours[name], part, 4, head_dim=24), pieces, strict=True):
+    for mine, theirs in zip(cut(both[name], part, 4, head_dim=24), pieces, strict=True):
         assert torch.equal(mine, theirs[name].float())
     if name.startswith(("layers.0.attention", "norm", "tok")):
-        print(f"{name:32}{tuple(ours[name].shape)!s:>10} in each of 4 files: "
+        print(f"{name:32}{tuple(both[name].shape)!s:>10} in each of 4 files: "
               f"{tuple(pieces[0][name].shape)!s:>9}")
 keys = [piece["layers.0.attention.wk.weight"] for piece in pieces]
 print("keys of file 0 = file 1:", torch.equal(keys[0], keys[1]),
@@ -717,14 +718,14 @@ sized = release("llama-3.2-1b").config if DEVICE == "cuda" else ModelConfig(
     norm_eps=1e-5, rope_theta=5e5, max_seq_len=1024)
 with torch.device(DEVICE):
     dummy = Llama(sized).to(DTYPE).eval().requires_grad_(False)
-quick = StaticLlama(dummy, max_len=256) if DEVICE == "cuda" else DecodingLlama(dummy)
-cache = KVCache(sized, 1, max_len=256, like=dummy.tok_embeddings.weight)
+quick = StaticLlama(dummy) if DEVICE == "cuda" else DecodingLlama(dummy)
+cache = quick.new_cache(1, 256)
 token = torch.zeros(1, 1, dtype=torch.long, device=DEVICE)
 
 
 @torch.inference_mode()
 def one_token() -> Tensor:
-    return quick.output(quick.hidden(token, cache)[:, -1]).argmax(-1)
+    return quick.logits(quick.hidden(token, cache)[:, -1]).argmax(-1)
 
 
 bits = 8 * DTYPE.itemsize

@@ -178,7 +178,7 @@ def writeups() -> dict[str, Writeup]:
 
 
 def find(id: str) -> Claim:
-    """One claim by its id."""
+    """One claim by its id. Raises KeyError for an id that no row has."""
     for claim in ledger():
         if claim.id == id:
             return claim
@@ -198,7 +198,7 @@ def read(file: Path) -> tuple[Claim, ...]:
 
 
 def refuse_twice(rows: tuple[Claim, ...]) -> None:
-    """Raise where two rows have one id."""
+    """Raises ValueError where two rows have one id."""
     seen = set()
     for claim in rows:
         if claim.id in seen:

@@ -100,12 +100,16 @@ class Int8LinearOnCPU(nn.Module):
 
 
 def int8(name: str, layer: nn.Linear) -> Int8Linear:
-    """A layer's weights in 8 bits, with one scale per output feature."""
+    """A layer's weights in 8 bits, with one scale per output feature. Raises as `plain` does."""
     return Int8Linear(plain(name, layer))
 
 
 def int4(group: int) -> Make:
-    """What makes an `Int4Linear`; a smaller group is nearer to the weights and takes more room."""
+    """What makes an `Int4Linear`; a smaller group is nearer to the weights and takes more room.
+
+    Given a layer, it raises ValueError where the group does not divide its rows, where these have
+    an odd length, and as `plain` does.
+    """
 
     def make(name: str, layer: nn.Linear) -> Int4Linear:
         if group < 1 or layer.in_features % group:
@@ -121,7 +125,10 @@ def int4(group: int) -> Make:
 
 
 def int8_on_cpu(name: str, layer: nn.Linear) -> Int8LinearOnCPU:
-    """A layer's weights in 8 bits and, as they pass, its inputs."""
+    """A layer's weights in 8 bits and, as they pass, its inputs.
+
+    Raises ValueError for a layer that is not on the CPU, and as `plain` does.
+    """
     if layer.weight.device.type != "cpu":
         raise ValueError(f"{name} is on {layer.weight.device}; int8_on_cpu needs it on the CPU. "
                          "Use int8 there, or move the model first.")
@@ -129,7 +136,10 @@ def int8_on_cpu(name: str, layer: nn.Linear) -> Int8LinearOnCPU:
 
 
 def plain(name: str, layer: nn.Linear) -> Tensor:
-    """The weights `out in` of a layer that can be rounded."""
+    """The weights `out in` of a layer that can be rounded.
+
+    Raises ValueError for a layer with a bias, and for weights that are NaN or infinite.
+    """
     if layer.bias is not None:
         raise ValueError(f"{name} has a bias; Llama's linear layers have none, and none is "
                          "expected here. Leave this layer out of the pattern.")

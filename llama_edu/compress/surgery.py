@@ -14,7 +14,7 @@ def replace_linears(model: nn.Module, pattern: str, make: Callable[[str, nn.Line
     """Put `make(name, layer)` where a linear layer's dotted name matches; return those names.
 
     The pattern is a regular expression for the whole name, such as `layers\\..*\\.w[qv]`. Nothing
-    is replaced when `make` fails for one of them.
+    is replaced when `make` fails for one of them. Raises ValueError where no layer matches.
     """
     found = {name: part for name, part in model.named_modules() if isinstance(part, nn.Linear)}
     made = {name: make(name, part) for name, part in found.items() if re.fullmatch(pattern, name)}

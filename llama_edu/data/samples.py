@@ -14,7 +14,7 @@ def parallel() -> dict[str, tuple[str, ...]]:
 
 
 def sample(name: str) -> str:
-    """A text of one kind: python, digits, dates or emoji."""
+    """A text of one kind: python, digits, dates or emoji. Raises KeyError for another."""
     if name not in SAMPLES:
         raise KeyError(f"there is no sample {name!r}; there are {', '.join(SAMPLES)}. "
                        "Take one of these.")

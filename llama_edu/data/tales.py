@@ -21,12 +21,15 @@ BROKEN_KEY = {"hero": "name", "friend": "name", "thing": "thing", "look": "thing
 
 
 def story(seed: int) -> str:
-    """One tale. The same seed gives the same tale on any machine."""
+    """One tale. The same seed gives the same tale on any machine. Raises as `stories` does."""
     return next(stories(1, seed=seed))
 
 
 def stories(n: int, *, seed: int) -> Iterator[str]:
-    """n independent tales from one seed; the first of them is `story(seed)`."""
+    """n independent tales from one seed; the first of them is `story(seed)`.
+
+    Raises ValueError for a seed below 0.
+    """
     if seed < 0:
         raise ValueError(f"seed {seed} was given; 0 or more is needed, because Python's generator "
                          "treats -1 and 1 alike. Choose another.")
@@ -60,7 +63,7 @@ def floor_per_token(tales: Iterable[str], count: Callable[[str], int]) -> float:
     the grammar and the tokenizer gives the others no probability, so the surprise of the tokens
     is that of the text, and the floor holds for any tokenizer that decodes what it encodes. It
     holds for tales that are read from their start: a window that begins inside one has lost
-    the name, so its best loss is higher.
+    the name, so its best loss is higher. Raises ValueError where no token is predicted.
     """
     surprise, tokens = 0.0, 0
     for tale in tales:

@@ -86,6 +86,7 @@ class Grammar:
     rules: for each rule its templates with their odds, whole numbers.
     tables: rules whose outcomes are equally likely and can be remembered: text to forms. The
     form `again` is the plain word of a recall; it is the text itself unless given.
+    Raises KeyError for a slot that leads nowhere.
     """
 
     def __init__(self, start: str, rules: Mapping[str, Mapping[str, int]],

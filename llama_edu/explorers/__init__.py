@@ -26,7 +26,10 @@ class Explorer:
 
 
 def show(name: str) -> Explorer:
-    """The explorer of that name, to stand as the last value of a notebook cell."""
+    """The explorer of that name, to stand as the last value of a notebook cell.
+
+    Raises KeyError for a name that no page has.
+    """
     pages = {page.name.removesuffix(".html"): page for page in files(__package__).iterdir()
              if page.name.endswith(".html")}
     if name not in pages:

@@ -46,8 +46,11 @@ def open_folder(folder: Path) -> Source:
 
 
 def read_stop_ids(folder: Path) -> tuple[int, ...]:
-    """The tokens that end an answer: one number or several, in generation_config.json or, in
-    older folders, in config.json. Empty when neither says."""
+    """The tokens that end an answer; empty where the files do not say.
+
+    One number or several, in generation_config.json or, in older folders, in config.json. Raises
+    ValueError for anything else there, and for a file that is broken or outside the folder.
+    """
     for name in ("generation_config.json", "config.json"):
         if (file := _inside(folder, name)).is_file():
             given = strict_json.read(file).get("eos_token_id")
@@ -129,7 +132,9 @@ def write(folder: Path, source: Source, *, n_files: int, dtype: torch.dtype) -> 
     """Write a folder that `transformers` and this package read, its weights in `n_files` files.
 
     Not more than one tensor is in memory at a time. A folder without config.json is no model: it
-    is taken away first and written last, so that old and new files are never read together.
+    is taken away first and written last, so that old and new files are never read together. Raises
+    ValueError where the tensors cannot fill so many files, for numbers that are not finite as
+    `dtype`, and where the system refuses.
     """
     tensors = _renamed(source)
     names = [ONE_FILE] if n_files == 1 else [

@@ -32,7 +32,10 @@ class Said:
 
 
 def read(folder: Path) -> dict[str, Any]:
-    """The fields of params.json, every number of a size that a model can have."""
+    """The fields of params.json, every number of a size that a model can have.
+
+    Raises ValueError where the file is missing or broken, or a field is of another kind or size.
+    """
     if not (folder / PARAMS).is_file():
         raise ValueError(f"there is no {PARAMS} in {folder}; a folder as Meta publishes it is "
                          "needed. Check the path.")
@@ -57,7 +60,8 @@ def read(folder: Path) -> dict[str, Any]:
 def settle(folder: Path, params: Mapping[str, Any], *, vocab_size: int, n_shards: int) -> Said:
     """The whole shape. What is tied here may be tied; whether it is, the tables decide.
 
-    vocab_size: of the embedding, for the generations that write -1.
+    vocab_size: of the embedding, for the generations that write -1. Raises ValueError for a shape
+    that no Llama has, and where what our writer added contradicts params.json.
     """
     base = from_meta(params, vocab_size=vocab_size, max_seq_len=1)
     if (folder / BESIDE).is_file():

@@ -62,7 +62,10 @@ def find(name: str, world: str) -> tuple[Name, str] | None:
 
 def translate(weights: Iterable[tuple[str, Tensor]], source: str, target: str, *,
               head_dim: int) -> Iterator[tuple[str, Tensor]]:
-    """Tensors with one world's names and row order, one by one, to another's."""
+    """Tensors with one world's names and row order, one by one, to another's.
+
+    Raises ValueError for queries or keys that are not whole heads, and KeyError as `find` does.
+    """
     for name, w in weights:
         if (found := find(name, source)) is None:
             continue

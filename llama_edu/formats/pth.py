@@ -49,7 +49,10 @@ class Piece:
     dtype: torch.dtype
 
     def read_into(self, w: Tensor) -> None:
-        """Fill `w`, which may be a part of a larger tensor."""
+        """Fill `w`, which may be a part of a larger tensor.
+
+        Raises ValueError where the file cannot be read any more, or ends inside the tensor.
+        """
         own = w if w.is_contiguous() else torch.empty_like(w, memory_format=torch.contiguous_format)
         try:
             with self.file.open("rb") as opened:
@@ -207,7 +210,10 @@ def write_header(file: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch
 
 
 def write_piece(opened: BinaryIO, piece: Piece, w: Tensor, name: str) -> int:
-    """Write a tensor into its place, as the place's dtype; returns the checksum of its bytes."""
+    """Write a tensor into its place, as the place's dtype; returns the checksum of its bytes.
+
+    Raises ValueError for numbers that are not finite as that dtype.
+    """
     checksum, rows = 0, max(1, CHUNK * len(w) // max(1, w.numel() * piece.dtype.itemsize))
     opened.seek(piece.offset)
     for some in w.split(rows):

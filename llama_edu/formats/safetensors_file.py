@@ -33,7 +33,7 @@ class Entry:
     start: int              # bytes, from the beginning of the file
 
     def read(self) -> Tensor:
-        """The tensor, in memory of its own."""
+        """The tensor, in memory of its own. Raises ValueError where the file is gone or shorter."""
         w = torch.empty(self.shape, dtype=self.dtype)
         try:
             with self.file.open("rb") as opened:

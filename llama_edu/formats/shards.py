@@ -58,7 +58,8 @@ def count(n_layers: int) -> int:
 def layout(config: ModelConfig, n_shards: int, *, embedding: str) -> dict[str, Part]:
     """What each of `n_shards` shards holds of every tensor.
 
-    embedding: the axis along which tok_embeddings is cut, "v" (tokens) or "c" (features).
+    embedding: the axis along which tok_embeddings is cut, "v" (tokens) or "c" (features). Raises
+    ValueError where the model cannot be shared out to so many.
     """
     _check_shares(config, n_shards)
     heads = max(config.n_kv_heads, n_shards)    # more shards than heads: some hold the same one
@@ -87,7 +88,10 @@ def cut(w: Tensor, part: Part, n_shards: int, *, head_dim: int) -> Sequence[Tens
 
 
 def merge(pieces: Sequence[Piece], name: str, part: Part, *, head_dim: int) -> Tensor:
-    """One whole tensor from all shards, a tensor of its own."""
+    """One whole tensor from all shards, a tensor of its own.
+
+    Raises ValueError where copies differ, for NaN or infinity, and as `Piece.read_into` does.
+    """
     w = torch.empty(part.whole, dtype=pieces[0].dtype)
     if part.axis is None:
         pieces[0].read_into(w)

@@ -27,7 +27,8 @@ def write_whole(file: Path, content: bytes) -> None:
 def whole_file(file: Path) -> Iterator[Path]:
     """A name beside the file to write under, in pieces.
 
-    What lies there in the end reaches the disk, and then takes the file's name in one move.
+    What lies there in the end reaches the disk, and then takes the file's name in one move. Raises
+    ValueError where the system refuses, or another run is writing the same.
     """
     part = file.with_name(file.name + PART)
     with refusals(file):
@@ -48,7 +49,8 @@ def whole_file(file: Path) -> Iterator[Path]:
 def whole_folder(folder: Path) -> Iterator[Path]:
     """A folder to write in, which takes its name when all is done.
 
-    What a killed run left behind is removed first.
+    What a killed run left behind is removed first. Raises ValueError where the system refuses, or
+    another run is writing the same.
     """
     part = folder.with_name(folder.name + PART)
     with refusals(folder):
@@ -84,7 +86,7 @@ def _alone(part: Path, place: Path) -> Iterator[None]:
 
 @contextmanager
 def refusals(place: Path) -> Iterator[None]:
-    """Say in a sentence what the system refused."""
+    """Say in a sentence what the system refused: raises ValueError for an OSError inside."""
     try:
         yield
     except OSError as refused:

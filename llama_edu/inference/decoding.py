@@ -30,8 +30,11 @@ class SideBySide(nn.Module):
 
 
 def one_linear(*layers: nn.Linear) -> nn.Linear:
-    """What `SideBySide` computes as an ordinary layer, stored `out in`: a GPU reads its rows just
-    as fast, and `replace_linears` finds it. One layer alone keeps its own weights."""
+    """What `SideBySide` computes as an ordinary layer, stored `out in`.
+
+    A GPU reads its rows just as fast, and `replace_linears` finds it. One layer alone keeps its own
+    weights. Raises as `rows` does.
+    """
     return linear(rows(layers))
 
 
@@ -44,7 +47,10 @@ def linear(weight: Tensor) -> nn.Linear:
 
 
 def rows(layers: Sequence[nn.Linear]) -> Tensor:
-    """The weights `out in` of bias-free layers of one input, below each other."""
+    """The weights `out in` of bias-free layers of one input, below each other.
+
+    Raises ValueError for a layer with a bias, of another kind (a quantised one) or another input.
+    """
     if others := {type(layer).__name__ for layer in layers} - {nn.Linear.__name__}:
         raise ValueError(f"a layer of the kind {others.pop()} was given; linear layers with "
                          "ordinary weights are needed. Lay the model out first, quantise it then.")
@@ -101,6 +107,7 @@ class DecodingLlama(Llama):
     """A copy of a model for generation only. Embedding, norms and w2 are the original's own.
 
     join: `SideBySide`, quickest on a CPU, or `one_linear`, for layers that are replaced later.
+    Raises ValueError for layers that `rows` refuses.
     """
 
     def __init__(self, model: Llama, *, join: Join = SideBySide):

@@ -63,7 +63,8 @@ def speculate(model: Llama, draft: Llama, prompt: Tensor, *rules: Rule, max_new:
     """Yield tokens `1 1` after a prompt `1 t`, distributed as `stream` would draw them.
 
     The draft guesses `ahead` tokens at a time; both models must share one vocabulary. The rules
-    reshape both distributions.
+    reshape both distributions. Raises ValueError for several prompts, for two vocabularies, for
+    fewer than one token or guess, and for a text longer than a context of the two.
     """
     _check_pair(model, draft, prompt, max_new=max_new, ahead=ahead)
     length = prompt.shape[1] + max_new

@@ -55,7 +55,8 @@ def run(model: Llama, tokenizer: Tokenizer, form: Format, *, read_line: Callable
 
     system: what the model is told first; "" for nothing. A KeyboardInterrupt while an answer
     streams ends the answer: what was said of it stays in the dialog, marked as cut. Raises
-    ValueError where the format does not fit the model.
+    ValueError where the format does not fit the model or what `system` says, and for answers of
+    less than one token.
     """
     if max_new < 1:
         raise ValueError(f"answers of {max_new} tokens were asked for; 1 or more is needed.")
@@ -111,7 +112,10 @@ class Talk:
         return self.form.one_text and bool(self.messages) and not self.messages[-1].cut
 
     def answer(self, asked: list[Message]) -> None:
-        """Stream what the model says to this dialog, and keep both."""
+        """Stream what the model says to this dialog, and keep both.
+
+        Raises ValueError for a dialog that does not fit the format, or leaves the answer no room.
+        """
         ids = dialog_tokens(asked, self.speaker.tokenizer, self.form).ids
         context = self.speaker.model.config.max_seq_len
         if len(ids) >= context:
@@ -165,7 +169,10 @@ class Talk:
         self.write("(Told.)\n")
 
     def told(self, text: str) -> list[Message]:
-        """The dialog under this system message, or under none."""
+        """The dialog under this system message, or under none.
+
+        Raises ValueError for a message where the format knows none.
+        """
         if text and "system" not in self.form.roles:
             raise ValueError(f"{self.form.name} has no system message. Say it in a line instead.")
         talk = [m for m in self.messages if m.role != "system"]
@@ -176,7 +183,7 @@ class Talk:
         self.answer([*self.messages, Message("tool", text)])
 
     def save(self, name: str) -> None:
-        """Write the dialog to a file that is not there yet."""
+        """Write the dialog to a new file. Raises ValueError for a name that is taken or none."""
         try:
             file = Path(name).expanduser()
             taken = not name or file.exists()

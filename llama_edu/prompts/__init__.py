@@ -38,15 +38,18 @@ UNTAUGHT = "base", "python"     # variants that know no turns
 
 
 def named(name: str) -> Format:
-    """One of FORMATS."""
+    """One of FORMATS. Raises KeyError for a name that is not among them."""
     if name not in FORMATS:
         raise KeyError(f"no format is called {name!r}. Known are: {', '.join(FORMATS)}.")
     return FORMATS[name]
 
 
 def format_for(release: Release, *, variant: str | None = None) -> Format:
-    """The format of a release. Of several variants it is the one that talks, unless one is
-    named; base models only complete."""
+    """The format of a release; base models only complete.
+
+    Of several variants it is the one that talks, unless one is named. Raises ValueError for a
+    variant that the release does not have.
+    """
     if variant is not None and variant not in release.variants:
         raise ValueError(f"{release.name} was asked for as {variant!r}; it was published as "
                          f"{', '.join(release.variants)}. Take one of these.")

@@ -17,6 +17,8 @@ def infill_tokens(prefix: str, suffix: str, tokenizer: Tokenizer, *,
     """The prompt that asks for what stands between prefix and suffix; the answer ends with EOT.
 
     suffix_first: Code Llama's other order, in which the answer goes on with the prefix directly.
+    Raises ValueError for a vocabulary without Code Llama's special pieces, and for a text that
+    spells one of those used here.
     """
     _check_vocabulary(tokenizer)
     before = tokenizer.encode(prefix, bos=True, eos=False)

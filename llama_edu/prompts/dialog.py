@@ -119,7 +119,8 @@ def dialog_tokens(messages: Sequence[Message], tokenizer: Tokenizer, form: Forma
     """A dialog as a model of this format reads it: to be answered, or to be trained on.
 
     The tokens for some messages and a question begin those for the same messages, the question,
-    its answer and the next question: a cache stays good from turn to turn.
+    its answer and the next question: a cache stays good from turn to turn. Raises ValueError for a
+    dialog that does not fit the format, and a vocabulary that lacks a special piece of it.
     """
     whole = DialogTokens([], [])
     for part in form.parts(checked(messages, form)):
@@ -129,12 +130,18 @@ def dialog_tokens(messages: Sequence[Message], tokenizer: Tokenizer, form: Forma
 
 
 def dialog_text(messages: Sequence[Message], form: Format) -> str:
-    """The same dialog as text, special pieces spelled out: to look at, never to be encoded."""
+    """The same dialog as text, special pieces spelled out: to look at, never to be encoded.
+
+    Raises ValueError for a dialog that does not fit the format.
+    """
     return "".join(part.text for part in form.parts(checked(messages, form)))
 
 
 def stop_ids(tokenizer: Tokenizer, form: Format) -> frozenset[int]:
-    """The tokens that end an answer: those of the format, and those of the vocabulary."""
+    """The tokens that end an answer: those of the format, and those of the vocabulary.
+
+    Raises ValueError where the vocabulary lacks one of the format's.
+    """
     return tokenizer.stop_ids | {piece.encode(tokenizer)[0][0] for piece in form.stops}
 
 
@@ -162,7 +169,10 @@ def checked(messages: Sequence[Message], form: Format) -> Sequence[Message]:
 
 
 def alternating(messages: Sequence[Message], name: str) -> tuple[str | None, Sequence[Message]]:
-    """The system message, if there is one, and the turns: user, assistant, user, ..."""
+    """The system message, if there is one, and the turns: user, assistant, user, ...
+
+    Raises ValueError for roles in another order, and for no turns at all.
+    """
     system = messages[0].content if messages[0].role == "system" else None
     turns = messages if system is None else messages[1:]
     wanted = [("user", "assistant")[i % 2] for i in range(len(turns))]

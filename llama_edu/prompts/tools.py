@@ -7,7 +7,8 @@ write them; a model was taught on them and on nothing else.
 import ast
 import json
 import re
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from typing import Any, NamedTuple
@@ -148,20 +149,47 @@ def tag_call(call: Call) -> str:
 
 
 def python_calls(calls: Sequence[Call]) -> str:
-    """Calls as a Python list; strings in double quotes, as Meta's code writes them."""
+    """Calls as a Python list, with Meta's lists, [1, "a"], and Meta's dicts, {k=1}.
+
+    Where Meta's writer breaks, this one writes Python: "\\"" in a string, {"two words": 1}. Raises
+    ValueError for an argument that is not None, a bool, a number, a string, or a list or dict of
+    these.
+    """
     return f"[{', '.join(f'{call.name}({_arguments(call)})' for call in calls)}]"
 
 
 def _arguments(call: Call) -> str:
-    return ", ".join(
-        f"{name}={json.dumps(value, ensure_ascii=False) if type(value) is str else repr(value)}"
-        for name, value in call.arguments.items())
+    return ", ".join(f"{name}={_literal(value)}" for name, value in call.arguments.items())
 
+
+def _literal(value: Any) -> str:
+    match value:
+        case str():     # half a surrogate pair is no text by itself
+            return json.dumps(value, ensure_ascii=False).encode(
+                errors="backslashreplace").decode()
+        case None | bool() | int() | float():
+            return str(value)
+        case list():
+            return f"[{', '.join(map(_literal, value))}]"
+        case dict():
+            return f"{{{', '.join(_item(*item) for item in value.items())}}}"
+    raise ValueError(f"a {type(value).__name__} cannot be written into a call; None, bools, "
+                     "numbers, strings, lists and dicts can. Make it one of these.")
+
+
+def _item(key: Any, value: Any) -> str:
+    named = type(key) is str and NAME.fullmatch(key)
+    return f"{key}={_literal(value)}" if named else f"{_literal(key)}: {_literal(value)}"
+
+
+# -- reading them ------------------------------------------------------------------------------
 
 def read_calls(text: str) -> tuple[Call, ...]:
     """The calls in an answer, in whichever of the four forms it has; none in ordinary prose.
 
-    Nothing is run: a list is read as syntax, and its arguments must be literals.
+    Nothing is run, and nothing raises, whatever a model wrote: what does not fit is no call. In a
+    Python list only arguments by name can be told apart. They are literals: None, True, False,
+    numbers, strings, lists (a tuple is one), and dicts, {"k": 1} or {k=1}.
     """
     text = text.strip()
     if tag := re.fullmatch(r"<function=([^>]+)>(\{.*\})(</function>)?", text, re.DOTALL):
@@ -184,12 +212,76 @@ def _json(text: str) -> dict[str, Any] | None:
     return found if type(found) is dict else None
 
 
+# Python's own parser knows no {k=1} and no argument called `from`, and it can be driven out of
+# memory; so a list of calls is read here, piece by piece: a string, a word or number, a mark.
+NAME = re.compile(r"[^\W\d]\w*")
+PIECE = re.compile(r"""[rR]?(\"{3}|'{3}|"|')(?:\\.|(?!\1)[^\\])*+\1"""
+                   r"""|[-+]?\.?\w+\.?\w*(?:(?<=[eE])[-+]\d+)?|\S""", re.DOTALL)
+NON_FINITE = {word: float(word) for word in ("inf", "-inf", "nan")}     # words, as Meta writes them
+
+
 def _python_list(text: str) -> tuple[Call, ...]:
+    pieces = (found[0] for found in PIECE.finditer(text))
     try:
-        nodes = ast.parse(text, mode="eval").body.elts
-        if any(node.args or None in [k.arg for k in node.keywords] for node in nodes):
-            return ()   # only arguments by name can be told apart
-        return tuple(Call(node.func.id, {k.arg: ast.literal_eval(k.value) for k in node.keywords})
-                     for node in nodes)
-    except (SyntaxError, ValueError, AttributeError, RecursionError, MemoryError):
-        return ()       # prose, or something else than a list of calls with literal arguments
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")     # of a "\d": the model's, not the reader's
+            calls = _series(pieces, "]", _call) if next(pieces) == "[" else []
+    except (StopIteration, SyntaxError, ValueError, RecursionError):
+        return ()
+    return () if any(pieces) else tuple(calls)
+
+
+def _series(pieces: Iterator[str], end: str, read: Callable[[str, Iterator[str]], Any]
+            ) -> list[Any]:
+    """What stands between commas, up to the closing bracket. `read` is given its first piece."""
+    found, piece = [], next(pieces)
+    while piece != end:
+        found.append(read(piece, pieces))
+        if (piece := next(pieces)) == ",":
+            piece = next(pieces)
+        elif piece != end:
+            raise ValueError(piece)
+    return found
+
+
+def _call(name: str, pieces: Iterator[str]) -> Call:
+    if not NAME.fullmatch(name) or next(pieces) != "(":
+        raise ValueError(name)
+    pairs = _series(pieces, ")", _argument)
+    if len(dict(pairs)) < len(pairs):       # which one is meant?
+        raise ValueError(name)
+    return Call(name, dict(pairs))
+
+
+def _argument(name: str, pieces: Iterator[str]) -> tuple[str, Any]:
+    if not NAME.fullmatch(name) or next(pieces) != "=":
+        raise ValueError(name)
+    return name, _value(next(pieces), pieces)
+
+
+def _pair(key: str, pieces: Iterator[str]) -> tuple[Any, Any]:
+    mark = next(pieces)
+    if mark not in ":=" or (mark == "=" and not NAME.fullmatch(key)):
+        raise ValueError(key)
+    return key if mark == "=" else _leaf(key), _value(next(pieces), pieces)
+
+
+def _value(piece: str, pieces: Iterator[str]) -> Any:
+    if piece == "[":
+        return _series(pieces, "]", _value)
+    if piece == "{":
+        return dict(_series(pieces, "}", _pair))
+    if piece == "(":
+        found = _series(pieces, ")", _value)
+        if len(found) == 1:                 # (1) is a number, (1,) a tuple: too easily confused
+            raise ValueError(piece)
+        return found
+    return _leaf(piece)
+
+
+def _leaf(piece: str) -> Any:
+    """None, a bool, a number or a string."""
+    found = NON_FINITE[piece] if piece in NON_FINITE else ast.literal_eval(piece)
+    if type(found) is complex:
+        raise ValueError(piece)
+    return found

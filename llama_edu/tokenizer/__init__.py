@@ -25,14 +25,18 @@ def load(path: str | Path, *, stop_ids: Sequence[int] = ()) -> Tokenizer:
 
     What the file holds decides, not its name: Llama 2's and Llama 3's `tokenizer.model` have
     nothing in common. Ranks are read with the special pieces of Llama 3.1 and later.
-    stop_ids: tokens that end an answer, besides those of the vocabulary.
+    stop_ids: tokens that end an answer, besides those of the vocabulary. Raises ValueError where
+    there is no such file, and for one that is broken or of another kind.
     """
     file = find(Path(path))
     return READERS[kind(file)](file, stop_ids=tuple(stop_ids))
 
 
 def find(path: Path) -> Path:
-    """The file that `load` reads: this one, or the first in this folder that has a vocabulary."""
+    """The file that `load` reads: this one, or the first in this folder that has a vocabulary.
+
+    Raises ValueError where there is none.
+    """
     names = ("tokenizer.json", "tokenizer.model", "tekken.json")
     files = [path / name for name in names] if path.is_dir() else [path]
     if found := next((file for file in files if file.is_file()), None):

@@ -1,7 +1,8 @@
 """What every tokenizer of this package can do, and the checks that they share."""
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Container, Mapping, Sequence
+from itertools import groupby
 from typing import Protocol
 
 
@@ -13,13 +14,18 @@ class Tokenizer(Protocol):
     eos_id: int | None              # ends a text
     stop_ids: frozenset[int]        # tokens after which an answer is finished
 
-    def encode(self, text: str, *, bos: bool, eos: bool,
+    def encode(self, text: str, *, bos: bool = False, eos: bool = False,
                allow_special: Collection[str] = ()) -> list[int]:
-        """Tokens of a text. Special pieces inside it are ordinary text unless allowed by name."""
+        """Tokens of a text, between those that begin (bos) and end it (eos) where asked for.
+
+        Special pieces inside it are ordinary text unless allowed by name. Raises ValueError for
+        what is no text, for a piece that is not special, and for a bos or eos that there is not.
+        """
         ...
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of these tokens, special ones left out. Broken UTF-8 shows as U+FFFD."""
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """The text of these tokens, special ones left out or, if asked for, spelled in their
+        places. Broken UTF-8 shows as U+FFFD. Raises ValueError for a token that there is not."""
         ...
 
     def pieces(self, text: str) -> list[str]:
@@ -39,13 +45,17 @@ def check_text(text: str) -> str:
     return text
 
 
-def check_ids(ids: Sequence[int], n_vocab: int) -> list[int]:
-    """The same tokens, as a list. Raises ValueError for one outside the vocabulary."""
+def check_ids(ids: Sequence[int], n_vocab: int, known: Container[int] | None = None) -> list[int]:
+    """The same tokens, as a list. Raises ValueError for one outside the vocabulary, or in a gap of
+    its numbers: known are all that there are, where some are missing."""
     ids = list(ids)
     if ids and not (min(ids) >= 0 and max(ids) < n_vocab):
         wrong = next(i for i in ids if not 0 <= i < n_vocab)
         raise ValueError(f"token {wrong} was given; this vocabulary has 0 to {n_vocab - 1}. "
                          "Do model and tokenizer belong together?")
+    if known is not None and (gap := next((i for i in ids if i not in known), None)) is not None:
+        raise ValueError(f"token {gap} was given; this vocabulary leaves out that number. Do model "
+                         "and tokenizer belong together?")
     return ids
 
 
@@ -56,6 +66,14 @@ def check_special(names: Collection[str], special: Mapping[str, int]) -> None:
         more = f" and {len(special) - 12} more" if len(special) > 12 else ""
         raise ValueError(f"{unknown[0]!r} is not a special piece of this vocabulary; it has "
                          f"{', '.join(has) or 'none'}{more}. Allow one of these.")
+
+
+def spelled(ids: Sequence[int], special: Mapping[str, int],
+            decode: Callable[[Sequence[int]], str]) -> str:
+    """The text of tokens, special ones in their places; `decode` gives that of each run between."""
+    names = {token: piece for piece, token in special.items()}
+    return "".join("".join(map(names.__getitem__, run)) if found else decode(list(run))
+                   for found, run in groupby(ids, key=names.__contains__))
 
 
 def needed(token: int | None, place: str) -> int:

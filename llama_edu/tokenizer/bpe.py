@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 import regex
 
-from .base import check_ids, check_special, check_text, cut, needed, show
+from .base import check_ids, check_special, check_text, cut, needed, show, spelled
 from .merging import merge_all
-from .vocabulary_files import read_ranks, write_ranks
+from .vocabulary_files import Notes, read_notes, read_ranks, write_notes, write_ranks
 
 # Merges never cross these borders: contractions, words with the one space before them,
 # one to three digits, punctuation, line ends, other spaces.
@@ -131,7 +131,8 @@ class BytePairs:
                  pattern: str = LLAMA3_PATTERN) -> None:
         self.ranks, self.special, self.pattern = ranks, dict(special or {}), pattern
         self.spelling = {i: piece for piece, i in ranks.items()}
-        self.n_vocab = 1 + max([*ranks.values(), *self.special.values()])
+        self.known = {*ranks.values(), *self.special.values()}
+        self.n_vocab = 1 + max(self.known)
         self.bos_id = self.special.get("<|begin_of_text|>")
         self.eos_id = self.special.get("<|end_of_text|>")
         self.stop_ids = frozenset({self.eos_id} - {None})
@@ -139,7 +140,10 @@ class BytePairs:
     @classmethod
     def train(cls, text: str, *, n_vocab: int, special: Sequence[str] = (),
               pattern: str = LLAMA3_PATTERN) -> "BytePairs":
-        """Grow a vocabulary until it has `n_vocab` tokens; the special ones, counted, come last."""
+        """Grow a vocabulary until it has `n_vocab` tokens; the special ones, counted, come last.
+
+        Raises ValueError where the text has too little in it for so many.
+        """
         ranks = {piece: i for i, piece in enumerate(ALPHABET)}
         merges, n_pieces = grow(count_chunks(text, pattern)), n_vocab - len(special)
         while len(ranks) < n_pieces:
@@ -151,15 +155,23 @@ class BytePairs:
         return cls(ranks, special=_number(special, len(ranks)), pattern=pattern)
 
     @classmethod
-    def load(cls, file: str | Path, *, special: Sequence[str] = (),
-             pattern: str = LLAMA3_PATTERN) -> "BytePairs":
-        """Read ranks that `save` wrote, or Meta's `tokenizer.model` of Llama 3."""
-        ranks = read_ranks(Path(file))
-        return cls(ranks, special=_number(special, len(ranks)), pattern=pattern)
+    def load(cls, file: str | Path, *, special: Sequence[str] | None = None,
+             pattern: str | None = None) -> "BytePairs":
+        """Read what `save` wrote, or Meta's `tokenizer.model` of Llama 3.
+
+        special, pattern: in place of those that `save` noted; where nothing is noted there are no
+        special pieces, and Llama 3's pattern. Raises ValueError for a file that is broken.
+        """
+        ranks, noted = read_ranks(Path(file)), read_notes(_beside(file))
+        numbers = noted.special if special is None else _number(special, len(ranks))
+        return cls(ranks, special=numbers, pattern=pattern or noted.pattern or LLAMA3_PATTERN)
 
     def save(self, file: str | Path) -> None:
-        """Write the ranks in Meta's format. Special pieces and the pattern are not in it."""
+        """Write the ranks in Meta's format. Special pieces and another pattern than Llama 3's have
+        no place in it: they are noted in a second file beside it, `file` + ".json"."""
         write_ranks(Path(file), self.ranks)
+        other = None if self.pattern == LLAMA3_PATTERN else self.pattern
+        write_notes(_beside(file), Notes(self.special, other))
 
     def encode(self, text: str, *, bos: bool = False, eos: bool = False,
                allow_special: Collection[str] = ()) -> list[int]:
@@ -173,9 +185,12 @@ class BytePairs:
                 ids += [self.ranks[piece] for piece in self._cut(part)]
         return ids + ([needed(self.eos_id, "last")] if eos else [])
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of these tokens, special ones left out. Broken UTF-8 shows as U+FFFD."""
-        ids = check_ids(ids, self.n_vocab)
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """The text of these tokens, special ones left out or, if asked for, spelled in their
+        places. Broken UTF-8 shows as U+FFFD. Raises ValueError for a token that there is not."""
+        if special:
+            return spelled(ids, self.special, self.decode)
+        ids = check_ids(ids, self.n_vocab, self.known)
         return b"".join(self.spelling.get(i, b"") for i in ids).decode(errors="replace")
 
     def pieces(self, text: str) -> list[str]:
@@ -189,6 +204,10 @@ class BytePairs:
                 merge_all([*map(ALPHABET.__getitem__, chunk)], self.ranks)
                 for chunk in set(chunks)}
         return [piece for chunk in chunks for piece in cuts[chunk]]
+
+
+def _beside(file: str | Path) -> Path:
+    return Path(f"{file}.json")
 
 
 def _number(special: Sequence[str], first: int) -> dict[str, int]:

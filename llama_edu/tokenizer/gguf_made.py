@@ -33,7 +33,8 @@ SPACINGS = (
 def fields(path: Path, *, vocab_size: int, stop_ids: Sequence[int]) -> dict[str, Any]:
     """The fields that describe the tokenizer at `path`, filled up to the embedding's rows.
 
-    stop_ids: tokens that end an answer; a GGUF file has room for three.
+    stop_ids: tokens that end an answer; a GGUF file has room for three. Raises ValueError for a
+    vocabulary that GGUF cannot say, or that is larger than the embedding.
     """
     file = find(path)
     if (stored := kind(file)) not in DESCRIBERS:

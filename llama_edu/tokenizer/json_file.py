@@ -8,7 +8,7 @@ from pathlib import Path
 import tokenizers
 from tokenizers import decoders, models, pre_tokenizers
 
-from .base import check_ids, check_special, check_text, cut, needed
+from .base import check_ids, check_special, check_text, cut, needed, spelled
 
 
 def over_bytes(vocab: Mapping[str, int], merges: Sequence[tuple[str, str]], *, pattern: str,
@@ -39,7 +39,8 @@ class JsonTokenizer:
     @classmethod
     def read(cls, file: Path, *, stop_ids: tuple[int, ...] = ()) -> "JsonTokenizer":
         """Read `tokenizer.json`, and which tokens begin and end a text from the
-        `tokenizer_config.json` beside it, where there is one."""
+        `tokenizer_config.json` beside it, where there is one. Raises ValueError for files that
+        are broken or contradict each other."""
         try:
             inner = tokenizers.Tokenizer.from_file(str(file))
         except Exception as broken:     # the library raises plain Exception for every bad file
@@ -55,11 +56,17 @@ class JsonTokenizer:
         return cls(inner, bos, eos, frozenset(stop_ids) | ({eos} - {None}))
 
     @property
+    def special(self) -> dict[str, int]:
+        """The pieces that stand for no text, and their tokens."""
+        added = self.inner.get_added_tokens_decoder()
+        return {piece.content: i for i, piece in added.items() if piece.special}
+
+    @property
     def n_vocab(self) -> int:
         """Tokens are 0 .. n_vocab - 1, special ones included."""
         return self.inner.get_vocab_size()
 
-    def encode(self, text: str, *, bos: bool, eos: bool,
+    def encode(self, text: str, *, bos: bool = False, eos: bool = False,
                allow_special: Collection[str] = ()) -> list[int]:
         """Tokens of a text. Special pieces inside it are ordinary text unless allowed by name."""
         special = {t.content: i for i, t in self.inner.get_added_tokens_decoder().items()}
@@ -72,8 +79,11 @@ class JsonTokenizer:
                 ids += self.inner.encode(part, add_special_tokens=False).ids
         return ids + ([needed(self.eos_id, "last")] if eos else [])
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of these tokens, special ones left out. Broken UTF-8 shows as U+FFFD."""
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """The text of these tokens, special ones left out or, if asked for, spelled in their
+        places. Broken UTF-8 shows as U+FFFD. Raises ValueError for a token that there is not."""
+        if special:
+            return spelled(ids, self.special, self.decode)
         return self.inner.decode(check_ids(ids, self.n_vocab))
 
     def pieces(self, text: str) -> list[str]:

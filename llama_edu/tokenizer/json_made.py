@@ -12,7 +12,8 @@ from .json_file import JsonTokenizer, over_bytes
 def to_json(tokenizer: BytePairs) -> JsonTokenizer:
     """The same vocabulary on the `tokenizers` library: the same tokens, some hundred times faster.
 
-    Special pieces must have the highest tokens, as `BytePairs.train` gives them.
+    Special pieces must have the highest tokens, as `BytePairs.train` gives them, or a ValueError
+    is raised.
     """
     vocab = {_spell(piece): token for piece, token in tokenizer.ranks.items()}
     if [*tokenizer.special.values()] != [*range(len(vocab), tokenizer.n_vocab)]:

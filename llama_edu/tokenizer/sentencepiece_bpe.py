@@ -5,7 +5,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from .base import check_ids, check_special, check_text, cut, needed
+from .base import check_ids, check_special, check_text, cut, needed, spelled
 from .vocabulary_files import read_sentencepiece
 
 SPACE = "▁"
@@ -29,7 +29,7 @@ class SentencePieceTokenizer:
         read_sentencepiece(Path(file))      # the library's own errors do not say what is wrong
         return cls(sentencepiece.SentencePieceProcessor(model_file=str(file)), stop_ids=stop_ids)
 
-    def encode(self, text: str, *, bos: bool, eos: bool,
+    def encode(self, text: str, *, bos: bool = False, eos: bool = False,
                allow_special: Collection[str] = ()) -> list[int]:
         """Tokens of a text. Special pieces inside it are ordinary text unless allowed by name;
         what stands between two of them is encoded as a text of its own, dummy prefix included.
@@ -40,9 +40,12 @@ class SentencePieceTokenizer:
             ids += [self.special[part]] if part in allow_special else self.inner.encode(part)
         return ids + ([needed(self.eos_id, "last")] if eos else [])
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of these tokens, special ones left out and unknown ones as ⁇. Every byte
-        that belongs to no character shows as U+FFFD."""
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """The text of these tokens, special ones left out or, if asked for, spelled in their
+        places; unknown ones as ⁇. Every byte that belongs to no character shows as U+FFFD.
+        Raises ValueError for a token that there is not."""
+        if special:
+            return spelled(ids, self.special, self.decode)
         return self.inner.decode(check_ids(ids, self.n_vocab))
 
     def pieces(self, text: str) -> list[str]:

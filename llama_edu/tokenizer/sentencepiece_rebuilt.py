@@ -9,7 +9,7 @@ It gives the tokens of the `sentencepiece` library, which `sentencepiece_bpe` us
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from .base import check_ids, check_special, check_text, cut, needed
+from .base import check_ids, check_special, check_text, cut, needed, spelled
 from .merging import merge_all
 from .vocabulary_files import (
     BYTE,
@@ -46,7 +46,7 @@ class RebuiltSentencePiece:
         """Read a `.model` that SentencePiece wrote."""
         return cls(read_sentencepiece(Path(file)))
 
-    def encode(self, text: str, *, bos: bool, eos: bool,
+    def encode(self, text: str, *, bos: bool = False, eos: bool = False,
                allow_special: Collection[str] = ()) -> list[int]:
         """Tokens of a text. Special pieces inside it are ordinary text unless allowed by name;
         what stands between two of them is encoded as a text of its own, dummy prefix included.
@@ -70,9 +70,12 @@ class RebuiltSentencePiece:
         prefix = " " if self.file.add_dummy_prefix and text else ""
         return (prefix + text).replace(" ", SPACE)
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of these tokens, special ones left out and unknown ones as ⁇. Every byte
-        that belongs to no character shows as U+FFFD."""
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """The text of these tokens, special ones left out or, if asked for, spelled in their
+        places; unknown ones as ⁇. Every byte that belongs to no character shows as U+FFFD.
+        Raises ValueError for a token that there is not."""
+        if special:
+            return spelled(ids, self.special, self.decode)
         text, run, at_start = "", b"", self.file.add_dummy_prefix
         for i in check_ids(ids, self.n_vocab):
             piece, _, kind = self.file.pieces[i]

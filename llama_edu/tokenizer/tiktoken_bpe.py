@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tiktoken
 
-from .base import check_ids, check_special, check_text, needed, show
+from .base import check_ids, check_special, check_text, needed, show, spelled
 from .bpe import LLAMA3_PATTERN
 from .vocabulary_files import read_ranks, read_tekken
 
@@ -38,7 +38,8 @@ class TiktokenTokenizer:
         self.ranks, self.special = ranks, dict(special)
         self.inner = tiktoken.Encoding("llama_edu", pat_str=pattern, mergeable_ranks=ranks,
                                        special_tokens=self.special)
-        self.n_vocab = len(ranks) + len(special)
+        self.known = {*ranks.values(), *special.values()}
+        self.n_vocab = 1 + max(self.known)
         self.bos_id, self.eos_id = self.special[bos], self.special[eos]
         self.stop_ids = frozenset(stop_ids) | {self.eos_id}
 
@@ -46,7 +47,8 @@ class TiktokenTokenizer:
     def read(cls, file: str | Path, *, special: Sequence[str] = LLAMA31_SPECIAL,
              stop_ids: Sequence[int] = ()) -> "TiktokenTokenizer":
         """Read Llama 3's `tokenizer.model`. The file holds no special pieces, so their names are
-        given: `LLAMA3_SPECIAL` for Llama 3, `LLAMA31_SPECIAL` for 3.1 and later."""
+        given: `LLAMA3_SPECIAL` for Llama 3, `LLAMA31_SPECIAL` for 3.1 and later. Raises ValueError
+        for a file of ranks that is broken or not Llama 3's."""
         ranks = read_ranks(Path(file))
         if len(ranks) != N_RANKS:
             raise ValueError(f"{file} has {len(ranks)} ranks; Llama 3's has {N_RANKS}. If it is "
@@ -64,7 +66,7 @@ class TiktokenTokenizer:
         return cls(tekken.ranks, tekken.special, pattern=tekken.pattern, bos="<s>", eos="</s>",
                    stop_ids=stop_ids)
 
-    def encode(self, text: str, *, bos: bool, eos: bool,
+    def encode(self, text: str, *, bos: bool = False, eos: bool = False,
                allow_special: Collection[str] = ()) -> list[int]:
         """Tokens of a text. Special pieces inside it are ordinary text unless allowed by name."""
         check_special(allow_special, self.special)
@@ -74,10 +76,14 @@ class TiktokenTokenizer:
                                      disallowed_special=())
         return ids + ([needed(self.eos_id, "last")] if eos else [])
 
-    def decode(self, ids: Sequence[int]) -> str:
-        """The text of these tokens, special ones left out. Broken UTF-8 shows as U+FFFD."""
-        special = set(self.special.values())
-        return self.inner.decode([i for i in check_ids(ids, self.n_vocab) if i not in special])
+    def decode(self, ids: Sequence[int], *, special: bool = False) -> str:
+        """The text of these tokens, special ones left out or, if asked for, spelled in their
+        places. Broken UTF-8 shows as U+FFFD. Raises ValueError for a token that there is not."""
+        if special:
+            return spelled(ids, self.special, self.decode)
+        left_out = set(self.special.values())
+        ids = check_ids(ids, self.n_vocab, self.known)
+        return self.inner.decode([i for i in ids if i not in left_out])
 
     def pieces(self, text: str) -> list[str]:
         """The text cut where `encode` cuts it; bytes that are no character show as `<0xE2>`."""

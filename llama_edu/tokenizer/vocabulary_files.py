@@ -6,7 +6,7 @@ import json
 import re
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 RANK_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} [0-9]+\r?\n")
@@ -16,7 +16,7 @@ AGAIN = "Is it the right file? If so, it was cut short: download it again."
 
 def kind(file: Path) -> str:
     """What a file holds, by its first bytes: "gguf", "json", "tekken", "ranks" or
-    "sentencepiece"."""
+    "sentencepiece". Raises ValueError for anything else."""
     try:
         with file.open("rb") as opened:
             head = opened.read(4096)
@@ -39,7 +39,10 @@ def kind(file: Path) -> str:
 
 
 def read_ranks(file: Path) -> dict[bytes, int]:
-    """Pieces and their ranks: on every line a piece in base64 and its number, 0, 1, 2, ..."""
+    """Pieces and their ranks: on every line a piece in base64 and its number, 0, 1, 2, ...
+
+    Raises ValueError for a line that is something else.
+    """
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(file.read_bytes().splitlines()):
         try:
@@ -60,6 +63,39 @@ def write_ranks(file: Path, ranks: dict[bytes, int]) -> None:
     file.write_bytes(b"".join(lines))
 
 
+@dataclass(frozen=True)
+class Notes:
+    """What a file of ranks has no place for."""
+
+    special: dict[str, int]         # piece: token
+    pattern: str | None             # how text is cut; None for Llama 3's
+
+
+def read_notes(file: Path) -> Notes:
+    """The notes in a file, or none where it is not there. Raises ValueError for a broken one."""
+    if not file.exists():
+        return Notes({}, None)
+    try:
+        notes = Notes(**json.loads(file.read_text(encoding="utf-8")))
+        fine = type(notes.pattern) in (str, type(None)) and all(
+            type(token) is int and token >= 0 for token in notes.special.values())
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        fine = False
+    if not fine:
+        raise ValueError(f"{file} is not what BytePairs.save notes beside its ranks: an object "
+                         "with special (pieces and their tokens) and pattern. Save them again, or "
+                         "remove the file and name both when you load.")
+    return notes
+
+
+def write_notes(file: Path, notes: Notes) -> None:
+    """Write what `read_notes` reads; nothing, and no file, where there is nothing to note."""
+    if notes == Notes({}, None):
+        file.unlink(missing_ok=True)
+    else:
+        file.write_text(json.dumps(asdict(notes), indent=1), encoding="utf-8")
+
+
 def check_alphabet(ranks: dict[bytes, int], source: str) -> dict[bytes, int]:
     """The same ranks. Raises ValueError unless all 256 bytes are pieces: no text is unknown."""
     if missing := [byte for byte in range(256) if bytes([byte]) not in ranks]:
@@ -78,7 +114,10 @@ class Tekken:
 
 
 def read_tekken(file: Path) -> Tekken:
-    """The vocabulary of a `tekken.json`, cut to the size that its models use."""
+    """The vocabulary of a `tekken.json`, cut to the size that its models use.
+
+    Raises ValueError for a file that is broken.
+    """
     try:
         fields = json.loads(file.read_text(encoding="utf-8"))
         config = fields["config"]
@@ -116,7 +155,10 @@ class SentencePieceFile:
 
 
 def read_sentencepiece(file: Path) -> SentencePieceFile:
-    """Read a `.model`, which is a protobuf message of three parts that matter here."""
+    """Read a `.model`, which is a protobuf message of three parts that matter here.
+
+    Raises ValueError for a file that is broken.
+    """
     try:
         parts = list(_fields(file.read_bytes()))
         pieces = [_piece(part) for number, part in parts if number == 1]

@@ -76,6 +76,7 @@ def shuffled(rows: Sequence[Row], *, size: int, length: int, seed: int, start: i
 
     The order depends on nothing else, so a run that begins at batch number `start` sees what
     another sees from there on. Rows that do not fill an epoch's last batch wait for the next.
+    Raises ValueError where the rows do not fill one batch.
     """
     per_epoch = len(rows) // size
     if per_epoch < 1:

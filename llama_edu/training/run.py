@@ -48,6 +48,8 @@ class Run:
         run = Run(recipe)
         run.resume()
         for step in run.steps(): ...
+
+    Raises as `gather` does.
     """
 
     recipe: Recipe
@@ -65,7 +67,10 @@ class Run:
         self.start = 0
 
     def resume(self) -> list[str]:
-        """Go on from the newest checkpoint, if there is one; why each newer one was refused."""
+        """Go on from the newest checkpoint, if there is one; why each newer one was refused.
+
+        Raises ValueError where there are checkpoints and none can be used.
+        """
         checkpoints = self.folder / "checkpoints"
         state, refused = training_state.newest(checkpoints, run=self.name)
         if state is not None:
@@ -76,7 +81,11 @@ class Run:
         return refused
 
     def steps(self) -> Iterator[Step]:
-        """Train to the end, step by step; checkpoints, metrics, plot and model are written."""
+        """Train to the end, step by step; checkpoints, metrics, plot and model are written.
+
+        Raises ValueError where the text does not fill a batch, or the system refuses to write, and
+        FloatingPointError where gradients are not finite.
+        """
         plan = self.recipe.training
         batches = packing.shuffled(self.corpus.rows, size=plan.batch, seed=self.recipe.seed,
                                    length=self.recipe.text.row_length,
@@ -138,7 +147,11 @@ class Run:
 
 
 def gather(recipe: Recipe) -> Corpus:
-    """Read or write the text, make a vocabulary from its beginning, and pack it."""
+    """Read or write the text, make a vocabulary from its beginning, and pack it.
+
+    Raises ValueError for text that cannot be read or leaves nothing to train on, and for a
+    vocab_size too small for the bytes or too large for the text.
+    """
     plan = recipe.text
     if plan.source == TALES:
         texts = list(tales.stories(plan.tales, seed=recipe.seed))

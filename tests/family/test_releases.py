@@ -1,13 +1,21 @@
 """The table of the family: shapes, dates and the traps in Meta's own documents."""
 
 import re
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
 import pytest
 
 from llama_edu.config import LLAMA_3_1_SCALING, swiglu_width
-from llama_edu.family.releases import RELEASES, SPM_CODE, TIKTOKEN, release
+from llama_edu.family.releases import (
+    RELEASES,
+    SPM_CODE,
+    TIKTOKEN,
+    Training,
+    read_rows,
+    release,
+)
 
 # The shape of every checkpoint, as Meta's files and cards state it: a row a release.
 HEADER, *SHAPES = (
@@ -101,3 +109,48 @@ def test_a_release_is_found_in_any_case_and_has_a_name():
 def test_an_unknown_release_is_answered_with_the_known_ones():
     with pytest.raises(KeyError, match="no release is called 'llama-4'. Known are: llama-1-7b,"):
         release("llama-4")
+
+
+# -- the rows ----------------------------------------------------------------------------------
+
+FIRST = """
+[a]
+family = "Llama 1"
+released = 2023-02-24
+variants = ["base"]
+licence = "none"
+dim = 64
+n_layers = 2
+n_heads = 4
+n_kv_heads = 4
+hidden_dim = 192
+multiple_of = 64
+vocab_size = 96
+tokenizer = "x"
+norm_eps = 1e-6
+rope_theta = 1e4
+max_seq_len = 64
+shards = 1
+notes = ["odd"]
+training = { tokens = 1e12 }
+"""
+
+
+def test_a_row_has_what_it_is_like_and_what_it_says():
+    first, second = read_rows(FIRST + "[b]\nlike = 'a'\ndim = 128\nrope_factor = 8.0\n")
+    assert second.config == replace(first.config, dim=128, rope_scaling=LLAMA_3_1_SCALING)
+    assert (second.family, second.licence, second.shards) == ("Llama 1", "none", 1)
+    assert (first.notes, first.training.tokens) == (("odd",), 1e12)
+    assert (second.released, second.notes, second.training) == (None, (), Training())
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("[b]\nlike = 'c'\n", "b is like 'c'; one that stands above it is needed: a. Correct"),
+    ("[b]\nlike = 'b'\n", "b is like 'b'; one that stands above it is needed"),
+    ("[b]\nlike = 'a'\nn_layer = 3\n", "b has the key 'n_layer', which means nothing here"),
+    ("[b]\nlike = 'a'\ntraining = { token = 3 }\n", "b does not make a release .*'token'"),
+    ("[b]\ndim = 3\n", "b does not make a release .*missing"),
+    ("[b]\nlike = 'a'\ndim = 65\n", "dim 65 does not split into 4 heads")])
+def test_a_row_that_means_nothing_is_refused(text, message):
+    with pytest.raises(ValueError, match=message):
+        read_rows(FIRST + text)

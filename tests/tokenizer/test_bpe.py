@@ -203,3 +203,42 @@ def test_bad_input_is_refused(words):
         words.encode("a", allow_special={"<|eot_id|>"})
     with pytest.raises(ValueError, match="this vocabulary names no first token of a text"):
         BytePairs(words.ranks).encode("a", bos=True)
+
+
+# -- special pieces, gaps, and what a file holds -----------------------------------------------
+
+def test_special_pieces_are_shown_where_they_stand(words):
+    text = "<|begin_of_text|>a llama<|end_of_text|><|end_of_text|> sleeps"
+    ids = words.encode(text, allow_special=ENDS)
+    assert words.decode(ids, special=True) == text
+    assert words.decode(ids) == "a llama sleeps"
+
+
+def test_what_is_saved_comes_back_whole(words, tmp_path):
+    """Special pieces and the pattern too: the file of ranks has no place for them."""
+    for made in (words, BytePairs(words.ranks),
+                 BytePairs(words.ranks, special={"<a>": 900}, pattern=r"\s|\S+")):
+        made.save(tmp_path / "own.model")
+        again = BytePairs.load(tmp_path / "own.model")
+        assert (again.ranks, again.special, again.pattern) == (
+            made.ranks, made.special, made.pattern)
+        assert again.encode(REAL_TEXT) == made.encode(REAL_TEXT)
+    BytePairs(words.ranks).save(tmp_path / "own.model")
+    assert [file.name for file in tmp_path.iterdir()] == ["own.model"]
+
+
+@pytest.mark.parametrize("notes", ["[", "[]", "{}", '{"special": 3, "pattern": null}',
+                                   '{"special": {"<a>": "x"}, "pattern": null}',
+                                   '{"special": {}, "pattern": 3}'])
+def test_notes_that_are_broken_are_refused(words, tmp_path, notes):
+    words.save(tmp_path / "own.model")
+    (tmp_path / "own.model.json").write_text(notes)
+    with pytest.raises(ValueError, match="is not what BytePairs.save notes beside its ranks"):
+        BytePairs.load(tmp_path / "own.model")
+
+
+def test_a_number_that_no_piece_has_is_refused(words):
+    gap = BytePairs(words.ranks, special={"<a>": 1000})
+    assert gap.n_vocab == 1001
+    with pytest.raises(ValueError, match="token 999 was given; this vocabulary leaves out that"):
+        gap.decode([1000, 999])

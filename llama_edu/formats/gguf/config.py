@@ -25,7 +25,9 @@ def read_config(fields: Mapping[str, Any], *, vocab_size: int, tied: bool, n_ten
                 ) -> ModelConfig:
     """The model's shape, from the fields named llama.*; RoPE without a stretch.
 
-    vocab_size and tied are read off the tensors, and n_tensors bounds the number of layers.
+    vocab_size and tied are read off the tensors, and n_tensors bounds the number of layers. Raises
+    ValueError for another kind of model, and for fields that are missing or contradict each other
+    or the tensors.
     """
     _check_kind_of_model(fields)
     if (said := fields.get("llama.vocab_size", vocab_size)) != vocab_size:
@@ -110,7 +112,8 @@ def written_factors(config: ModelConfig) -> Tensor:
 def find_scaling(stored: Stored, config: ModelConfig) -> RopeScaling | None:
     """The stretch that gives the stored factors: none, Llama 3.1's or Llama 3.2's.
 
-    A file holds float32, made by other code, so the last digits may differ.
+    A file holds float32, made by other code, so the last digits may differ. Raises ValueError for
+    factors that none of the three gives.
     """
     if stored.shape != (config.head_dim // 2,):
         raise ValueError(f"{ROPE_FACTORS} is {stored.shape} in the GGUF file; one factor for each "

@@ -187,6 +187,8 @@ def write(file: Path, source: Source, *, kind: str) -> None:
 
     Norms stay float32, and a matrix whose rows are not whole blocks becomes F16, as in llama.cpp.
     Tensors are read, converted and written one by one; the file takes its name when it is whole.
+    Raises ValueError for another kind, for numbers that the kind cannot hold, for a stretch of RoPE
+    or a vocabulary that GGUF cannot say, and where the system refuses.
     """
     if kind not in FILE_TYPES:
         raise ValueError(f"GGUF as {kind!r} was asked for; one of {', '.join(FILE_TYPES)} can be "
