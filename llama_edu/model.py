@@ -29,6 +29,26 @@ class Pass:
     cache: KVCache | None
 
 
+def begin(c: ModelConfig, tokens: Tensor, cache: KVCache | None, positions: Tensor | None,
+          mask: Tensor | None) -> Pass:
+    """What all blocks read when tokens `b t` follow those in a cache; see `Llama.forward`.
+
+    Raises ValueError where both together are more than the context.
+    """
+    start = 0 if cache is None else cache.length
+    t, end = tokens.shape[1], start + tokens.shape[1]
+    if end > c.max_seq_len:
+        raise ValueError(f"{end} tokens were given; this model's context is {c.max_seq_len}. "
+                         "Shorten the prompt.")
+    if positions is None:
+        positions = torch.arange(start, end, device=tokens.device)[None]
+    if mask is None and start > 0 and t > 1:    # else `attend_fused` needs none
+        mask = causal_mask(t, end, device=tokens.device)[None]
+    freqs = rope_frequencies(c.head_dim, c.rope_theta, c.rope_scaling, device=tokens.device)
+    return Pass(rope_table(freqs, positions[:, None]),
+                None if mask is None else mask[:, None], cache)
+
+
 class Block(nn.Module):
     """x + attention, then x + feed-forward, each behind its own norm."""
 
@@ -83,25 +103,12 @@ class Llama(nn.Module):
         `b t s`, True where a token may look. Raises ValueError when the tokens, with those
         already in the cache, are more than `config.max_seq_len`.
         """
-        start = 0 if cache is None else cache.length
-        t, end = tokens.shape[1], start + tokens.shape[1]
-        if end > self.config.max_seq_len:
-            raise ValueError(f"{end} tokens were given; this model's context is "
-                             f"{self.config.max_seq_len}. Shorten the prompt.")
-        device = tokens.device
-        if positions is None:
-            positions = torch.arange(start, end, device=device)[None]
-        if mask is None and start > 0 and t > 1:    # else `attend_fused` needs none
-            mask = causal_mask(t, end, device=device)[None]
-        freqs = rope_frequencies(self.config.head_dim, self.config.rope_theta,
-                                 self.config.rope_scaling, device=device)
-        now = Pass(rope_table(freqs, positions[:, None]),
-                   None if mask is None else mask[:, None], cache)
+        now = begin(self.config, tokens, cache, positions, mask)
         x = self.tok_embeddings(tokens)
         for block in self.blocks():
             x = block(x, now)
         if cache is not None:
-            cache.length = end
+            cache.length += tokens.shape[1]
         x = self.norm(x)
         return self.logits(x) if head else x
 

@@ -168,7 +168,28 @@ class Block(nn.Module):
         return x + self.feed_forward(self.ffn_norm(x))
 
 # %% [markdown]
-# Now the whole model. Read `forward` as a list: positions, mask, rotations, embed, blocks, norm, logits.
+# What a pass begins with. A token's position counts on from those in the cache, and a mask is made only
+# where several new tokens follow old ones: elsewhere `attend_fused` knows what is hidden.
+
+# %%
+# twin: llama_edu.model.begin
+def begin(c: ModelConfig, tokens: Tensor, cache: KVCache | None, positions: Tensor | None,
+          mask: Tensor | None) -> Pass:
+    start = 0 if cache is None else cache.length
+    t, end = tokens.shape[1], start + tokens.shape[1]
+    if end > c.max_seq_len:
+        raise ValueError(f"{end} tokens were given; this model's context is {c.max_seq_len}. "
+                         "Shorten the prompt.")
+    if positions is None:
+        positions = torch.arange(start, end, device=tokens.device)[None]
+    if mask is None and start > 0 and t > 1:    # else `attend_fused` needs none
+        mask = causal_mask(t, end, device=tokens.device)[None]
+    freqs = rope_frequencies(c.head_dim, c.rope_theta, c.rope_scaling, device=tokens.device)
+    return Pass(rope_table(freqs, positions[:, None]),
+                None if mask is None else mask[:, None], cache)
+
+# %% [markdown]
+# Now the whole model. Read `forward` as a list: begin, embed, blocks, norm, logits.
 # What differs between Llama 1 and Llama 3.3 is nowhere in this code. It is all in the config.
 
 # %%
@@ -195,25 +216,12 @@ class Llama(nn.Module):
     def forward(self, tokens: Tensor, cache: KVCache | None = None, *,
                 positions: Tensor | None = None, mask: Tensor | None = None,
                 head: bool = True) -> Tensor:
-        start = 0 if cache is None else cache.length
-        t, end = tokens.shape[1], start + tokens.shape[1]
-        if end > self.config.max_seq_len:
-            raise ValueError(f"{end} tokens were given; this model's context is "
-                             f"{self.config.max_seq_len}. Shorten the prompt.")
-        device = tokens.device
-        if positions is None:
-            positions = torch.arange(start, end, device=device)[None]
-        if mask is None and start > 0 and t > 1:    # else `attend_fused` needs none
-            mask = causal_mask(t, end, device=device)[None]
-        freqs = rope_frequencies(self.config.head_dim, self.config.rope_theta,
-                                 self.config.rope_scaling, device=device)
-        now = Pass(rope_table(freqs, positions[:, None]),
-                   None if mask is None else mask[:, None], cache)
+        now = begin(self.config, tokens, cache, positions, mask)
         x = self.tok_embeddings(tokens)
         for block in self.blocks():
             x = block(x, now)
         if cache is not None:
-            cache.length = end
+            cache.length += tokens.shape[1]
         x = self.norm(x)
         return self.logits(x) if head else x
 

@@ -24,7 +24,8 @@ def each(request, tmp_path):
             return RebuiltSentencePiece.read(installed.path("sentencepiece_32k"))
         if kind == "tales":
             return tokenizer.load(checkpoint.TALES)
-        return tokenizer.load(installed.path("sentencepiece_32k" if kind == "sentencepiece" else "llama3"))
+        name = "sentencepiece_32k" if kind == "sentencepiece" else "llama3"
+        return tokenizer.load(installed.path(name))
     return made(request.param)
 
 
