@@ -145,7 +145,7 @@ def same(some, others):
     return repr(some) == repr(others)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(smooth)
 def test_calls_are_written_as_meta_writes_them(call):
     theirs = ToolCall.model_construct(tool_name=call.name, arguments=call.arguments)
@@ -172,7 +172,7 @@ def test_what_breaks_metas_writer_is_written_as_python():
     assert read_calls(text) == (call,)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(rough, max_size=3))
 def test_python_calls_are_read_back(calls):
     assert same(read_calls(python_calls(calls)), tuple(calls))
@@ -239,6 +239,11 @@ def test_prose_and_broken_calls_are_no_calls(text):
 @pytest.mark.parametrize("start", ["", "[f(a=", '[f(a="', "[f(a={b=[", '{"name":', "<function=f>{"])
 def test_a_long_text_takes_no_long_time(start, piece):
     """A quadratic reader would need minutes."""
-    began = time.perf_counter()
+    began = time.process_time()
     assert read_calls(start + piece * 200_000) == read_calls(piece * 100_000 + ")]") == ()
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5
+
+
+def test_a_long_call_is_read_whole():
+    call = Call("f", {"a": [*range(10_000)], "b": "x\n" * 100_000})
+    assert read_calls(python_calls([call])) == (call,)
