@@ -29,7 +29,8 @@ class Tokenizer(Protocol):
         ...
 
     def pieces(self, text: str) -> list[str]:
-        """The text cut where `encode` cuts it, for display."""
+        """The text cut where `encode` cuts it, for display. Raises ValueError for what is no
+        text."""
         ...
 
 
@@ -70,7 +71,8 @@ def check_special(names: Collection[str], special: Mapping[str, int]) -> None:
 
 def spelled(ids: Sequence[int], special: Mapping[str, int],
             decode: Callable[[Sequence[int]], str]) -> str:
-    """The text of tokens, special ones in their places; `decode` gives that of each run between."""
+    """The text of tokens, special ones in their places; `decode` gives that of each run between,
+    and raises what it raises."""
     names = {token: piece for piece, token in special.items()}
     return "".join("".join(map(names.__getitem__, run)) if found else decode(list(run))
                    for found, run in groupby(ids, key=names.__contains__))

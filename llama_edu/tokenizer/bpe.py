@@ -39,12 +39,14 @@ class Merge(NamedTuple):
 
 
 def split(text: str, pattern: str = LLAMA3_PATTERN) -> list[str]:
-    """Cut a text into the chunks inside which pieces may form."""
+    """Cut a text into the chunks inside which pieces may form. Raises ValueError for what is no
+    text."""
     return regex.findall(pattern, check_text(text))
 
 
 def count_chunks(text: str, pattern: str = LLAMA3_PATTERN) -> dict[bytes, int]:
-    """How often each chunk occurs, as bytes: all that training needs to know of a text."""
+    """How often each chunk occurs, as bytes: all that training needs to know of a text. Raises
+    ValueError for what is no text."""
     return {chunk.encode(): n for chunk, n in Counter(split(text, pattern)).items()}
 
 
@@ -132,7 +134,7 @@ class BytePairs:
         self.ranks, self.special, self.pattern = ranks, dict(special or {}), pattern
         self.spelling = {i: piece for piece, i in ranks.items()}
         self.known = {*ranks.values(), *self.special.values()}
-        self.n_vocab = 1 + max(self.known)
+        self.n_vocab = 1 + max(self.known, default=-1)
         self.bos_id = self.special.get("<|begin_of_text|>")
         self.eos_id = self.special.get("<|end_of_text|>")
         self.stop_ids = frozenset({self.eos_id} - {None})
@@ -142,7 +144,7 @@ class BytePairs:
               pattern: str = LLAMA3_PATTERN) -> "BytePairs":
         """Grow a vocabulary until it has `n_vocab` tokens; the special ones, counted, come last.
 
-        Raises ValueError where the text has too little in it for so many.
+        Raises ValueError where the text has too little in it for so many, and for what is no text.
         """
         ranks = {piece: i for i, piece in enumerate(ALPHABET)}
         merges, n_pieces = grow(count_chunks(text, pattern)), n_vocab - len(special)
@@ -168,14 +170,21 @@ class BytePairs:
 
     def save(self, file: str | Path) -> None:
         """Write the ranks in Meta's format. Special pieces and another pattern than Llama 3's have
-        no place in it: they are noted in a second file beside it, `file` + ".json"."""
+        no place in it: they are noted in a second file beside it, `file` + ".json".
+
+        Raises ValueError, and writes nothing, where the ranks have a gap or lack one of the bytes.
+        """
         write_ranks(Path(file), self.ranks)
         other = None if self.pattern == LLAMA3_PATTERN else self.pattern
         write_notes(_beside(file), Notes(self.special, other))
 
     def encode(self, text: str, *, bos: bool = False, eos: bool = False,
                allow_special: Collection[str] = ()) -> list[int]:
-        """Tokens of a text. Special pieces inside it are ordinary text unless allowed by name."""
+        """Tokens of a text. Special pieces inside it are ordinary text unless allowed by name.
+
+        Raises ValueError for what is no text, for a piece that is not special, and for a bos or
+        eos that there is not.
+        """
         check_special(allow_special, self.special)
         ids = [needed(self.bos_id, "first")] if bos else []
         for part in cut(check_text(text), allow_special):
@@ -194,7 +203,8 @@ class BytePairs:
         return b"".join(self.spelling.get(i, b"") for i in ids).decode(errors="replace")
 
     def pieces(self, text: str) -> list[str]:
-        """The text cut where `encode` cuts it; bytes that are no character show as `<0xE2>`."""
+        """The text cut where `encode` cuts it; bytes that are no character show as `<0xE2>`.
+        Raises ValueError for what is no text."""
         return [show(piece) for piece in self._cut(text)]
 
     def _cut(self, text: str) -> list[bytes]:

@@ -16,6 +16,7 @@ def files(path: Path) -> dict[str, bytes]:
     """What lies in a folder or a file of a tokenizer, under the names by which `load` finds it.
 
     Files stay as they are. What a GGUF file says of its tokenizer becomes a file of its own.
+    Raises ValueError for a file that has no vocabulary, or a GGUF file with one that is broken.
     """
     if path.is_dir():
         return {name: (path / name).read_bytes() for name in NAMES if (path / name).is_file()}

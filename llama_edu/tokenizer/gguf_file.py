@@ -30,20 +30,22 @@ CUTS = {"llama-bpe": (LLAMA3_PATTERN, True), "llama3": (LLAMA3_PATTERN, True),
 
 def read(file: Path, *, stop_ids: tuple[int, ...] = ()) -> Tokenizer:
     """The tokenizer that a GGUF file describes: pieces over characters, as in Llama 1 and 2, or
-    over bytes, as in Llama 3."""
+    over bytes, as in Llama 3. Raises ValueError for a file that is broken or describes another."""
     fields = read_header(file).fields
     make = _choose(MAKERS, fields, "model")
     return make(fields, (*stop_ids, *stops(fields)))
 
 
 def stops(fields: Mapping[str, Any]) -> tuple[int, ...]:
-    """The tokens that the fields name as ends of an answer, without repetition."""
+    """The tokens that the fields name as ends of an answer, without repetition. Raises ValueError
+    for one that there is not."""
     named = (_token(fields, name) for name in ENDS)
     return tuple(dict.fromkeys(i for i in named if i is not None))
 
 
 def n_pieces(fields: Mapping[str, Any]) -> int:
-    """How many pieces a vocabulary has, without those that only fill the embedding up."""
+    """How many pieces a vocabulary has, without those that only fill the embedding up. Raises
+    ValueError where the fields list none."""
     pieces, kinds = _pieces(fields), _kinds(fields)
     n = len(pieces)
     while n and kinds[n - 1] == UNUSED and pieces[n - 1].startswith("[PAD"):

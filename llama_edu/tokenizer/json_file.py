@@ -16,7 +16,8 @@ def over_bytes(vocab: Mapping[str, int], merges: Sequence[tuple[str, str]], *, p
     """Pieces over bytes, as in Llama 3, on the `tokenizers` library; special pieces come later.
 
     pattern: how text is cut into words. whole_words: whether a word that is a piece stays whole
-    even where merging would not arrive at it.
+    even where merging would not arrive at it. Raises the library's plain Exception for merges that
+    do not fit the pieces.
     """
     inner = tokenizers.Tokenizer(models.BPE(vocab, merges, ignore_merges=whole_words))
     inner.pre_tokenizer = pre_tokenizers.Sequence([
@@ -68,7 +69,11 @@ class JsonTokenizer:
 
     def encode(self, text: str, *, bos: bool = False, eos: bool = False,
                allow_special: Collection[str] = ()) -> list[int]:
-        """Tokens of a text. Special pieces inside it are ordinary text unless allowed by name."""
+        """Tokens of a text. Special pieces inside it are ordinary text unless allowed by name.
+
+        Raises ValueError for what is no text, for a piece that is not special, and for a bos or
+        eos that there is not.
+        """
         special = {t.content: i for i, t in self.inner.get_added_tokens_decoder().items()}
         check_special(allow_special, special)
         ids = [needed(self.bos_id, "first")] if bos else []
@@ -87,7 +92,8 @@ class JsonTokenizer:
         return self.inner.decode(check_ids(ids, self.n_vocab))
 
     def pieces(self, text: str) -> list[str]:
-        """The text cut where `encode` cuts it, in the vocabulary's own spelling."""
+        """The text cut where `encode` cuts it, in the vocabulary's own spelling. Raises ValueError
+        for what is no text."""
         return self.inner.encode(check_text(text), add_special_tokens=False).tokens
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import sentencepiece
 
 from .base import check_ids, check_special, check_text, cut, needed, spelled
-from .vocabulary_files import read_sentencepiece
+from .vocabulary_files import AGAIN, read_sentencepiece
 
 SPACE = "▁"
 
@@ -25,14 +25,22 @@ class SentencePieceTokenizer:
     @classmethod
     def read(cls, file: str | Path, *,
              stop_ids: Sequence[int] = ()) -> "SentencePieceTokenizer":
-        """Read a `.model` that SentencePiece wrote."""
+        """Read a `.model` that SentencePiece wrote. Raises ValueError for one that is broken."""
         read_sentencepiece(Path(file))      # the library's own errors do not say what is wrong
-        return cls(sentencepiece.SentencePieceProcessor(model_file=str(file)), stop_ids=stop_ids)
+        try:
+            inner = sentencepiece.SentencePieceProcessor(model_file=str(file))
+        except RuntimeError as broken:
+            raise ValueError(f"{file} is refused by SentencePiece ({str(broken):.200}); a whole "
+                             f"model is needed. {AGAIN}") from None
+        return cls(inner, stop_ids=stop_ids)
 
     def encode(self, text: str, *, bos: bool = False, eos: bool = False,
                allow_special: Collection[str] = ()) -> list[int]:
         """Tokens of a text. Special pieces inside it are ordinary text unless allowed by name;
         what stands between two of them is encoded as a text of its own, dummy prefix included.
+
+        Raises ValueError for what is no text, for a piece that is not special, and for a bos or
+        eos that there is not.
         """
         check_special(allow_special, self.special)
         ids = [needed(self.bos_id, "first")] if bos else []
@@ -49,6 +57,7 @@ class SentencePieceTokenizer:
         return self.inner.decode(check_ids(ids, self.n_vocab))
 
     def pieces(self, text: str) -> list[str]:
-        """The text cut where `encode` cuts it, dummy prefix included; bytes show as `<0xE2>`."""
+        """The text cut where `encode` cuts it, dummy prefix included; bytes show as `<0xE2>`.
+        Raises ValueError for what is no text."""
         return [self.inner.id_to_piece(i).replace(SPACE, " ")
                 for i in self.inner.encode(check_text(text))]

@@ -24,7 +24,10 @@ SPACE = "▁"     # U+2581; a text that has it already gets a space back
 
 
 class RebuiltSentencePiece:
-    """Pieces with scores; what no piece covers is spelled in bytes."""
+    """Pieces with scores; what no piece covers is spelled in bytes.
+
+    Raises ValueError for a vocabulary that needs rules which no Llama has.
+    """
 
     def __init__(self, file: SentencePieceFile) -> None:
         _check_rules(file)
@@ -43,13 +46,17 @@ class RebuiltSentencePiece:
 
     @classmethod
     def read(cls, file: str | Path) -> "RebuiltSentencePiece":
-        """Read a `.model` that SentencePiece wrote."""
+        """Read a `.model` that SentencePiece wrote. Raises ValueError for one that is broken, or
+        foreign to the Llamas."""
         return cls(read_sentencepiece(Path(file)))
 
     def encode(self, text: str, *, bos: bool = False, eos: bool = False,
                allow_special: Collection[str] = ()) -> list[int]:
         """Tokens of a text. Special pieces inside it are ordinary text unless allowed by name;
         what stands between two of them is encoded as a text of its own, dummy prefix included.
+
+        Raises ValueError for what is no text, for a piece that is not special, and for a bos or
+        eos that there is not.
         """
         check_special(allow_special, self.special)
         ids = [needed(self.bos_id, "first")] if bos else []
@@ -93,7 +100,8 @@ class RebuiltSentencePiece:
         return text + spell(run)
 
     def pieces(self, text: str) -> list[str]:
-        """The text cut where `encode` cuts it, dummy prefix included; bytes show as `<0xE2>`."""
+        """The text cut where `encode` cuts it, dummy prefix included; bytes show as `<0xE2>`.
+        Raises ValueError for what is no text."""
         ids = self._encode(check_text(text))
         return [self.file.pieces[i][0].replace(SPACE, " ") for i in ids]
 

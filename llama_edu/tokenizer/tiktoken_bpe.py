@@ -31,7 +31,10 @@ STOPS = ("<|end_of_text|>", "<|eom_id|>", "<|eot_id|>")
 
 
 class TiktokenTokenizer:
-    """Ranks and special pieces behind this package's interface."""
+    """Ranks and special pieces behind this package's interface.
+
+    bos, eos: the special pieces that begin and end a text, where there are such.
+    """
 
     def __init__(self, ranks: dict[bytes, int], special: Mapping[str, int], *, pattern: str,
                  bos: str, eos: str, stop_ids: Sequence[int]) -> None:
@@ -40,8 +43,8 @@ class TiktokenTokenizer:
                                        special_tokens=self.special)
         self.known = {*ranks.values(), *special.values()}
         self.n_vocab = 1 + max(self.known)
-        self.bos_id, self.eos_id = self.special[bos], self.special[eos]
-        self.stop_ids = frozenset(stop_ids) | {self.eos_id}
+        self.bos_id, self.eos_id = self.special.get(bos), self.special.get(eos)
+        self.stop_ids = frozenset(stop_ids) | ({self.eos_id} - {None})
 
     @classmethod
     def read(cls, file: str | Path, *, special: Sequence[str] = LLAMA31_SPECIAL,
@@ -61,14 +64,19 @@ class TiktokenTokenizer:
 
     @classmethod
     def read_tekken(cls, file: str | Path, *, stop_ids: Sequence[int] = ()) -> "TiktokenTokenizer":
-        """Read a `tekken.json`, the same kind of vocabulary with rules of its own."""
+        """Read a `tekken.json`, the same kind of vocabulary with rules of its own. Raises
+        ValueError for a file that is broken."""
         tekken = read_tekken(Path(file))
         return cls(tekken.ranks, tekken.special, pattern=tekken.pattern, bos="<s>", eos="</s>",
                    stop_ids=stop_ids)
 
     def encode(self, text: str, *, bos: bool = False, eos: bool = False,
                allow_special: Collection[str] = ()) -> list[int]:
-        """Tokens of a text. Special pieces inside it are ordinary text unless allowed by name."""
+        """Tokens of a text. Special pieces inside it are ordinary text unless allowed by name.
+
+        Raises ValueError for what is no text, for a piece that is not special, and for a bos or
+        eos that there is not.
+        """
         check_special(allow_special, self.special)
         ids = [needed(self.bos_id, "first")] if bos else []
         for part in cut_long(check_text(text)):
@@ -86,7 +94,8 @@ class TiktokenTokenizer:
         return self.inner.decode([i for i in ids if i not in left_out])
 
     def pieces(self, text: str) -> list[str]:
-        """The text cut where `encode` cuts it; bytes that are no character show as `<0xE2>`."""
+        """The text cut where `encode` cuts it; bytes that are no character show as `<0xE2>`.
+        Raises ValueError for what is no text."""
         ids = self.encode(text, bos=False, eos=False)
         return [show(piece) for piece in self.inner.decode_tokens_bytes(ids)]
 

@@ -5,6 +5,7 @@ import binascii
 import json
 import re
 import struct
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -41,7 +42,7 @@ def kind(file: Path) -> str:
 def read_ranks(file: Path) -> dict[bytes, int]:
     """Pieces and their ranks: on every line a piece in base64 and its number, 0, 1, 2, ...
 
-    Raises ValueError for a line that is something else.
+    Raises ValueError for a line that is something else, and where a byte is no piece.
     """
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(file.read_bytes().splitlines()):
@@ -58,8 +59,13 @@ def read_ranks(file: Path) -> dict[bytes, int]:
 
 
 def write_ranks(file: Path, ranks: dict[bytes, int]) -> None:
-    """Write what `read_ranks` reads; the same bytes that Meta publishes for Llama 3."""
-    lines = (base64.b64encode(piece) + b" %d\n" % rank for piece, rank in ranks.items())
+    """Write what `read_ranks` reads; the same bytes that Meta publishes for Llama 3. Raises
+    ValueError for ranks that it would refuse."""
+    pieces = sorted(ranks, key=ranks.__getitem__)
+    if sorted(ranks.values()) != [*range(len(ranks))] or missing_bytes(ranks):
+        raise ValueError(f"{len(ranks)} ranks with a gap, or without some byte, cannot be saved; "
+                         "pieces from 0 on, all 256 bytes among them, are needed. Number them so.")
+    lines = (base64.b64encode(piece) + b" %d\n" % rank for rank, piece in enumerate(pieces))
     file.write_bytes(b"".join(lines))
 
 
@@ -96,9 +102,14 @@ def write_notes(file: Path, notes: Notes) -> None:
         file.write_text(json.dumps(asdict(notes), indent=1), encoding="utf-8")
 
 
+def missing_bytes(ranks: dict[bytes, int]) -> list[int]:
+    """The bytes that are no pieces."""
+    return [byte for byte in range(256) if bytes([byte]) not in ranks]
+
+
 def check_alphabet(ranks: dict[bytes, int], source: str) -> dict[bytes, int]:
     """The same ranks. Raises ValueError unless all 256 bytes are pieces: no text is unknown."""
-    if missing := [byte for byte in range(256) if bytes([byte]) not in ranks]:
+    if missing := missing_bytes(ranks):
         raise ValueError(f"{source} has {len(ranks)} pieces, and the byte 0x{missing[0]:02X} is "
                          f"none of them; all 256 bytes are needed. {AGAIN}")
     return ranks
@@ -157,20 +168,24 @@ class SentencePieceFile:
 def read_sentencepiece(file: Path) -> SentencePieceFile:
     """Read a `.model`, which is a protobuf message of three parts that matter here.
 
-    Raises ValueError for a file that is broken.
+    Raises ValueError for a file that is broken, or has a piece twice.
     """
     try:
         parts = list(_fields(file.read_bytes()))
         pieces = [_piece(part) for number, part in parts if number == 1]
         trainer = dict(_fields(next(part for number, part in parts if number == 2)))
         rules = dict(_fields(next(part for number, part in parts if number == 3)))
-    except (ValueError, IndexError, TypeError, StopIteration, struct.error):
+        unk_surface = trainer.get(44, " ⁇ ".encode()).decode()
+        piece, n = Counter(text for text, _, _ in pieces).most_common(1)[0]
+    except (ValueError, IndexError, TypeError, AttributeError, StopIteration, struct.error):
         raise ValueError(f"{file} is not a SentencePiece model that can be read; a protobuf with "
                          f"pieces, trainer and normalizer is needed. {AGAIN}") from None
+    if n > 1:
+        raise ValueError(f"{file} has the piece {piece!r} twice; each is needed once. {AGAIN}")
     return SentencePieceFile(
         pieces=pieces, model_type=trainer.get(3, 1), split_digits=bool(trainer.get(25, 0)),
         byte_fallback=bool(trainer.get(35, 0)), bos_id=_signed(trainer.get(41, 1)),
-        eos_id=_signed(trainer.get(42, 2)), unk_surface=trainer.get(44, " ⁇ ".encode()).decode(),
+        eos_id=_signed(trainer.get(42, 2)), unk_surface=unk_surface,
         charsmap=rules.get(2, b""), add_dummy_prefix=bool(rules.get(3, 1)),
         remove_extra_whitespaces=bool(rules.get(4, 1)), escape_whitespaces=bool(rules.get(5, 1)))
 

@@ -217,7 +217,8 @@ def test_special_pieces_are_shown_where_they_stand(words):
 def test_what_is_saved_comes_back_whole(words, tmp_path):
     """Special pieces and the pattern too: the file of ranks has no place for them."""
     for made in (words, BytePairs(words.ranks),
-                 BytePairs(words.ranks, special={"<a>": 900}, pattern=r"\s|\S+")):
+                 BytePairs(words.ranks, special={"<a>": 900}, pattern=r"\s|\S+"),
+                 BytePairs(dict(reversed(words.ranks.items())))):
         made.save(tmp_path / "own.model")
         again = BytePairs.load(tmp_path / "own.model")
         assert (again.ranks, again.special, again.pattern) == (
@@ -225,6 +226,14 @@ def test_what_is_saved_comes_back_whole(words, tmp_path):
         assert again.encode(REAL_TEXT) == made.encode(REAL_TEXT)
     BytePairs(words.ranks).save(tmp_path / "own.model")
     assert [file.name for file in tmp_path.iterdir()] == ["own.model"]
+
+
+def test_ranks_that_could_not_be_loaded_are_not_saved(words, tmp_path):
+    shifted = {piece: 1 + i for piece, i in words.ranks.items()}
+    for ranks in (shifted, {b"a": 0, b"b": 1}, {}):
+        with pytest.raises(ValueError, match=f"{len(ranks)} ranks .* cannot be saved; .* Number"):
+            BytePairs(ranks, special={"<a>": 900}).save(tmp_path / "own.model")
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("notes", ["[", "[]", "{}", '{"special": 3, "pattern": null}',

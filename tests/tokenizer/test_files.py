@@ -99,6 +99,30 @@ def test_a_truncated_sentencepiece_model_is_refused(tmp_path, size):
             read(file)
 
 
+@pytest.mark.parametrize("part", [
+    b"\x0a\x02\x08\x05",         # a piece whose text is the number 5
+    b"\x18\x05",                 # the normalizer is the number 5
+    b"\x12\x03\xe0\x02\x05",     # an unknown token is shown as the number 5
+], ids=["piece", "normalizer", "unknown"])
+def test_a_sentencepiece_model_with_numbers_for_texts_is_refused(tmp_path, part):
+    file = tmp_path / "tokenizer.model"
+    file.write_bytes(part + installed.path("sentencepiece_32k").read_bytes())
+    with pytest.raises(ValueError, match="is not a SentencePiece model that can be read"):
+        read_sentencepiece(file)
+
+
+def test_a_sentencepiece_model_has_every_piece_once(tmp_path):
+    whole, file = installed.path("sentencepiece_32k").read_bytes(), tmp_path / "tokenizer.model"
+    first = whole[: 2 + whole[1]]       # the piece <unk>
+    file.write_bytes(first + whole)
+    for read in (tokenizer.load, RebuiltSentencePiece.read):
+        with pytest.raises(ValueError, match="has the piece '<unk>' twice; each is needed once"):
+            read(file)
+    file.write_bytes(first.replace(b"unk", b"UNK") + whole)      # two names for the unknown
+    with pytest.raises(ValueError, match="is refused by SentencePiece .*; a whole model is needed"):
+        tokenizer.load(file)
+
+
 def test_bytes_that_are_no_utf8_are_refused(tmp_path):
     whole = installed.path("sentencepiece_32k").read_bytes()
     file = tmp_path / "tokenizer.model"
