@@ -15,13 +15,14 @@ FLOORS = [
     {"cache", "family.card"},  # cache: below layers, which write into it
     {"layers", "prompts", "compress.surgery",
      "formats.names", "formats.source", "formats.strict_json"},
-    {"model", "sampling", "compress.quant", "formats"},
+    {"model", "sampling", "compress.quant", "formats", "training.packing"},
     {"generation", "inference.decoding", "losses", "data", "checkpoint",
-     "training.packing", "training.state", "training.text_files"},
+     "training.state", "training.text_files"},
     {"inference", "training_loop", "formats.convert"},
     {"plots", "exercises", "explorers", "claims"},
     {"training"},  # carries out a recipe, and draws its curve
-    {"cli"},  # on top, because `llama-edu progress` reads the exercises
+    {"cli"},  # up here, because `llama-edu progress` reads the exercises
+    {"__main__"},
 ]
 FLOORS_WITHOUT_TORCH = FLOORS[:2]
 LEVEL = {name: level for level, floor in enumerate(FLOORS) for name in floor}
