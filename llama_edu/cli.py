@@ -161,8 +161,9 @@ def _progress(options: argparse.Namespace) -> None:
     print(progress())
 
 
-def _loaded(options: argparse.Namespace, path: str) -> tuple[Any, Any, dict[str, Any]]:
-    """The model, laid out for decoding, its tokenizer, and how tokens are to be picked."""
+def _loaded(options: argparse.Namespace, path: str) -> tuple[Any, Any, Any, Any]:
+    """The model, laid out for decoding, its tokenizer, and how tokens are to be picked: rules and
+    a source of random numbers."""
     import torch
 
     from .checkpoint import load
@@ -178,7 +179,7 @@ def _loaded(options: argparse.Namespace, path: str) -> tuple[Any, Any, dict[str,
                          "can, cuda and mps where there is one. Leave --device out.") from None
     generator = seeded(options.seed, there)
     model, tokenizer = load(path, device=options.device, dtype=getattr(torch, options.dtype))
-    return DecodingLlama(model), tokenizer, {"rules": rules, "generator": generator}
+    return DecodingLlama(model), tokenizer, rules, generator
 
 
 def _chat(options: argparse.Namespace) -> None:
@@ -188,11 +189,11 @@ def _chat(options: argparse.Namespace) -> None:
                          f"it was taught to talk. Add one of {', '.join(prompts.FORMATS)}.")
     with suppress(ImportError):         # without it, input() has no arrow keys
         import_module("readline")
-    model, tokenizer, picked = _loaded(options, options.model or "tales")
+    model, tokenizer, rules, generator = _loaded(options, options.model or "tales")
     from .inference import talk
     talk.run(model, tokenizer, prompts.named(options.format or "completion"), read_line=input,
              write=lambda text: print(text, end="", flush=True), system=options.system,
-             max_new=options.max_new, **picked)
+             max_new=options.max_new, rules=rules, generator=generator)
 
 
 def _check_claims(options: argparse.Namespace) -> int:
@@ -214,14 +215,12 @@ def _check_claims(options: argparse.Namespace) -> int:
 
 def _generate(options: argparse.Namespace) -> None:
     """Stream the answer to stdout, the prompt before it."""
-    model, tokenizer, picked = _loaded(options, options.model)
-    from .generation import answer
+    model, tokenizer, rules, generator = _loaded(options, options.model)
+    from .generation import answer, begun, room_for
     max_new = options.max_new
     if max_new is None:
-        asked = tokenizer.encode(options.text, bos=tokenizer.bos_id is not None)
-        max_new = max(1, min(200, model.config.max_seq_len - len(asked)))
-    pieces = answer(model, tokenizer, options.text, *picked["rules"], max_new=max_new,
-                    generator=picked["generator"])
+        max_new = room_for(200, model, begun(tokenizer, options.text))
+    pieces = answer(model, tokenizer, options.text, *rules, max_new=max_new, generator=generator)
     print(options.text, next(pieces, ""), sep="", end="", flush=True)   # or fail before it
     for piece in pieces:
         print(piece, end="", flush=True)

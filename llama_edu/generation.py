@@ -107,10 +107,16 @@ def generate(model: Llama, tokenizer: Tokenizer, text: str, *, max_new: int = 20
 
     temperature 0 takes the likeliest token always. Raises ValueError for what cannot be continued.
     """
-    room = model.config.max_seq_len - len(_begun(tokenizer, text))
     return "".join(answer(
         model, tokenizer, text, *usual_rules(temperature, top_p),
-        max_new=min(max_new, max(1, room)), generator=seeded(seed, model.tok_embeddings.weight)))
+        max_new=room_for(max_new, model, begun(tokenizer, text)),
+        generator=seeded(seed, model.tok_embeddings.weight)))
+
+
+def room_for(most: int, model: Llama, ids: Sequence[int]) -> int:
+    """How many of `most` new tokens the context has room for after these; 1 where it has none, so
+    that a text which fills it is refused, and not answered with silence."""
+    return min(most, max(1, model.config.max_seq_len - len(ids)))
 
 
 def seeded(seed: int, like: Tensor) -> torch.Generator:
@@ -122,7 +128,7 @@ def seeded(seed: int, like: Tensor) -> torch.Generator:
     return torch.Generator(like.device).manual_seed(seed)
 
 
-def _begun(tokenizer: Tokenizer, text: str) -> list[int]:
+def begun(tokenizer: Tokenizer, text: str) -> list[int]:
     """The tokens of a text that begins as the model knows texts to begin."""
     return tokenizer.encode(text, bos=tokenizer.bos_id is not None)
 
@@ -133,7 +139,7 @@ def answer(model: Llama, tokenizer: Tokenizer, text: str, *rules: Rule, max_new:
 
     Raises ValueError for a text without tokens, or one that the context has no room for.
     """
-    ids = _begun(tokenizer, text)
+    ids = begun(tokenizer, text)
     prompt = torch.tensor([ids], dtype=torch.long, device=model.tok_embeddings.weight.device)
     tokens = (int(token.item()) for token in stream(
         model, prompt, *rules, max_new=max_new, generator=generator))
@@ -167,7 +173,7 @@ def answers(model: Llama, tokenizer: Tokenizer, texts: Sequence[str], *rules: Ru
     Raises ValueError where there are none, or for one that cannot be continued.
     """
     device = model.tok_embeddings.weight.device
-    prompts = [_begun(tokenizer, text) for text in texts]
+    prompts = [begun(tokenizer, text) for text in texts]
     padded = left_pad([torch.tensor(ids, dtype=torch.long, device=device) for ids in prompts])
     new = torch.cat(list(stream(model, padded, *rules, max_new=max_new, generator=generator,
                                 stop_ids=tokenizer.stop_ids)), dim=1)

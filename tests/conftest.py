@@ -1,7 +1,6 @@
 """What all tests share: quiet processors, and Meta's official code as an oracle."""
 
 import os
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
+from ranks import on_loopback
 
 from llama_edu import exercises
 
@@ -33,10 +33,7 @@ def meta_transformer():
         )
     import torch.distributed as dist
 
-    # One process talks to itself; the loopback interface is always there, a host name is not.
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
-    if sys.platform == "win32":
-        del os.environ["GLOO_SOCKET_IFNAME"]
+    on_loopback()       # one process talks to itself
     dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
     initialize.initialize_model_parallel(1)
     yield SimpleNamespace(Transformer=Transformer, ModelArgs=ModelArgs)

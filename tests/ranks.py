@@ -18,10 +18,16 @@ def on_ranks(n: int, work: Callable[..., Any], *given: object) -> list[Any]:
         return [torch.load(Path(folder, f"{rank}.pt"), weights_only=False) for rank in range(n)]
 
 
+def on_loopback() -> None:
+    """Let processes talk through the loopback interface: it is always there, a host name is not."""
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    if sys.platform == "win32":
+        del os.environ["GLOO_SOCKET_IFNAME"]
+
+
 def _run(rank: int, n: int, folder: Path, work: Callable[..., Any], given: tuple) -> None:
     torch.set_num_threads(1)
-    if sys.platform != "win32":     # the loopback interface is always there, a host name is not
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    on_loopback()
     store = distributed.FileStore(str(folder / "store"), n)
     distributed.init_process_group("gloo", store=store, rank=rank, world_size=n)
     torch.save(work(rank, *given), folder / f"{rank}.pt")

@@ -247,7 +247,7 @@ def test_gradients_are_those_of_finite_differences_in_float64(function):
                                     (x.requires_grad_(), y.requires_grad_()))
 
 
-def asked_of_the_kernel(monkeypatch, t, s, mask, *, device):
+def asked_of_the_kernel(monkeypatch, t, s, mask, *, device, n_kv_heads=3):
     """How many key heads the fused kernel gets, and how it is called, on a device that need not be
     there."""
     calls = []
@@ -258,7 +258,7 @@ def asked_of_the_kernel(monkeypatch, t, s, mask, *, device):
 
     monkeypatch.setattr(layers.F, "scaled_dot_product_attention", kernel)
     with FakeTensorMode():
-        q, k = (torch.empty(2, heads, n, 16, device=device) for heads, n in ((6, t), (3, s)))
+        q, k = (torch.empty(2, heads, n, 16, device=device) for heads, n in ((6, t), (n_kv_heads, s)))
         mask = torch.ones(2, 1, t, s, dtype=torch.bool, device=device) if mask else None
         assert attend_fused(q, k, k, mask).shape == q.shape
     (call,) = calls
@@ -278,6 +278,12 @@ def test_the_fused_kernel_is_asked_for_what_it_can(monkeypatch, t, s, mask, devi
     assert (options["attn_mask"] is not None) == mask
     assert options.get("is_causal") == causal
     assert options.get("enable_gqa") == shared
+
+
+def test_where_every_head_has_its_own_keys_none_are_copied(monkeypatch):
+    monkeypatch.setattr(torch.Tensor, "repeat_interleave", lambda *_, **__: pytest.fail("copied"))
+    heads, options = asked_of_the_kernel(monkeypatch, 5, 9, True, device="cuda", n_kv_heads=6)
+    assert (heads, options["enable_gqa"]) == (6, False)
 
 
 @pytest.mark.parametrize("mask", [None, torch.rand(2, 1, 1, 9) > 0.3])

@@ -191,16 +191,16 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 # %%
 # twin: llama_edu.layers.attend_fused
 def attend_fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    n_heads, n_kv_heads, t = q.shape[1], k.shape[1], q.shape[2]
-    if t == 1:      # queries that share a key head are rows of one product, and nothing is ahead
-        q = rearrange(q, "b (k g) 1 d -> b k g d", k=n_kv_heads)
+    if q.shape[2] == 1:     # queries that share a key head are rows of one product; none is ahead
+        q = rearrange(q, "b (k g) 1 d -> b k g d", k=k.shape[1])
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return rearrange(mixed, "b k g d -> b (k g) 1 d")
-    if mask is not None and q.device.type == "cuda":
+    g = q.shape[1] // k.shape[1]
+    if g > 1 and mask is not None and q.device.type == "cuda":
         # CUDA's fused kernels take a mask or shared heads, not both, and the others hold `b h t s`.
-        k, v = (x.repeat_interleave(n_heads // n_kv_heads, dim=1) for x in (k, v))
+        k, v, g = k.repeat_interleave(g, dim=1), v.repeat_interleave(g, dim=1), 1
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None,
-                                          enable_gqa=k.shape[1] < n_heads)
+                                          enable_gqa=g > 1)
 
 # %% [markdown]
 # **The layer** puts four matrices around it. Queries and keys are turned by RoPE (chapter 02),

@@ -1,6 +1,6 @@
 """What `llama-edu info NAME` prints: one release, all of it computed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ..config import ModelConfig
@@ -20,10 +20,14 @@ def card(r: Release) -> str:
                 "weights": weights(r) + meta_files(r),
                 "kv cache, 16 bits, one text": cache(r.config), "training": training(r),
                 "fits on": fits(r)}
-    lines = [r.name, *rows({"released": str(r.released or "never"), "licence": r.licence})]
-    for title, lines_of in sections.items():
-        lines += ["", title, *lines_of]
-    return "\n".join(lines + [f"  note: {note}" for note in r.notes])
+    head = [r.name, *rows({"released": str(r.released or "never"), "licence": r.licence})]
+    return "\n".join([*head, *below(sections), *(f"  note: {note}" for note in r.notes)])
+
+
+def below(sections: dict[str, Iterable[str]]) -> Iterator[str]:
+    """The lines of each section under its title, after an empty one."""
+    for title, lines in sections.items():
+        yield from ("", title, *lines)
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,7 @@ def files_card(name: str, config: ModelConfig, facts: dict[str, str]) -> str:
     sections = {"files": rows(facts | {"shaped like": ", ".join(same) or "no release"}),
                 "shape": shape(config), "parameters": where(model), "weights": weights(model),
                 "kv cache, 16 bits, one text": cache(config), "fits on": fits(model)}
-    return "\n".join([name] + [line for title, lines in sections.items()
-                               for line in ("", title, *lines)])
+    return "\n".join([name, *below(sections)])
 
 
 def rows(table: dict[str, str]) -> list[str]:

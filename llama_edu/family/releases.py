@@ -62,7 +62,6 @@ class Release:
                         for w in words)
 
 
-SPM, SPM_CODE, TIKTOKEN = "sentencepiece-32000", "sentencepiece-32016", "tiktoken-128256"
 OWN = {"released", "published_size", "whole_parameters", "training", "notes"}     # never taken over
 SHAPE = {field.name for field in fields(ModelConfig)} - {"rope_scaling"} | {"rope_factor"}
 FACTS = {field.name for field in fields(Release)} - {"id", "config"}

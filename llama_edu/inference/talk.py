@@ -12,7 +12,7 @@ import torch
 
 from ..cache import KVCache
 from ..formats.whole_files import write_whole
-from ..generation import seeded, spell, stream
+from ..generation import room_for, seeded, spell, stream
 from ..model import Llama
 from ..prompts import Format, Message, dialog_tokens, n_shared, named, stop_ids
 from ..sampling import Rule, usual_rules
@@ -43,8 +43,7 @@ def chat(model: Llama, tokenizer: Tokenizer, said: str | Sequence[Message], *, f
     ids = dialog_tokens(dialog, tokenizer, form).ids
     speaker = Speaker(model, tokenizer, stop_ids(tokenizer, form), usual_rules(temperature, top_p),
                       seeded(seed, model.tok_embeddings.weight))
-    room = max(1, model.config.max_seq_len - len(ids))
-    answer = "".join(speaker.pieces(ids, min(max_new, room)))
+    answer = "".join(speaker.pieces(ids, room_for(max_new, model, ids)))
     return answer.lstrip() if form.strips else answer
 
 

@@ -1,6 +1,7 @@
 """Documents of any length into rows of one length, without letting one see another."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -68,6 +69,13 @@ def document_mask(owner: Tensor) -> Tensor:
     """True where a token may look: back, inside its own document. `b t` numbers to `b t t`."""
     same = owner[:, :, None] == owner[:, None, :]
     return same.tril()
+
+
+def in_order(rows: Iterable[Row], *, size: int, length: int) -> Iterator[dict[str, Tensor]]:
+    """Batches of `size` rows, each row once; the last has what is left."""
+    waiting = iter(rows)
+    while batch := list(islice(waiting, size)):
+        yield lay_out(batch, length=length)
 
 
 def shuffled(rows: Sequence[Row], *, size: int, length: int, seed: int, start: int = 0

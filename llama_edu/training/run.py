@@ -112,9 +112,8 @@ class Run:
         if not self.corpus.held_out:
             return None
         length = self.recipe.text.row_length
-        rows = list(packing.pack(self.corpus.held_out, length=length))
-        batches = (packing.lay_out(rows[i:i + self.recipe.training.batch], length=length)
-                   for i in range(0, len(rows), self.recipe.training.batch))
+        batches = packing.in_order(packing.pack(self.corpus.held_out, length=length),
+                                   size=self.recipe.training.batch, length=length)
         return evaluate(self.model, batches, next_token)
 
     def plot(self) -> bytes:

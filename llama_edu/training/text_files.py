@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 
 from torch import Tensor
@@ -26,10 +25,9 @@ def batches(source: str | Path | Iterable[str], tokenizer: Tokenizer, *, length:
     encoded = (tokenizer.encode(text, bos=tokenizer.bos_id is not None,
                                 eos=tokenizer.eos_id is not None) for text in texts)
     rows = packing.pack(encoded, length=length)
-    if seed is not None:
-        yield from packing.shuffled(list(rows), size=size, length=length, seed=seed)
-    while some := list(islice(rows, size)):
-        yield packing.lay_out(some, length=length)
+    if seed is None:
+        return packing.in_order(rows, size=size, length=length)
+    return packing.shuffled(list(rows), size=size, length=length, seed=seed)
 
 
 def documents(path: str | Path, *, field: str = "text") -> Iterator[str]:
