@@ -258,7 +258,8 @@ def asked_of_the_kernel(monkeypatch, t, s, mask, *, device, n_kv_heads=3):
 
     monkeypatch.setattr(layers.F, "scaled_dot_product_attention", kernel)
     with FakeTensorMode():
-        q, k = (torch.empty(2, heads, n, 16, device=device) for heads, n in ((6, t), (n_kv_heads, s)))
+        q, k = (torch.empty(2, heads, n, 16, device=device)
+                for heads, n in ((6, t), (n_kv_heads, s)))
         mask = torch.ones(2, 1, t, s, dtype=torch.bool, device=device) if mask else None
         assert attend_fused(q, k, k, mask).shape == q.shape
     (call,) = calls
