@@ -115,7 +115,8 @@ class Llama(nn.Module):
     def hidden(self, tokens: Tensor, cache: KVCache | None = None, *,
                positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """The normed residual stream, `b t c`: what other heads build on. A call of the whole
-        model, so that what wraps one (sharding, hooks) sees it; arguments as in `forward`."""
+        model, so that what wraps one (sharding, hooks) sees it; arguments as in `forward`, which is
+        the one to override."""
         return self(tokens, cache, positions=positions, mask=mask, head=False)
 
     def logits(self, hidden: Tensor) -> Tensor:

@@ -551,8 +551,8 @@ class PostNormBlock(Block):
 
 
 class LlamaWithoutRope(Llama):
-    def hidden(self, tokens: Tensor, cache=None, *, positions=None, mask=None) -> Tensor:
-        return super().hidden(tokens, cache, positions=torch.zeros_like(tokens), mask=mask)
+    def forward(self, tokens: Tensor, cache=None, *, positions=None, mask=None, head=True) -> Tensor:
+        return super().forward(tokens, cache, positions=torch.zeros_like(tokens), mask=mask, head=head)
 
 
 def short_run(omitted: str, seed: int, peak: float = 0.007, steps: int = 80) -> float:
@@ -586,6 +586,7 @@ for omitted, losses in results.items():
     print(f"without {omitted:9} {statistics.mean(losses):.2f}  ({min(losses):.2f} to {max(losses):.2f})")
 assert min(results["warm-up"]) > max(results["nothing"])
 assert max(results["clipping"]) > max(results["nothing"])
+assert len({tuple(losses) for losses in results.values()}) == 5     # each omission does something
 
 # %% [markdown]
 # The shaded band is the spread of the complete recipe: a difference smaller than the band says little. Two
