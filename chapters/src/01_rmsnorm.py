@@ -25,7 +25,7 @@ from llama_edu.family.releases import RELEASES, release
 from llama_edu.layers import widen
 
 plots.use_style()
-torch.set_num_threads(2)
+torch.set_num_threads(1)      # small tensors: threads would wait for one another
 
 # %% [markdown]
 # > **Predict.** A token is described by four numbers: 1, 2, 3 and 6. LayerNorm turns them into

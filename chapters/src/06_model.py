@@ -32,7 +32,7 @@ from llama_edu.layers import (
 from llama_edu.losses import next_token
 
 plots.use_style()
-torch.set_num_threads(2)
+torch.set_num_threads(1)      # small tensors: threads would wait for one another
 
 # %% [markdown]
 # > **Predict.** Llama 3.2 1B has a vocabulary of 128,256 pieces. Which part of it holds the most

@@ -49,7 +49,7 @@ from llama_edu.layers import rope_frequencies, rope_table, rotate
 from llama_edu.model import Llama
 
 plots.use_style()
-torch.set_num_threads(2)
+torch.set_num_threads(1)      # small tensors: threads would wait for one another
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 # %% [markdown]
@@ -623,8 +623,7 @@ print("Once upon a time", *answer(model, its_words, "Once upon a time", max_new=
 # So what matters is the *intensity*, operations for each byte. One new token at batch 1 meets each
 # weight once: two operations, two bytes, intensity 1. A prompt of 2,048 tokens reads the same
 # weights once for all of them. Let us measure both rates on the machine you are reading this on.
-# (A processor gets one thread here, for all that follows: several would also measure how they wait
-# for one another.)
+# (A processor has one thread in this chapter: several would also measure how they wait for one another.)
 
 # %%
 def seconds(work: Callable[[], object], *, rounds: int = 7) -> float:
@@ -639,7 +638,6 @@ def seconds(work: Callable[[], object], *, rounds: int = 7) -> float:
     return min(times)
 
 
-torch.set_num_threads(1)
 torch.manual_seed(0)
 side, room = (8192, 2**30) if DEVICE == "cuda" else (1024, 2**27)
 source = torch.ones(room, dtype=torch.uint8, device=DEVICE)

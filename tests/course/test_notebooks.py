@@ -205,3 +205,23 @@ def test_a_stub_without_a_check_is_found(one_cell):
 
 def test_a_machine_path_is_not_seen_in_ordinary_numbers_and_fractions():
     assert MACHINE.findall("0x1f 3/4 and a/tmp and /tmp alone, 16:04, B: 3") == []
+
+
+# -- threads -----------------------------------------------------------------------------------
+
+THREADS = re.compile(r"\bset_num_threads\(\s*(\d+)")
+
+
+def more_threads_than_one(source: str) -> list[str]:
+    """Where a chapter asks for several: when two notebooks run at once, they wait for one another
+    so long (155 s for a cell of 13) that a run times out."""
+    return [n for n in THREADS.findall(source) if int(n) > 1]
+
+
+def test_a_chapter_computes_with_one_thread(notebook, read):
+    cells = code_cells(read(notebook))
+    assert [n for cell in cells for n in more_threads_than_one(cell.source)] == []
+
+
+def test_several_threads_are_found():
+    assert more_threads_than_one("torch.set_num_threads(2)\ntorch.set_num_threads(1)") == ["2"]
