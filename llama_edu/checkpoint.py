@@ -8,19 +8,23 @@ from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
+from torch.nn import init
+from torch.overrides import TorchFunctionMode
 
 from .config import tensor_shapes
 from .formats import hub, huggingface, meta
 from .formats.gguf import header as gguf_header
+from .formats.gguf import split as gguf_split
 from .formats.gguf import weights as gguf
 from .formats.source import Source, Stored, finite
 from .model import Llama
-from .tokenizer import JsonTokenizer, Tokenizer
+from .tokenizer import JsonTokenizer, Tokenizer, installed
 from .tokenizer import load as load_tokenizer_file
 from .tokenizer.json_made import files
 
 TALES = Path(__file__).parent / "assets" / "tales"      # a small model that comes with the package
-BUNDLED = {"tales": TALES}
+# Models with names of their own; the second lies in a package that is installed beside this one.
+BUNDLED = {"tales": lambda: TALES, "smollm2": lambda: installed.path("smollm2")}
 
 
 def load(path: str | Path = "tales", *, tokenizer: str | Path | None = None,
@@ -31,46 +35,57 @@ def load(path: str | Path = "tales", *, tokenizer: str | Path | None = None,
     tokenizer: where its files lie, if not beside the weights. Raises ValueError or KeyError, and
     returns nothing, when the files are broken, lack something or contradict each other.
     """
-    source = open_source(path)
-    if tokenizer is not None:
-        source = replace(source, tokenizer=Path(tokenizer))
+    source = open_source(path, tokenizer=tokenizer)
     found = load_tokenizer(source, path)
-    return _model(source, device, dtype), found
+    return read_model(source, device, dtype), found
 
 
 def load_model(path: str | Path = "tales", *, device: torch.device | str = "cpu",
                dtype: torch.dtype = torch.float32) -> Llama:
     """The model alone, of files that need not have a tokenizer. Raises as `load` does."""
-    return _model(open_source(path), device, dtype)
+    return read_model(open_source(path), device, dtype)
 
 
-def _model(source: Source, device: torch.device | str, dtype: torch.dtype) -> Llama:
-    """Built without memory, and filled tensor by tensor, straight to `device` and `dtype`."""
-    with torch.device("meta"):
+def read_model(source: Source, device: torch.device | str, dtype: torch.dtype) -> Llama:
+    """The model, built without memory and filled tensor by tensor, straight to `device` and
+    `dtype`. Raises ValueError for weights that cannot be read, or are not finite."""
+    with torch.device("meta"), _Unfilled():
         model = Llama(source.config)
     fill(model, ((name, stored.read()) for name, stored in source.tensors.items()),
          device=device, dtype=dtype)
     return model.eval()
 
 
-def open_source(path: str | Path) -> Source:
+class _Unfilled(TorchFunctionMode):
+    """Leaves out the random numbers that layers begin with: where there is no memory for them,
+    PyTorch would import its compiler to draw them, which takes longer than to read the file."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        if func in (init.normal_, init.kaiming_uniform_):
+            return kwargs["tensor"]
+        return func(*args, **(kwargs or {}))
+
+
+def open_source(path: str | Path, *, tokenizer: str | Path | None = None) -> Source:
     """A model in any of the formats, looked for and checked; its tensors are not yet read.
 
     path: a folder saved by `transformers`, a folder as Meta publishes it, a .gguf file or a folder
-    with one, or, where nothing has that name, a model that comes along ("tales") or the id of one
-    on the hub: "owner/name" or "owner/name@revision". Raises ValueError or KeyError for what is
-    broken, missing or no Llama.
+    with one, or, where nothing has that name, a model that comes along ("tales"; "smollm2", where
+    its package is installed) or the id of one on the hub: "owner/name", "owner/name@revision" or
+    "owner/name/FILE.gguf". tokenizer: where its files lie, if not beside the weights. Raises
+    ValueError or KeyError for what is broken, missing or no Llama.
     """
     try:
         place = Path(path)
         if not place.exists():
-            place = BUNDLED.get(str(path)) or hub.fetch(str(path))
+            place = BUNDLED[path]() if path in BUNDLED else hub.fetch(str(path))
         source = _format(place)
     except OSError as unreadable:
         raise ValueError(f"{str(path)!r} cannot be opened ({unreadable.strerror}); a folder that "
                          "you may read is needed. Check its rights.") from None
     check_whole(source)
-    return source
+    return replace(source, name=source.name or place.stem,
+                   tokenizer=source.tokenizer if tokenizer is None else Path(tokenizer))
 
 
 def _format(place: Path) -> Source:
@@ -84,11 +99,12 @@ def _format(place: Path) -> Source:
     metas = has["consolidated.*.pth"] or (has["params.json"] and not has["config.json"])
     if metas and not has["*.safetensors"]:
         return meta.open_folder(place)
+    models = gguf_split.models(has["*.gguf"])
+    if len(models) == 1 and not has["*.safetensors"]:
+        return gguf.open_file(models[0])        # beside which a config.json may stand
     if has["config.json"] or has["*.safetensors"]:
         return huggingface.open_folder(place)
-    if len(has["*.gguf"]) == 1:
-        return gguf.open_file(has["*.gguf"][0])
-    raise ValueError(f"{place} holds {len(has['*.gguf'])} .gguf files and no other model; "
+    raise ValueError(f"{place} holds {len(models)} .gguf files and no other model; "
                      "config.json with .safetensors files, params.json with consolidated.00.pth, "
                      "or one .gguf file is needed. Check the path, or give the file itself.")
 
@@ -114,15 +130,17 @@ def check_whole(source: Source) -> None:
 
 
 def load_tokenizer(source: Source, path: str | Path) -> Tokenizer:
-    """The tokenizer that belongs to these weights. Raises ValueError where there is none, or one
-    of another model."""
+    """The tokenizer that belongs to these weights. It may know special pieces without a row, such
+    as one to fill up with, which then must not be given to the model. Raises ValueError where
+    there is none, or one of another model."""
     rows = source.config.vocab_size
     if source.tokenizer is None:
         raise ValueError(f"{str(path)!r} has no tokenizer; a tokenizer.json or a tokenizer.model "
                          "is needed. Put the one that the model was published with beside it, or "
                          "name its place: load(..., tokenizer=...). load_model(...) needs none.")
     tokenizer = load_tokenizer_file(source.tokenizer, stop_ids=source.stop_ids)
-    if tokenizer.n_vocab > rows or 2 * tokenizer.n_vocab < rows:
+    rowless = {*range(rows, min(tokenizer.n_vocab, 2 * rows))} - {*tokenizer.special.values()}
+    if rowless or not rows <= 2 * tokenizer.n_vocab <= 4 * rows:
         raise ValueError(f"the tokenizer in {source.tokenizer} knows {tokenizer.n_vocab} tokens; "
                          f"the model's embedding has {rows} rows. They belong to two models.")
     if wrong := [token for token in tokenizer.stop_ids if not 0 <= token < rows]:

@@ -3,6 +3,7 @@
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
@@ -83,8 +84,11 @@ def _add_generate(commands: Any) -> None:
     generate = commands.add_parser("generate", help="let a model go on with a text")
     generate.add_argument("text")
     generate.add_argument("--model", default="tales", metavar="MODEL",
-                          help="a folder, a .gguf file, or the id of a model on the hub; without "
-                               "it, the model that tells tales and comes with this package")
+                          help="a folder, a .gguf file, smollm2, or the id of a model on the hub; "
+                               "without it, the model that tells tales")
+    generate.add_argument("--format", choices=prompts.FORMATS,
+                          help="take the text for what a user says, in this format; without it, "
+                               "in the one that the model's files name")
     generate.add_argument("--max-new", type=int, metavar="N",
                           help="tokens at most; without it 200, or what the context has room for")
     _add_running(generate, temperature=0.0, top_p=1.0)
@@ -94,9 +98,10 @@ def _add_generate(commands: Any) -> None:
 def _add_chat(commands: Any) -> None:
     talk = commands.add_parser("chat", help="talk with a model; without --model, the one that "
                                             "tells tales goes on with what you type")
-    talk.add_argument("--model", metavar="MODEL", help="as for generate; name its format")
+    talk.add_argument("--model", metavar="MODEL", help="as for generate")
     talk.add_argument("--format", choices=prompts.FORMATS,
-                      help="how the model was taught to see a dialog; completion for a base model")
+                      help="how the model was taught to see a dialog, where its files do not say "
+                           "it; completion for a base model")
     talk.add_argument("--system", default="", metavar="TEXT", help="what it is told first")
     talk.add_argument("--max-new", type=int, default=512, metavar="N",
                       help="tokens of an answer at most, 512 without it")
@@ -112,6 +117,7 @@ def _add_convert(commands: Any) -> None:
     made.add_argument("--shards", type=int, default=1, metavar="N", help="files of weights")
     made.add_argument("--dtype", choices=KINDS,
                       help="without it, as the matrices are; quantised ones become float32")
+    made.add_argument("--tokenizer", metavar="PATH", help="its files, if not beside the model's")
     made.set_defaults(run=_convert)
 
 
@@ -128,6 +134,7 @@ def _add_running(command: argparse.ArgumentParser, *, temperature: float, top_p:
     command.add_argument("--top-p", type=float, default=top_p, metavar="P",
                          help=f"{top_p:g} without it")
     command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--tokenizer", metavar="PATH", help="its files, if not beside the model's")
     command.add_argument("--device", default="cpu")
     command.add_argument("--dtype", choices=DTYPES, default="float32")
 
@@ -161,15 +168,16 @@ def _progress(options: argparse.Namespace) -> None:
     print(progress())
 
 
-def _loaded(options: argparse.Namespace, path: str) -> tuple[Any, Any, Any, Any]:
-    """The model, laid out for decoding, its tokenizer, and how tokens are to be picked: rules and
-    a source of random numbers."""
+def _loaded(options: argparse.Namespace, path: str) -> tuple[Any, Any, Any, Any, Any]:
+    """The model, laid out for decoding, its tokenizer, the format of its dialogs (None where
+    nobody says it), and how tokens are to be picked: rules and a source of random numbers."""
     import torch
 
-    from .checkpoint import load
+    from .checkpoint import load_tokenizer, open_source, read_model
     from .generation import seeded
     from .inference.decoding import DecodingLlama
     from .sampling import usual_rules
+    from .tokenizer.carried import templates
     rules = usual_rules(options.temperature, options.top_p)
     try:
         there = torch.zeros(1, device=options.device)
@@ -178,20 +186,26 @@ def _loaded(options: argparse.Namespace, path: str) -> tuple[Any, Any, Any, Any]
         raise ValueError(f"device {options.device!r} cannot be used on this machine; cpu always "
                          "can, cuda and mps where there is one. Leave --device out.") from None
     generator = seeded(options.seed, there)
-    model, tokenizer = load(path, device=options.device, dtype=getattr(torch, options.dtype))
-    return DecodingLlama(model), tokenizer, rules, generator
+    source = open_source(path, tokenizer=options.tokenizer)
+    tokenizer = load_tokenizer(source, path)
+    form = prompts.of_template(templates(source.tokenizer).get("default", ""))
+    if options.format is not None:
+        form = prompts.named(options.format)
+    model = read_model(source, options.device, getattr(torch, options.dtype))
+    return DecodingLlama(model), tokenizer, form, rules, generator
 
 
 def _chat(options: argparse.Namespace) -> None:
     """Talk until Ctrl-D."""
-    if options.model is not None and options.format is None:
-        raise ValueError("--model was given without --format; the files of a model do not say how "
-                         f"it was taught to talk. Add one of {', '.join(prompts.FORMATS)}.")
     with suppress(ImportError):         # without it, input() has no arrow keys
         import_module("readline")
-    model, tokenizer, rules, generator = _loaded(options, options.model or "tales")
+    model, tokenizer, form, rules, generator = _loaded(options, options.model or "tales")
+    if form is None and options.model is not None:
+        raise ValueError("--model was given without --format, and the files of this model do not "
+                         "say how it was taught to talk. Add one of "
+                         f"{', '.join(prompts.FORMATS)}.")
     from .inference import talk
-    talk.run(model, tokenizer, prompts.named(options.format or "completion"), read_line=input,
+    talk.run(model, tokenizer, form or prompts.named("completion"), read_line=input,
              write=lambda text: print(text, end="", flush=True), system=options.system,
              max_new=options.max_new, rules=rules, generator=generator)
 
@@ -214,27 +228,36 @@ def _check_claims(options: argparse.Namespace) -> int:
 
 
 def _generate(options: argparse.Namespace) -> None:
-    """Stream the answer to stdout, the prompt before it."""
-    model, tokenizer, rules, generator = _loaded(options, options.model)
-    from .generation import answer, begun, room_for
-    max_new = options.max_new
-    if max_new is None:
-        max_new = room_for(200, model, begun(tokenizer, options.text))
-    pieces = answer(model, tokenizer, options.text, *rules, max_new=max_new, generator=generator)
-    print(options.text, next(pieces, ""), sep="", end="", flush=True)   # or fail before it
+    """Stream to stdout what follows the text, the text before it; or the answer to it alone."""
+    model, tokenizer, form, rules, generator = _loaded(options, options.model)
+    from .generation import begun, room_for
+    from .inference.talk import Speaker
+    if form is None or form.one_text:
+        ids = begun(tokenizer, options.text)
+        before, stops = options.text, tokenizer.stop_ids
+    else:
+        ids = prompts.dialog_tokens([prompts.Message("user", options.text)], tokenizer, form).ids
+        before, stops = "", prompts.stop_ids(tokenizer, form)
+    max_new = room_for(200, model, ids) if options.max_new is None else options.max_new
+    pieces = Speaker(model, tokenizer, stops, rules, generator).pieces(ids, max_new)
+    print(before, next(pieces, ""), sep="", end="", flush=True)     # or fail before it
     for piece in pieces:
         print(piece, end="", flush=True)
     print()
 
 
 def _convert(options: argparse.Namespace) -> None:
-    """Convert, with a bar on stderr in a terminal; the outcome on stdout."""
+    """Convert, with a bar on stderr in a terminal, and what gets lost; the outcome on stdout."""
     from tqdm import tqdm
 
     from .formats.convert import convert
-    with tqdm(unit="tensor", disable=None) as bar:
+    with warnings.catch_warnings(record=True) as lost, tqdm(unit="tensor", disable=None) as bar:
+        warnings.simplefilter("always", UserWarning)
         convert(options.source, options.target, format=options.format,
-                shards=options.shards, dtype=options.dtype, after_each=bar.update)
+                shards=options.shards, dtype=options.dtype, tokenizer=options.tokenizer,
+                after_each=bar.update)
+    for each in lost:
+        print(f"llama-edu: {each.message}", file=sys.stderr)
     print(f"{options.target} is written.")
 
 

@@ -74,6 +74,7 @@ class ModelConfig:
     max_seq_len: int            # context, in tokens
     rope_scaling: RopeScaling | None = None
     tied_embeddings: bool = False
+    own_head_dim: int | None = None     # features of one head, where they are not dim / n_heads
 
     def __post_init__(self) -> None:
         for name in ("dim", "n_layers", "n_heads", "n_kv_heads", "hidden_dim", "vocab_size",
@@ -84,31 +85,36 @@ class ModelConfig:
         if type(self.tied_embeddings) is not bool:
             raise ValueError(f"tied_embeddings is {self.tied_embeddings!r}; True or False is "
                              "needed. Look it up in llama_edu.family.releases.")
-        if self.dim % self.n_heads:
+        if self.own_head_dim is not None:
+            _whole_number("own_head_dim", self.own_head_dim)
+            if self.own_head_dim * self.n_heads == self.dim:    # one way to say one thing
+                object.__setattr__(self, "own_head_dim", None)
+        elif self.dim % self.n_heads:
             raise ValueError(f"dim {self.dim} does not split into {self.n_heads} heads; "
-                             "it must be a multiple. Change dim or n_heads.")
+                             "it must be a multiple. Change dim or n_heads, or say how many "
+                             "features a head has: own_head_dim.")
         if self.n_heads % self.n_kv_heads:
             raise ValueError(
                 f"{self.n_heads} query heads cannot share {self.n_kv_heads} key/value heads "
                 "evenly; n_heads must be a multiple of n_kv_heads. Change one of them.")
         if self.head_dim % 2:
-            raise ValueError(f"head_dim is {self.dim} / {self.n_heads} = {self.head_dim}, an odd "
-                             "number; RoPE turns pairs of features. Change dim or n_heads.")
+            raise ValueError(f"head_dim is {self.head_dim}, an odd number; RoPE turns pairs of "
+                             "features. Change dim, n_heads or own_head_dim.")
 
     @property
     def head_dim(self) -> int:
-        """Features of one head."""
-        return self.dim // self.n_heads
+        """Features of one head: dim / n_heads, unless the model has its own."""
+        return self.own_head_dim or self.dim // self.n_heads
 
 
 def tensor_shapes(c: ModelConfig) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Name and shape of every tensor of a model, one after another, as Meta's files have them.
     A tied model's output is the embedding under a second name.
     """
-    query, kv = (c.dim, c.dim), (c.n_kv_heads * c.head_dim, c.dim)
+    heads, kv = c.n_heads * c.head_dim, (c.n_kv_heads * c.head_dim, c.dim)
     wide, narrow = (c.hidden_dim, c.dim), (c.dim, c.hidden_dim)
-    block = {"attention_norm": (c.dim,), "attention.wq": query, "attention.wk": kv,
-             "attention.wv": kv, "attention.wo": query, "ffn_norm": (c.dim,),
+    block = {"attention_norm": (c.dim,), "attention.wq": (heads, c.dim), "attention.wk": kv,
+             "attention.wv": kv, "attention.wo": (c.dim, heads), "ffn_norm": (c.dim,),
              "feed_forward.w1": wide, "feed_forward.w2": narrow, "feed_forward.w3": wide}
     yield "tok_embeddings.weight", (c.vocab_size, c.dim)
     for i in range(c.n_layers):
@@ -139,108 +145,38 @@ def from_meta(params: Mapping[str, Any], *, vocab_size: int, max_seq_len: int) -
     """
     params, file = dict(params), "params.json"
     given_vocab, scaled = params.pop("vocab_size", -1), params.pop("use_scaled_rope", False)
-    dim, n_heads = _needed(params, "dim", file), _needed(params, "n_heads", file)
+    dim, n_heads = needed(params, "dim", file), needed(params, "n_heads", file)
     kv_heads, multiplier = params.pop("n_kv_heads", None), params.pop("ffn_dim_multiplier", None)
-    multiple_of = _needed(params, "multiple_of", file)
+    multiple_of = needed(params, "multiple_of", file)
     for name, value in (("dim", dim), ("multiple_of", multiple_of)):
         _whole_number(name, value)
     config = ModelConfig(
-        dim=dim, n_layers=_needed(params, "n_layers", file), n_heads=n_heads,
+        dim=dim, n_layers=needed(params, "n_layers", file), n_heads=n_heads,
         n_kv_heads=n_heads if kv_heads is None else kv_heads,
         hidden_dim=swiglu_width(dim, multiple_of=multiple_of,
                                 multiplier=1.0 if multiplier is None else multiplier),
         vocab_size=vocab_size if given_vocab == -1 else given_vocab,
-        norm_eps=_needed(params, "norm_eps", file),
+        norm_eps=needed(params, "norm_eps", file),
         rope_theta=params.pop("rope_theta", 10_000.0),
         max_seq_len=max_seq_len, rope_scaling=LLAMA_3_1_SCALING if scaled else None)
-    _none_left(params, "params.json")
+    none_left(params, "params.json")
     return config
 
 
-# Fields of a Hugging Face config.json that do not change what the model computes.
-HUGGINGFACE_IGNORED = frozenset({
-    "_name_or_path", "architectures", "bos_token_id", "chunk_size_feed_forward", "dtype",
-    "eos_token_id", "id2label", "initializer_range", "is_encoder_decoder", "label2id",
-    "output_attentions", "output_hidden_states", "pad_token_id", "pretraining_tp",
-    "problem_type", "return_dict", "torch_dtype", "transformers_version", "use_cache",
-    "attention_dropout",
-})
-HUGGINGFACE_REQUIRED = {    # field: the one value that a Llama has
-    "model_type": "llama", "hidden_act": "silu", "attention_bias": False, "mlp_bias": False,
-}
+# -- of every file ------------------------------------------------------------------------------
 
 
-def from_huggingface(fields: Mapping[str, Any]) -> ModelConfig:
-    """The config in a `config.json` that `transformers` wrote, old style or new.
-
-    Raises ValueError for a field that is missing, unknown, or would change the arithmetic.
-    """
-    fields = {k: v for k, v in fields.items() if k not in HUGGINGFACE_IGNORED}
-    for name, needed in HUGGINGFACE_REQUIRED.items():
-        if (given := fields.pop(name, needed)) != needed:
-            raise ValueError(f"config.json says {name} = {given!r}; a Llama has {needed!r}. "
-                             "This package runs text Llamas only.")
-    theta, scaling = _huggingface_rope(fields)
-    file = "config.json"
-    n_heads, kv_heads, given_head_dim = (
-        _needed(fields, "num_attention_heads", file), fields.pop("num_key_value_heads", None),
-        fields.pop("head_dim", None))
-    config = ModelConfig(
-        dim=_needed(fields, "hidden_size", file),
-        n_layers=_needed(fields, "num_hidden_layers", file), n_heads=n_heads,
-        n_kv_heads=n_heads if kv_heads is None else kv_heads,
-        hidden_dim=_needed(fields, "intermediate_size", file),
-        vocab_size=_needed(fields, "vocab_size", file),
-        norm_eps=_needed(fields, "rms_norm_eps", file), rope_theta=theta, rope_scaling=scaling,
-        max_seq_len=_needed(fields, "max_position_embeddings", file),
-        tied_embeddings=fields.pop("tie_word_embeddings", False))
-    if given_head_dim not in (None, config.head_dim):
-        raise ValueError(f"config.json says head_dim = {given_head_dim}; hidden_size / "
-                         f"num_attention_heads gives {config.head_dim}, and in every Llama the "
-                         "two agree. Correct one of the three.")
-    _none_left(fields, "config.json")
-    return config
-
-
-def _huggingface_rope(fields: dict[str, Any]) -> tuple[float, RopeScaling | None]:
-    """Take theta and the scaling out of `fields`: in one table since transformers 5, before in two.
-
-    Files of Llama 1 and 2 name no theta; they mean 10,000.
-    """
-    old, table = fields.pop("rope_scaling", None), fields.pop("rope_parameters", None)
-    table = table or old or {}
-    if type(table) is not dict:
-        raise ValueError(f"config.json says {table!r} about RoPE; a table of its numbers is "
-                         "needed. Copy the model's own config.json again.")
-    theta = {"rope_theta": 10_000.0, **fields, **table}["rope_theta"]
-    fields.pop("rope_theta", None)
-    table = {name: value for name, value in table.items() if name != "rope_theta"}
-    kind = table.pop("rope_type", table.pop("type", "default"))
-    table.pop("type", None)
-    if kind == "default":
-        scaling = None
-    elif kind == "llama3":
-        where = "the rope table of config.json"
-        scaling = RopeScaling(
-            _needed(table, "factor", where),
-            low_freq_factor=_needed(table, "low_freq_factor", where),
-            high_freq_factor=_needed(table, "high_freq_factor", where),
-            original_context=_needed(table, "original_max_position_embeddings", where))
-    else:
-        raise ValueError(f"config.json asks for rope type {kind!r}; the Llamas use 'default' and "
-                         "'llama3'. This package does not guess at others.")
-    _none_left(table, "the rope table of config.json")
-    return theta, scaling
-
-
-def _needed(fields: dict[str, Any], name: str, where: str) -> Any:
+def needed(fields: dict[str, Any], name: str, where: str = "config.json") -> Any:
+    """Take a field out. Raises ValueError where it is missing."""
     if name not in fields:
         raise ValueError(f"{where} has no field {name!r}; a Llama cannot be built without it. "
                          "Copy the model's own file again.")
     return fields.pop(name)
 
 
-def _none_left(fields: Mapping[str, Any], where: str) -> None:
+def none_left(fields: Mapping[str, Any], where: str = "config.json") -> None:
+    """Raises ValueError where a field was not taken out: nobody knows what it means."""
     if fields:
         raise ValueError(f"{where} has fields that no Llama has: {', '.join(sorted(fields))}. "
-                         "Remove them, or use the package that this model was made for.")
+                         "They may change what the model computes; run it with its makers' own "
+                         "code, or ask them before you take one out.")

@@ -9,7 +9,7 @@ from torch import Tensor
 from .cache import KVCache
 from .layers import causal_mask
 from .model import Llama
-from .sampling import NO_TOKEN, Rule, pick, usual_rules
+from .sampling import NO_TOKEN, Rule, known, pick, usual_rules
 from .tokenizer import Tokenizer
 
 
@@ -130,7 +130,7 @@ def seeded(seed: int, like: Tensor) -> torch.Generator:
 
 def begun(tokenizer: Tokenizer, text: str) -> list[int]:
     """The tokens of a text that begins as the model knows texts to begin."""
-    return tokenizer.encode(text, bos=tokenizer.bos_id is not None)
+    return tokenizer.encode(text, bos=tokenizer.adds_bos)
 
 
 def answer(model: Llama, tokenizer: Tokenizer, text: str, *rules: Rule, max_new: int,
@@ -142,7 +142,7 @@ def answer(model: Llama, tokenizer: Tokenizer, text: str, *rules: Rule, max_new:
     ids = begun(tokenizer, text)
     prompt = torch.tensor([ids], dtype=torch.long, device=model.tok_embeddings.weight.device)
     tokens = (int(token.item()) for token in stream(
-        model, prompt, *rules, max_new=max_new, generator=generator))
+        model, prompt, known(tokenizer.n_vocab), *rules, max_new=max_new, generator=generator))
     said = takewhile(lambda token: token not in tokenizer.stop_ids, tokens)
     yield from spell(said, ids, tokenizer)
 
@@ -175,8 +175,9 @@ def answers(model: Llama, tokenizer: Tokenizer, texts: Sequence[str], *rules: Ru
     device = model.tok_embeddings.weight.device
     prompts = [begun(tokenizer, text) for text in texts]
     padded = left_pad([torch.tensor(ids, dtype=torch.long, device=device) for ids in prompts])
-    new = torch.cat(list(stream(model, padded, *rules, max_new=max_new, generator=generator,
-                                stop_ids=tokenizer.stop_ids)), dim=1)
+    new = torch.cat(list(stream(
+        model, padded, known(tokenizer.n_vocab), *rules, max_new=max_new, generator=generator,
+        stop_ids=tokenizer.stop_ids)), dim=1)
     left_out = {NO_TOKEN, *tokenizer.stop_ids}
     return [tokenizer.decode(ids + [token for token in row if token not in left_out])
             [len(tokenizer.decode(ids)):] for ids, row in zip(prompts, new.tolist(), strict=True)]

@@ -76,6 +76,15 @@ def min_p(p: float) -> Rule:
     return rule
 
 
+def known(n_vocab: int) -> Rule:
+    """Keep the tokens that a vocabulary knows, 0 to n_vocab - 1: a table may have rows beyond."""
+    def rule(logits: Tensor, tokens: Tensor | None = None) -> Tensor:
+        beyond = torch.arange(logits.shape[-1], device=logits.device) >= n_vocab
+        return logits.masked_fill(beyond, -torch.inf)
+
+    return rule
+
+
 # -- rules that read the tokens so far ---------------------------------------------------------
 
 

@@ -7,10 +7,11 @@ from hypothesis import strategies as st
 from llama_edu import tokenizer
 from llama_edu.prompts import DialogTokens, Message
 from llama_edu.prompts.llama2 import CODE_LLAMA
-from llama_edu.tokenizer import Tokenizer, installed
+from llama_edu.tokenizer import BytePairs, Tokenizer, installed
 
 S, U, A, T = "system", "user", "assistant", "tool"
-TYPED = ("<|eot_id|>", "<|begin_of_text|>", "<|start_header_id|>", "</s>", "<s>", "☺", "▁", "🦙")
+TYPED = ("<|eot_id|>", "<|begin_of_text|>", "<|start_header_id|>", "</s>", "<s>", "<|im_end|>",
+         "☺", "▁", "🦙")
 
 
 @cache
@@ -23,6 +24,13 @@ def llama3() -> Tokenizer:
 def spm() -> Tokenizer:
     """A vocabulary with the rules of Llama 2's, which is not free to be passed on."""
     return tokenizer.load(installed.path("sentencepiece_32k"))
+
+
+@cache
+def chatml() -> Tokenizer:
+    """A small vocabulary with the two pieces of ChatML."""
+    return BytePairs.train("user assistant system Hello there", n_vocab=280,
+                           special=("<|im_start|>", "<|im_end|>"))
 
 
 def dialog(*said: tuple[str, str]) -> list[Message]:

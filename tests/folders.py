@@ -6,7 +6,15 @@ from pathlib import Path
 import torch
 from models import loud_model, tiny_config
 from oracles import huggingface_twin
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 from transformers import AutoTokenizer, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from llama_edu.config import ModelConfig
@@ -50,7 +58,10 @@ def spaces_tokenizer() -> Tokenizer:
 
 
 def save_tokenizer(inner: Tokenizer, folder: Path) -> Path:
-    """tokenizer.json and, beside it, which pieces begin and end a text."""
+    """tokenizer.json, by whose rule a whole text begins with <s> as in the Llamas', and beside it
+    which pieces begin and end a text."""
+    inner.post_processor = processors.TemplateProcessing(
+        single="<s> $A", pair="<s> $A <s> $B", special_tokens=[("<s>", inner.token_to_id("<s>"))])
     PreTrainedTokenizerFast(tokenizer_object=inner, unk_token="<unk>", bos_token="<s>",
                             eos_token="</s>").save_pretrained(folder)
     return folder

@@ -48,8 +48,9 @@ def write_sound(folder: Path) -> Path:
 
 
 def change(file: Path, edit) -> None:
-    """Let `edit` change the table of a shard, or return another."""
+    """Let `edit` change the table of a shard, or return another; each tensor has its own bytes."""
     table = torch.load(file, weights_only=True)
+    table.update({name: w.clone() for name, w in table.items()})
     changed = edit(table)
     torch.save(table if changed is None else changed, file)
 

@@ -9,12 +9,13 @@ from folders import bytes_tokenizer, change_json, save_folder, text_by_transform
 from models import STRETCH_8, STRETCH_32, assert_same, loud_model, some_tokens, tiny_config
 from oracles import huggingface_logits, with_output
 from safetensors.torch import load_file, save_file
-from transformers import LlamaForCausalLM
+from transformers import AutoTokenizer, LlamaForCausalLM
 
 from llama_edu import checkpoint
 from llama_edu.config import tensor_shapes
 from llama_edu.family import releases
 from llama_edu.formats import meta
+from llama_edu.formats.convert import convert
 from llama_edu.formats.gguf import weights as gguf
 from llama_edu.generation import answer
 from llama_edu.model import Llama
@@ -329,7 +330,7 @@ def test_an_index_that_names_a_tensor_too_many(several):
 
 def test_weights_that_are_only_a_pickle(one):
     (one / "model.safetensors").rename(one / "pytorch_model.bin")
-    refused(one, r"its weights in pytorch_model.bin, a pickle, .* save_pretrained\(NEW_FOLDER")
+    refused(one, r"its weights in pytorch_model.bin, a pickle, .*save_pretrained\('NEW_FOLDER")
 
 
 def test_a_folder_that_holds_several_models(tmp_path):
@@ -342,6 +343,20 @@ def test_no_tokenizer(one):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (one / name).unlink()
     refused(one, "'.*one' has no tokenizer; a tokenizer.json or a tokenizer.model is needed. Put")
+
+
+def test_a_special_piece_without_a_row_is_known_as_in_transformers(one, tmp_path):
+    rows, inner = checkpoint.open_source(one).config.vocab_size, checkpoint.load(one)[1].inner
+    inner.add_tokens([f"piece {i}" for i in range(rows - inner.get_vocab_size())])
+    inner.add_special_tokens(["<pad>"])
+    inner.save(str(one / "tokenizer.json"))
+    change_json(one / "tokenizer_config.json", pad_token="<pad>")
+    words, theirs = checkpoint.load(one)[1], AutoTokenizer.from_pretrained(one)
+    assert words.n_vocab == len(theirs) == rows + 1
+    assert words.special["<pad>"] == theirs.pad_token_id == rows
+    assert words.encode("The llama") == theirs("The llama", add_special_tokens=False)["input_ids"]
+    convert(one, tmp_path / "x.gguf", format="gguf")        # where it has no place
+    assert checkpoint.load(tmp_path / "x.gguf")[1].n_vocab == rows
 
 
 def test_a_tokenizer_larger_than_the_embedding(one):

@@ -21,6 +21,7 @@ from safetensors.torch import load_file, save_file
 from llama_edu import checkpoint, claims
 from llama_edu.cli import main
 from llama_edu.family.releases import RELEASES
+from llama_edu.formats.gguf import weights as gguf
 
 TEXT = "Once upon a time, the llama"
 
@@ -153,7 +154,7 @@ def test_a_prompt_longer_than_the_context(failing, folder):
 
 
 def test_an_empty_text_without_a_first_token(failing, copy):
-    change_json(copy / "tokenizer_config.json", bos_token=None)
+    change_json(copy / "tokenizer.json", post_processor=None)
     _, err = failing("generate", "--model", copy, "")
     assert "the prompt has no tokens; at least one is needed" in err
 
@@ -302,8 +303,34 @@ def test_a_pipe_that_closes_early_is_no_error():
     assert (child.returncode, child.stderr) == (0, "")
 
 
-def test_chat_with_a_folder_needs_its_format(failing):
-    assert "--model was given without --format" in failing("chat", "--model", "anywhere")[1]
+def test_chat_with_a_folder_needs_its_format(failing, folder):
+    _, err = failing("chat", "--model", folder)
+    assert "--model was given without --format, and the files of this model do not say" in err
+
+
+# -- a tokenizer that is brought -----------------------------------------------------------------
+
+def test_a_tokenizer_is_brought_where_the_file_has_none(folder, tmp_path, capsys, failing):
+    source = replace(checkpoint.open_source(folder), tokenizer=None)
+    gguf.write(tmp_path / "x.gguf", source, kind="F32")
+    assert "has no tokenizer" in failing("generate", "--model", tmp_path / "x.gguf", TEXT)[1]
+    said = generated(capsys, tmp_path / "x.gguf", "--tokenizer", folder, "--max-new", 8)
+    assert said == generated(capsys, folder, "--max-new", 8)
+    assert main(["convert", str(tmp_path / "x.gguf"), str(tmp_path / "hf"), "--format", "hf",
+                 "--tokenizer", str(folder)]) == 0
+    capsys.readouterr()
+    assert generated(capsys, tmp_path / "hf", "--max-new", 8) == said
+
+
+def test_what_a_conversion_loses_is_said(tmp_path, capsys):
+    save_folder(tmp_path / "newer", spaces_tokenizer())
+    change_json(tmp_path / "newer" / "tokenizer.json", normalizer=None, pre_tokenizer={
+        "type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False})
+    assert main(["convert", str(tmp_path / "newer"), str(tmp_path / "x.gguf"),
+                 "--format", "gguf"]) == 0
+    out, err = capsys.readouterr()
+    assert out.endswith("is written.\n")
+    assert "llama-edu: tokenizer.json gives a text that begins with a space no second one" in err
 
 
 # -- convert -----------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """Generation as a stream, and text that comes out in whole characters."""
 
+from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
 
@@ -12,8 +13,8 @@ from models import STRETCH_8, assert_same, loud_model, some_tokens, tiny_config
 
 from llama_edu import tokenizer
 from llama_edu.cache import KVCache
-from llama_edu.generation import answer, answers, left_pad, next_logits, stream
-from llama_edu.sampling import NO_TOKEN, no_repeat, temperature, top_k
+from llama_edu.generation import answer, answers, generate, left_pad, next_logits, stream
+from llama_edu.sampling import NO_TOKEN, known, no_repeat, temperature, top_k, top_p
 
 CONFIG = tiny_config(rope_scaling=STRETCH_8, max_seq_len=64)
 MODEL = loud_model(CONFIG)
@@ -271,3 +272,40 @@ def test_answers_to_several_texts_are_those_to_each(words):
     each = ["".join(answer(model, vocabulary, text, top_k(1), max_new=9)) for text in texts]
     assert answers(model, vocabulary, texts, top_k(1), max_new=9) == each
     assert len(set(each)) > 1
+
+
+# -- rows beyond the vocabulary ----------------------------------------------------------------
+
+class WithRows(torch.nn.Module):
+    """An output with five rows more, likelier than all others whatever was read."""
+
+    def __init__(self, output):
+        super().__init__()
+        self.output = output
+
+    def forward(self, x):
+        logits = self.output(x)
+        return torch.cat([logits, torch.full_like(logits[..., :5], 1e4)], dim=-1)
+
+
+def test_rows_beyond_the_vocabulary_never_enter_or_end_an_answer(words):
+    inner = words["bytes"]
+    n, texts = inner.n_vocab, ["The llama", "a", "and more words"]
+    ends = replace(inner, stop_ids=frozenset({n + 1}))
+    model = loud_model(tiny_config(vocab_size=n))
+    plain = ["".join(answer(model, ends, text, top_k(1), max_new=9)) for text in texts]
+    model.output = WithRows(model.output)
+    assert next(stream(model, PROMPT, top_k(1), max_new=1)).min() >= n      # without a tokenizer
+    for text, said in zip(texts, plain, strict=True):
+        assert "".join(answer(model, ends, text, top_k(1), max_new=9)) == said != ""
+        assert generate(model, ends, text, max_new=9) == said
+        assert "".join(answer(model, ends, text, temperature(2.0), top_p(0.9), max_new=9,
+                              generator=torch.Generator().manual_seed(0)))
+    assert answers(model, ends, texts, top_k(1), max_new=9) == plain
+
+
+def test_the_known_tokens_keep_their_logits():
+    logits = torch.tensor([[1.0, -2.0, 3.0, 9.0]])
+    assert known(3)(logits).tolist() == [[1.0, -2.0, 3.0, -torch.inf]]
+    assert torch.equal(known(4)(logits), logits)
+    assert logits[0, 3] == 9

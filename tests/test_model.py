@@ -4,6 +4,8 @@ import pytest
 import torch
 from models import STRETCH_8, assert_same, loud_model, roomy_cache, some_tokens, tiny_config
 
+from llama_edu.config import tensor_shapes
+from llama_edu.family.accounting import kv_bytes, parameters
 from llama_edu.layers import causal_mask
 from llama_edu.model import Llama
 
@@ -16,6 +18,20 @@ def test_tokens_go_in_and_float32_logits_come_out():
         logits = loud_model(CONFIG).to(dtype)(tokens)
         assert logits.shape == (3, 5, 96)
         assert logits.dtype == torch.float32
+
+
+@pytest.mark.parametrize("changes", [{}, {"own_head_dim": 24}, {"dim": 70, "own_head_dim": 16}],
+                         ids=str)
+def test_the_parameters_are_those_that_the_config_announces(changes):
+    config = tiny_config(**changes)
+    model = Llama(config)
+    assert {name: tuple(w.shape) for name, w in model.state_dict().items()} == dict(
+        tensor_shapes(config))
+    assert sum(w.numel() for w in model.parameters()) == parameters(config).total
+    cache = roomy_cache(model, 1)
+    model(some_tokens(config, 1, 3), cache)
+    held = sum(w.nbytes for slot in cache.slots for w in (slot.keys, slot.values))
+    assert held == kv_bytes(config, tokens=config.max_seq_len, batch=1, bits=32)
 
 
 def test_a_later_token_changes_no_earlier_answer():

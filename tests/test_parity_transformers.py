@@ -14,8 +14,13 @@ from models import (
     tiny_config,
 )
 from oracles import huggingface_config, huggingface_logits, huggingface_twin
+from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
+from llama_edu.formats.huggingface import config_fields
+from llama_edu.formats.names import translate
+from llama_edu.inference.decoding import DecodingLlama
+from llama_edu.inference.static import StaticLlama
 from llama_edu.layers import rope_frequencies
 
 THETAS, STRETCHES = (1e4, 5e5, 1e6), (None, STRETCH_8, STRETCH_32)
@@ -36,6 +41,23 @@ def test_logits_equal_those_of_transformers(theta, stretch, n_kv_heads, tied):
     with torch.inference_mode():
         assert_same(model(tokens), reference)
     assert_same(cached_logits(model, tokens, first=40), reference)
+
+
+@pytest.mark.parametrize("changes", [
+    {"own_head_dim": 24}, {"own_head_dim": 8, "n_kv_heads": 4},
+    {"own_head_dim": 32, "n_kv_heads": 1},
+    {"own_head_dim": 24, "rope_scaling": replace(STRETCH_8, original_context=SHORT)}], ids=str)
+def test_logits_are_equal_where_heads_have_a_size_of_their_own(changes):
+    model = loud_model(tiny_config(**changes))
+    twin = LlamaForCausalLM(LlamaConfig(**config_fields(model.config), attn_implementation="eager"))
+    twin.load_state_dict(dict(translate(
+        model.state_dict().items(), "meta", "huggingface", head_dim=model.config.head_dim)))
+    tokens = some_tokens(model.config)
+    reference = huggingface_logits(twin.eval(), tokens)
+    for ours in (model, DecodingLlama(model), StaticLlama(model)):
+        with torch.inference_mode():
+            assert_same(ours(tokens), reference)
+        assert_same(cached_logits(ours, tokens, first=40), reference)
 
 
 @pytest.mark.parametrize("stretch", STRETCHES, ids=["plain", "by 8", "by 32"])

@@ -1,18 +1,22 @@
 """A model on the Hugging Face hub: from its id to a folder on this machine."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 
 import huggingface_hub
 
-ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+))?", re.ASCII)
-TEXTS = ["*.json", "tokenizer.model"]               # small files, those of the tokenizer included
+from .huggingface import pickled
+
+ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:@([\w./-]+?))?(?:/([\w.-]+\.gguf))?", re.ASCII)
+TEXTS = ["*.json", "tokenizer.model", "*.jinja"]    # small files, those of the tokenizer included
 LOGIN = "hf auth login (in older versions: huggingface-cli login)"
 WEIGHTS, META_WEIGHTS = ["model*.safetensors"], ["consolidated.*.pth"]
 
 
 def fetch(name: str, *, endpoint: str | None = None, cache: Path | None = None) -> Path:
-    """The folder of "owner/name" or "owner/name@revision" in the cache of `huggingface_hub`.
+    """The folder of "owner/name" or "owner/name@revision" in the cache of `huggingface_hub`; or
+    the file of "owner/name/FILE.gguf", with the other parts of its model where it has any.
 
     What is already there is not fetched again. Bars show the progress; the token, the place of
     the cache and the offline mode are those of the library (HF_TOKEN, HF_HOME, HF_HUB_OFFLINE).
@@ -21,21 +25,34 @@ def fetch(name: str, *, endpoint: str | None = None, cache: Path | None = None) 
     """
     if (found := ID.fullmatch(name)) is None:
         raise ValueError(f"there is no folder or file {name!r}, and no model on the hub can be "
-                         "called so; a folder, a .gguf file or an id such as owner/name or "
-                         "owner/name@revision is needed. Check the path.")
-    model, revision = found.groups()
+                         "called so; a folder, a .gguf file or an id such as owner/name, "
+                         "owner/name@revision or owner/name/FILE.gguf is needed. Check the path.")
+    model, revision, file = found.groups()
 
     def get(patterns: list[str]) -> Path:
         return Path(huggingface_hub.snapshot_download(
             model, revision=revision, endpoint=endpoint, cache_dir=cache,
             allow_patterns=patterns, ignore_patterns="*/*"))
     try:
+        if file is not None:
+            return get([re.sub(r"-\d{5}-of-", "-*-of-", file)]) / file
         folder = get(TEXTS + WEIGHTS)
         if (folder / "params.json").is_file() and not (folder / "config.json").is_file():
             folder = get(TEXTS + META_WEIGHTS)
     except Exception as error:      # of a network library that changes with the hub's versions
         raise ValueError(f"there is no folder {name!r}, and {_reason(error, model, revision)}"
                          ) from error
+    if any(any(folder.glob(pattern)) for pattern in WEIGHTS + META_WEIGHTS):
+        return folder
+    others: list[str] = []
+    with suppress(Exception):       # of that library; then only what was fetched is known
+        others = huggingface_hub.HfApi(endpoint).list_repo_files(model, revision=revision)
+    if ggufs := sorted(name for name in others if name.endswith(".gguf") and "/" not in name):
+        raise ValueError(f"{model} on the hub has {len(ggufs)} .gguf files and no others; one must "
+                         f"be named, such as {model}/{ggufs[0]}"
+                         + f" or {model}/{ggufs[-1]}" * (len(ggufs) > 1) + ". Name it.")
+    if any(name.endswith(".bin") for name in others):
+        raise pickled(model)
     return folder
 
 

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -10,13 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..config import ModelConfig, from_huggingface
 from ..tokenizer import carried
 from ..tokenizer import load as load_tokenizer
-from . import safetensors_file, strict_json
+from . import generation_config, safetensors_file, strict_json
+from .huggingface_config import config_fields, from_huggingface
 from .names import find, translate
 from .source import Source, Stored
-from .whole_files import refusals, write_whole
+from .whole_files import inside, refusals, write_whole
 
 ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
@@ -30,7 +29,7 @@ def open_folder(folder: Path) -> Source:
     Raises ValueError for a file that is broken, missing or outside the folder, and KeyError for a
     tensor that no text Llama has.
     """
-    config = from_huggingface(strict_json.read(_inside(folder, "config.json")))
+    config = from_huggingface(strict_json.read(inside(folder, "config.json")))
     tensors = {}
     for name, entry in _entries(folder).items():
         if (found := find(name, "huggingface")) is not None:
@@ -38,47 +37,19 @@ def open_folder(folder: Path) -> Source:
             tensors[row.meta.replace("#", number)] = Stored(
                 entry.shape, entry.dtype,
                 partial(_read, name, entry, "huggingface", "meta", config.head_dim))
-    tokenizer = [file for name in carried.NAMES if (file := _inside(folder, name)).is_file()]
+    tokenizer = [file for name in carried.NAMES if (file := inside(folder, name)).is_file()]
     for file in tokenizer:
-        if file.name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if file.suffix == ".json" and file.name not in ("tokenizer.json", "tekken.json"):
             strict_json.read(file)
-    return Source(config, tensors, folder if tokenizer else None, read_stop_ids(folder))
-
-
-def read_stop_ids(folder: Path) -> tuple[int, ...]:
-    """The tokens that end an answer; empty where the files do not say.
-
-    One number or several, in generation_config.json or, in older folders, in config.json. Raises
-    ValueError for anything else there, and for a file that is broken or outside the folder.
-    """
-    for name in ("generation_config.json", "config.json"):
-        if (file := _inside(folder, name)).is_file():
-            given = strict_json.read(file).get("eos_token_id")
-            if given is not None:
-                ids = given if type(given) is list else [given]
-                if not all(type(i) is int for i in ids):
-                    raise ValueError(f"{name} says eos_token_id = {given!r}; a token's number, or "
-                                     "a list of them, is needed. Download it again.")
-                return tuple(ids)
-    return ()
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """A file of this folder, which may be missing. A link may lead out of the folder only to
-    where the cache of the hub keeps the files of this model."""
-    file, home = folder / name, folder.resolve()
-    homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
-    if file.exists() and not any(file.resolve().is_relative_to(place) for place in homes):
-        raise ValueError(f"{file} is a link to {file.resolve()}, outside the folder; the file "
-                         "itself is needed. Copy it there if you trust it.")
-    return file
+    return Source(config, tensors, folder if tokenizer else None,
+                  generation_config.stop_ids(folder), sampling=generation_config.sampling(folder))
 
 
 def _entries(folder: Path) -> dict[str, safetensors_file.Entry]:
     """Every tensor of all files, by the names that the files use."""
     found: dict[str, safetensors_file.Entry] = {}
     for name, placed in _files(folder).items():
-        if not (file := _inside(folder, name)).is_file():
+        if not (file := inside(folder, name)).is_file():
             raise ValueError(f"{INDEX} names {name}, which is not in {folder}. "
                              "Download that file again.")
         held = safetensors_file.read_header(file)
@@ -95,7 +66,7 @@ def _files(folder: Path) -> dict[str, set[str] | None]:
         return {ONE_FILE: None}
     if not (folder / INDEX).is_file():
         raise _no_weights(folder)
-    weight_map = strict_json.read(_inside(folder, INDEX)).get("weight_map")
+    weight_map = strict_json.read(inside(folder, INDEX)).get("weight_map")
     if type(weight_map) is not dict:
         raise ValueError(f"{INDEX} has no table called weight_map; one that names each tensor's "
                          "file is needed. Download it again.")
@@ -108,12 +79,18 @@ def _files(folder: Path) -> dict[str, set[str] | None]:
     return placed
 
 
+def pickled(place: str | Path) -> ValueError:
+    """What to say of weights that only `torch.load` could read."""
+    return ValueError(f"{place} keeps its weights in pytorch_model.bin, a pickle, which can run "
+                      "code; .safetensors files are needed. If you trust it, write it anew: "
+                      'python -c "from transformers import AutoTokenizer, LlamaForCausalLM; '
+                      f"[kind.from_pretrained('{place}').save_pretrained('NEW_FOLDER') "
+                      'for kind in (LlamaForCausalLM, AutoTokenizer)]"')
+
+
 def _no_weights(folder: Path) -> ValueError:
     if any(folder.glob("pytorch_model*.bin")):
-        return ValueError(f"{folder} keeps its weights in pytorch_model.bin, a pickle, which can "
-                          "run code; .safetensors files are needed. Open it once with "
-                          "transformers and write it with save_pretrained(NEW_FOLDER, "
-                          "safe_serialization=True).")
+        return pickled(folder)
     return ValueError(f"{folder} has neither {ONE_FILE} nor {INDEX}; one of them is needed. "
                       "Save the model with transformers' save_pretrained.")
 
@@ -149,7 +126,7 @@ def write(folder: Path, source: Source, *, n_files: int, dtype: torch.dtype) -> 
         write_whole(folder / INDEX, strict_json.spell({
             "metadata": {"total_size": sum(sizes.values())},
             "weight_map": {name: file for file, share in placed.items() for name in share}}))
-    write_whole(folder / "generation_config.json", strict_json.spell(ends))
+    write_whole(folder / generation_config.NAME, strict_json.spell({**source.sampling} | ends))
     write_whole(folder / "config.json", strict_json.spell(
         config_fields(source.config) | ends | {"torch_dtype": str(dtype).removeprefix("torch.")}))
 
@@ -199,25 +176,8 @@ def _write_tokenizer(folder: Path, source: Source) -> dict[str, Any]:
     if source.tokenizer is not None:
         tokenizer = load_tokenizer(source.tokenizer)
         ends["bos_token_id"] = tokenizer.bos_id
-        stops = stops or [tokenizer.eos_id]
-        for name, content in carried.files(source.tokenizer).items():
+        stops = stops or [*dict.fromkeys([tokenizer.eos_id, *sorted(tokenizer.stop_ids)])]
+        for name, content in carried.files_for_transformers(source.tokenizer).items():
             write_whole(folder / name, content)
     ends["eos_token_id"] = stops if len(stops) > 1 else next(iter(stops), None)
     return {name: token for name, token in ends.items() if token is not None}
-
-
-def config_fields(config: ModelConfig) -> dict[str, Any]:
-    """What config.json says of this shape, in the spelling that old and new readers know."""
-    scaling = None if config.rope_scaling is None else asdict(config.rope_scaling)
-    if scaling is not None:
-        scaling["original_max_position_embeddings"] = scaling.pop("original_context")
-        scaling["rope_type"] = "llama3"
-    return {
-        "architectures": ["LlamaForCausalLM"], "model_type": "llama",
-        "hidden_size": config.dim, "num_hidden_layers": config.n_layers,
-        "num_attention_heads": config.n_heads, "num_key_value_heads": config.n_kv_heads,
-        "head_dim": config.head_dim, "intermediate_size": config.hidden_dim,
-        "vocab_size": config.vocab_size, "max_position_embeddings": config.max_seq_len,
-        "rms_norm_eps": config.norm_eps, "rope_theta": config.rope_theta, "rope_scaling": scaling,
-        "tie_word_embeddings": config.tied_embeddings, "hidden_act": "silu",
-        "attention_bias": False, "mlp_bias": False}

@@ -12,14 +12,12 @@ from torch import Tensor
 
 from ..config import ModelConfig
 from ..tokenizer import carried
-from . import meta_params, pth, shards
+from . import generation_config, meta_params, pth, shards, strict_json
 from .meta_params import PARAMS, Said
 from .names import find
+from .pth import TABLES
 from .source import Source, Stored
-from .whole_files import write_whole
-
-TABLES = ("tok_embeddings.weight", "output.weight")
-
+from .whole_files import inside, write_whole
 
 # -- reading -----------------------------------------------------------------------------------
 
@@ -28,8 +26,11 @@ def open_folder(folder: Path) -> Source:
     """A model in Meta's files, its headers checked against params.json, its weights not yet read.
 
     Raises ValueError for a folder that is broken or contradicts itself, and KeyError for a tensor
-    that no text Llama has. Only where the two tables may be one are they read and compared.
+    that no text Llama has. Only where the two tables may be one, and lie there twice, are they
+    read and compared.
     """
+    for name in (PARAMS, meta_params.BESIDE):
+        inside(folder, name)
     params, files = meta_params.read(folder), _shard_files(folder)
     headers = [_known(file) for file in files]
     for header, file in zip(headers, files, strict=True):
@@ -40,11 +41,14 @@ def open_folder(folder: Path) -> Source:
     layout = shards.layout(said.config, len(files), embedding="v" if by_token else "c")
     tensors = {name: _stored(name, [header[name] for header in headers], part, said.config)
                for name, part in layout.items()}
-    config = _settle_tie(said.config, tensors, sure=(folder / meta_params.BESIDE).is_file())
+    config = said.config
+    if config.tied_embeddings and any(h[TABLES[0]] != h[TABLES[1]] for h in headers):
+        config = _settle_tie(config, tensors, sure=(folder / meta_params.BESIDE).is_file())
     if config.tied_embeddings:
         del tensors["output.weight"]
-    has_words = any((folder / name).is_file() for name in carried.NAMES)
-    return Source(config, tensors, folder if has_words else None, said.stop_ids)
+    has_words = any([inside(folder, name).is_file() for name in carried.NAMES])    # all are asked
+    return Source(config, tensors, folder if has_words else None, said.stop_ids,
+                  sampling=generation_config.sampling(folder))
 
 
 def _shard_files(folder: Path) -> list[Path]:
@@ -54,7 +58,7 @@ def _shard_files(folder: Path) -> list[Path]:
     if missing := sorted(set(needed) - found):
         raise ValueError(f"{folder} has {len(found)} shards and no {missing[0]}; all from "
                          "consolidated.00.pth on are needed, and no others. Download it again.")
-    return [folder / name for name in needed]
+    return [inside(folder, name) for name in needed]
 
 
 def _known(file: Path) -> dict[str, pth.Piece]:
@@ -91,8 +95,6 @@ def _stored(name: str, pieces: Sequence[pth.Piece], part: shards.Part, config: M
 
 def _settle_tie(config: ModelConfig, tensors: Mapping[str, Stored], *, sure: bool) -> ModelConfig:
     """The config, tied only where the two tables are equal. sure: our writer said that they are."""
-    if not config.tied_embeddings:
-        return config
     if torch.equal(*(tensors[name].read() for name in TABLES)):
         return config
     if sure:
@@ -114,11 +116,14 @@ def write(folder: Path, source: Source, *, n_shards: int, dtype: torch.dtype) ->
     layout = shards.layout(config, n_shards, embedding="v" if config.rope_theta == 5e5 else "c")
     files = [folder / f"consolidated.{i:02}.pth" for i in range(n_shards)]
     shapes = {name: part.shape for name, part in layout.items()}
-    places = [pth.write_header(file, shapes, dtype) for file in files]
+    # A tied model has one table. It lies in a file once, under two names, as in Meta's; twice only
+    # where the two are cut along different axes.
+    tied = config.tied_embeddings and TABLES[1] not in source.tensors
+    shared = tied and shapes[TABLES[0]] == shapes[TABLES[1]]
+    places = [pth.write_header(file, shapes, dtype, one_table=shared) for file in files]
     checksums: list[dict[int, int]] = [{} for _ in files]
-    # A tied model has one table, and Meta's files have two.
-    once = TABLES if config.tied_embeddings and TABLES[1] not in source.tensors else TABLES[:1]
-    assert set(layout) == {*source.tensors, *once}, "a source has every tensor of its model"
+    needed = {*layout} - ({TABLES[1]} if tied else set())
+    assert needed == {*source.tensors}, "a source has every tensor of its model"
     with ExitStack() as stack:
         opened = [stack.enter_context(file.open("r+b")) for file in files]
 
@@ -128,12 +133,15 @@ def write(folder: Path, source: Source, *, n_shards: int, dtype: torch.dtype) ->
                 sums[place[name].offset] = pth.write_piece(file, place[name], piece, name)
 
         for name, stored in source.tensors.items():
-            _put_once(stored, once if name == TABLES[0] else (name,), put)
+            twice = tied and not shared and name == TABLES[0]
+            _put_once(stored, TABLES if twice else (name,), put)
     for file, sums in zip(files, checksums, strict=True):
         pth.seal(file, sums)
     if source.tokenizer is not None:
         for name, content in carried.files(source.tokenizer).items():
             write_whole(folder / name, content)
+    if source.sampling:
+        write_whole(folder / generation_config.NAME, strict_json.spell(source.sampling))
     meta_params.write(folder, Said(config, source.stop_ids), n_shards=n_shards)
 
 

@@ -145,6 +145,7 @@ def write(folder: Path, said: Said, *, n_shards: int) -> None:
 
 def params_fields(config: ModelConfig, n_shards: int) -> dict[str, Any]:
     """What params.json says of this shape: only what Meta's own ModelArgs knows."""
+    assert config.own_head_dim is None, "shards.layout refuses heads that params.json cannot say"
     multiple_of, multiplier = _width_rule(config, n_shards)
     fields = {"dim": config.dim, "n_layers": config.n_layers, "n_heads": config.n_heads,
               # Meta's code gives every worker a head of its own, so copies are counted.

@@ -40,7 +40,9 @@ TABLE = (
 )
 
 # Tensors that some files carry and that can be recomputed, and so are left out on purpose.
-DERIVED = {"rope.freqs", "model.layers.#.self_attn.rotary_emb.inv_freq", "rope_freqs.weight"}
+DERIVED = {"rope.freqs", "layers.#.attention.inner_attention.rope.freqs", "rope_freqs.weight"} | {
+    f"model.{place}rotary_emb.{name}" for place in ("", "layers.#.self_attn.")
+    for name in ("inv_freq", "cos_cached", "sin_cached")}
 
 
 def find(name: str, world: str) -> tuple[Name, str] | None:

@@ -13,7 +13,7 @@ import warnings
 import zipfile
 import zlib
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -32,10 +32,11 @@ WORDS = {"collections OrderedDict", "torch._utils _rebuild_tensor_v2",
          "torch._utils _rebuild_parameter",
          "torch FloatStorage", "torch HalfStorage", "torch BFloat16Storage"}
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
-NUMBERS, TUPLES = {"BININT", "BININT1", "BININT2", "LONG1"}, {"TUPLE1": 1, "TUPLE2": 2}
+NUMBERS = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"}
+TUPLES = {"TUPLE1": 1, "TUPLE2": 2}
 SIMPLE = {"BINUNICODE", "SHORT_BINSTRING", "GLOBAL", "SHAPE"}   # may be used again in a pickle
 MAX_PICKLE = 2**23              # bytes; the pickle of a shard of the 405B has 0.2 MB
-ONE_TABLE = {"tok_embeddings.weight", "output.weight"}
+TABLES = ("tok_embeddings.weight", "output.weight")     # one table in a tied model
 AGAIN = "It is cut short, damaged or of another kind; download it again."
 
 
@@ -72,7 +73,7 @@ def read_header(file: Path) -> dict[str, Piece]:
 
     Raises ValueError for a file that is no table of plain float tensors.
     """
-    records = _records(file)
+    places = records(file, WORDS)
     try:
         with warnings.catch_warnings(action="ignore"):
             table = torch.load(file, map_location="meta", weights_only=True)
@@ -84,15 +85,15 @@ def read_header(file: Path) -> dict[str, Piece]:
     owners: dict[int, str] = {}
     header = {}
     for name, w in table.items():
-        header[name] = _piece(file, name, w, records)
+        header[name] = _piece(file, name, w, places)
         owner = owners.setdefault(w.untyped_storage()._checkpoint_offset, name)
-        if owner != name and {owner, name} != ONE_TABLE:
+        if owner != name and {owner, name} != {*TABLES}:
             raise ValueError(f"{name} and {owner} share their bytes in {file}; each tensor needs "
                              f"its own. {AGAIN}")
     return header
 
 
-def _piece(file: Path, name: Any, w: Any, records: Mapping[int, int]) -> Piece:
+def _piece(file: Path, name: Any, w: Any, places: Mapping[int, int]) -> Piece:
     if type(name) is not str or type(w) not in (Tensor, torch.nn.Parameter):
         raise ValueError(f"{file} holds a {type(w).__name__} as {name!r}; a tensor with a name is "
                          "needed. Save the model's state_dict, without anything around it.")
@@ -100,19 +101,34 @@ def _piece(file: Path, name: Any, w: Any, records: Mapping[int, int]) -> Piece:
         raise ValueError(f"{name} in {file} has {w.dtype}, shape {tuple(w.shape)} and strides "
                          f"{w.stride()}; float32, float16 or bfloat16 in plain order is needed. "
                          "Save it with .float().contiguous().")
+    try:
+        return Piece(file, offset(w, places), tuple(w.shape), w.dtype)
+    except ValueError as lie:
+        raise ValueError(f"{name} in {file} {lie}. {AGAIN}") from None
+
+
+def offset(w: Tensor, places: Mapping[int, int]) -> int:
+    """Where the bytes of a contiguous tensor begin that was loaded as "meta".
+
+    Raises ValueError, in a few words, where it claims more than lies at one of these places.
+    """
     stored, begin = w.untyped_storage(), w.storage_offset() * w.itemsize
     start = stored._checkpoint_offset
-    if records.get(start) != stored.nbytes() or begin + w.nbytes > stored.nbytes():
-        raise ValueError(f"{name} in {file} claims {begin + w.nbytes} of {stored.nbytes()} bytes; "
-                         f"the file has {records.get(start, 0)} there. {AGAIN}")
-    return Piece(file, start + begin, tuple(w.shape), w.dtype)
+    if places.get(start) != stored.nbytes() or begin + w.nbytes > stored.nbytes():
+        raise ValueError(f"claims {begin + w.nbytes} of {stored.nbytes()} bytes; the file has "
+                         f"{places.get(start, 0)} there")
+    return start + begin
 
 
-def _records(file: Path) -> dict[int, int]:
-    """Where the file's records begin, and how long they are; its pickle was looked through."""
+def records(file: Path, allowed: Set[str], content: BinaryIO | None = None) -> dict[int, int]:
+    """Where a file's records begin, and how long they are; its pickle was looked through.
+
+    allowed: the functions and classes that the pickle may name. content: what is read in place of
+    the file. Raises ValueError where it is no such zip, or asks for more.
+    """
     try:
-        with zipfile.ZipFile(file) as archive, file.open("rb") as opened:
-            infos, held = archive.infolist(), os.path.getsize(file)
+        with content or file.open("rb") as opened, zipfile.ZipFile(opened) as archive:
+            infos, held = archive.infolist(), opened.seek(0, os.SEEK_END)
             if archive.start_dir != _said_start(opened):    # else torch may see another archive
                 raise ValueError("its directory is not where it says")
             places = {_data_offset(opened, info): info.file_size for info in infos}
@@ -125,7 +141,7 @@ def _records(file: Path) -> dict[int, int]:
     except Exception as broken:     # the two libraries raise many kinds of error on broken bytes
         raise ValueError(f"{file} is not a file of torch.save since 1.6, a zip ({_line(broken)}). "
                          f"{AGAIN}") from None
-    if odd := sorted(asked - WORDS):
+    if odd := sorted(asked - allowed):
         raise ValueError(f"{file} asks for {odd[0].replace(' ', '.'):.60}; a table of plain "
                          "tensors needs no such thing, and it was not run. Do not trust this file.")
     if orders not in ([], [sys.byteorder.encode()]):
@@ -196,11 +212,16 @@ def _line(error: Exception) -> str:
 CHUNK = 2**26                   # bytes that are converted and written at a time
 
 
-def write_header(file: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype
-                 ) -> dict[str, Piece]:
-    """Write a .pth whose tensors are holes, and say where their bytes belong."""
+def write_header(file: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype, *,
+                 one_table: bool = False) -> dict[str, Piece]:
+    """Write a .pth whose tensors are holes, and say where their bytes belong.
+
+    one_table: the two TABLES have one place. Raises OSError where the system refuses.
+    """
     with FakeTensorMode():
         table = {name: torch.empty(shape, dtype=dtype) for name, shape in shapes.items()}
+        if one_table:       # two tensors on the same bytes, as in the state of a tied model
+            table[TABLES[1]] = table[TABLES[0]].detach()
     try:
         with torch.serialization.skip_data(materialize_fake_tensors=True):
             torch.save(table, file)

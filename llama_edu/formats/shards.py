@@ -59,12 +59,16 @@ def layout(config: ModelConfig, n_shards: int, *, embedding: str) -> dict[str, P
     """What each of `n_shards` shards holds of every tensor.
 
     embedding: the axis along which tok_embeddings is cut, "v" (tokens) or "c" (features). Raises
-    ValueError where the model cannot be shared out to so many.
+    ValueError where the model cannot be shared out to so many, or cannot be in Meta's files at all.
     """
+    if config.own_head_dim is not None:
+        raise ValueError(f"this model's heads have {config.head_dim} features, which is not dim / "
+                         f"n_heads ({config.dim} / {config.n_heads}); Meta's params.json has no "
+                         "field for that. Write another format.")
     _check_shares(config, n_shards)
     heads = max(config.n_kv_heads, n_shards)    # more shards than heads: some hold the same one
-    size = {"v": config.vocab_size, "c": config.dim, "q": config.dim, "f": config.hidden_dim,
-            "k": heads * config.head_dim}
+    size = {"v": config.vocab_size, "c": config.dim, "f": config.hidden_dim,
+            "q": config.n_heads * config.head_dim, "k": heads * config.head_dim}
     parts = {}
     for name in CUTS:
         axes, cut = CUTS[name]

@@ -1,8 +1,9 @@
 """A model as it lies in files: what every reader of a format hands out and every writer takes."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -28,6 +29,9 @@ class Source:
     tensors: Mapping[str, Stored]   # under Meta's names, with Meta's row order
     tokenizer: Path | None          # a folder or a file that `tokenizer.load` reads
     stop_ids: tuple[int, ...]       # tokens that end an answer, where the files name them
+    name: str = ""                  # what the model calls itself
+    # How its publisher would pick tokens, under the names of generation_config.json.
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 def finite(w: Tensor, name: str) -> Tensor:

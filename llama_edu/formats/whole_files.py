@@ -1,4 +1,5 @@
-"""Files and folders that are either whole or not there, whatever happens while they are written."""
+"""Files and folders that are either whole or not there, whatever happens while they are written;
+and files that are of this folder and of no other."""
 
 import os
 import shutil
@@ -12,6 +13,35 @@ except ImportError:             # not on Windows
     fcntl = None
 
 PART = ".llama_edu.part"        # ends the name of what is being written; nobody else has such
+
+
+def inside(folder: Path, name: str) -> Path:
+    """A file of this folder, which may be missing. A link may lead out of the folder only to
+    where the cache of the hub keeps the files of this model. Raises ValueError for any other."""
+    file, home = folder / name, folder.resolve()
+    homes = [home, home.parent.parent / "blobs"] if home.parent.name == "snapshots" else [home]
+    if file.exists() and not any(file.resolve().is_relative_to(place) for place in homes):
+        raise ValueError(f"{file} is a link to {file.resolve()}, outside the folder; the file "
+                         "itself is needed. Copy it there if you trust it.")
+    return file
+
+
+def read_whole(file: Path, *, most: int) -> bytes:
+    """All bytes of a file. Raises ValueError where it cannot be read, or has more than `most`."""
+    if len(content := first_bytes(file, most + 1)) > most:
+        raise ValueError(f"{file} has {file.stat().st_size:,} bytes; no such file of a Llama has "
+                         f"more than {most:,}. Is it the right one?")
+    return content
+
+
+def first_bytes(file: Path, n: int) -> bytes:
+    """The first bytes of a file, `n` at most. Raises ValueError where it cannot be read."""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(min(n, os.fstat(opened.fileno()).st_size))
+    except OSError as unreadable:
+        raise ValueError(f"{file} cannot be opened ({unreadable.strerror}); a file that you may "
+                         "read is needed. Check its rights.") from None
 
 
 def write_whole(file: Path, content: bytes) -> None:

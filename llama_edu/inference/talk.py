@@ -15,7 +15,7 @@ from ..formats.whole_files import write_whole
 from ..generation import room_for, seeded, spell, stream
 from ..model import Llama
 from ..prompts import Format, Message, dialog_tokens, n_shared, named, stop_ids
-from ..sampling import Rule, usual_rules
+from ..sampling import Rule, known, usual_rules
 from ..tokenizer import Tokenizer
 
 HELP = """\
@@ -225,11 +225,17 @@ class Speaker:
             yield token
 
     def tokens(self, ids: Sequence[int], max_new: int) -> Iterator[int]:
-        """The tokens that follow, one at a time; the cache keeps what it shares with the last."""
+        """The tokens that follow, one at a time; the cache keeps what it shares with the last.
+
+        Raises ValueError for a prompt without tokens, and as `stream` does.
+        """
+        if not ids:
+            raise ValueError("the prompt has no tokens; at least one is needed. Begin with bos.")
         cache = self.remember(ids, len(ids) + max_new)
         prompt = torch.tensor([self.ids], dtype=torch.long,
                               device=self.model.tok_embeddings.weight.device)
-        for token in stream(self.model, prompt, *self.rules, max_new=max_new,
+        rules = known(self.tokenizer.n_vocab), *self.rules
+        for token in stream(self.model, prompt, *rules, max_new=max_new,
                             generator=self.generator, cache=cache):
             self.ids.append(int(token.item()))
             yield self.ids[-1]

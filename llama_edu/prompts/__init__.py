@@ -3,10 +3,11 @@
     form = format_for(release("llama-3.1-8b"))
     ids, said = dialog_tokens([Message("user", "Hello!")], tokenizer, form)
 
-Which format a model was taught is a fact about its release; its files do not say it.
+Which format a model was taught is a fact about its release. Its files may say it, in a template.
 """
 
 from ..family.releases import Release
+from .chatml import CHATML, SMOLLM2
 from .code import CODE_LLAMA_70B, infill_text, infill_tokens
 from .dialog import (
     DialogTokens,
@@ -23,12 +24,12 @@ from .llama2 import CODE_LLAMA, COMPLETION, LLAMA_2
 from .llama3 import LLAMA_3, LLAMA_31
 
 __all__ = ["FORMATS", "DialogTokens", "Format", "Message", "dialog_text", "dialog_tokens",
-           "format_for", "infill_text", "infill_tokens", "n_shared", "named", "special_id",
-           "stop_ids"]
+           "format_for", "infill_text", "infill_tokens", "n_shared", "named", "of_template",
+           "special_id", "stop_ids"]
 
 # Those that one can talk in; a Llama Guard judges the talk of others.
 FORMATS: dict[str, Format] = {form.name: form for form in (
-    COMPLETION, LLAMA_2, CODE_LLAMA, CODE_LLAMA_70B, LLAMA_3, LLAMA_31)}
+    COMPLETION, LLAMA_2, CODE_LLAMA, CODE_LLAMA_70B, LLAMA_3, LLAMA_31, CHATML, SMOLLM2)}
 BY_FAMILY = {"Llama 1": COMPLETION, "Llama 2": LLAMA_2, "Code Llama": CODE_LLAMA,
              "Llama 3": LLAMA_3, "Llama 3.1": LLAMA_31, "Llama 3.2": LLAMA_31,
              "Llama 3.2 Vision": LLAMA_31, "Llama 3.3": LLAMA_31, "Llama Guard": GUARD_3_SMALL}
@@ -42,6 +43,14 @@ def named(name: str) -> Format:
     if name not in FORMATS:
         raise KeyError(f"no format is called {name!r}. Known are: {', '.join(FORMATS)}.")
     return FORMATS[name]
+
+
+def of_template(template: str) -> Format | None:
+    """The format that a chat template writes, known by the marks in it; None for another's."""
+    marks = ((SMOLLM2, ("<|im_start|>", SMOLLM2.default)), (CHATML, ("<|im_start|>",)),
+             (LLAMA_31, ("<|start_header_id|>", "ipython")), (LLAMA_3, ("<|start_header_id|>",)),
+             (CODE_LLAMA_70B, ("<step>", "Source:")), (LLAMA_2, ("[INST]", "<<SYS>>")))
+    return next((form for form, needed in marks if all(mark in template for mark in needed)), None)
 
 
 def format_for(release: Release, *, variant: str | None = None) -> Format:

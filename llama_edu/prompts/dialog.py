@@ -78,13 +78,15 @@ class Special:
 
 @dataclass(frozen=True)
 class Edge:
-    """What a vocabulary begins (or ends) a text with, whatever it is called; perhaps nothing."""
+    """What a model knows its texts to begin (or end) with, whatever it is called; perhaps nothing.
+    """
 
     ends: bool
     text: str = ""
 
     def encode(self, tokenizer: Tokenizer) -> tuple[list[int], list[bool]]:
-        token = tokenizer.eos_id if self.ends else tokenizer.bos_id
+        begins = tokenizer.bos_id if tokenizer.adds_bos else None
+        token = tokenizer.eos_id if self.ends else begins
         return ([], []) if token is None else ([token], [self.ends])
 
 

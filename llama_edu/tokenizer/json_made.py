@@ -1,12 +1,15 @@
-"""From ranks to a `tokenizer.json`: our own vocabulary in the form that everybody reads."""
+"""A vocabulary of any kind in a `tokenizer.json`, the form that everybody reads."""
 
 import json
+from collections.abc import Mapping, Sequence
 
 import tokenizers
-from tokenizers import processors
+from tokenizers import decoders, models, normalizers
 
+from .base import Tokenizer
 from .bpe import BytePairs
-from .json_file import JsonTokenizer, over_bytes
+from .json_file import JsonTokenizer, add_ends, over_bytes
+from .vocabulary_files import CONTROL, NORMAL, UNKNOWN, USER_DEFINED
 
 
 def to_json(tokenizer: BytePairs) -> JsonTokenizer:
@@ -20,24 +23,66 @@ def to_json(tokenizer: BytePairs) -> JsonTokenizer:
         raise ValueError(f"special pieces have the tokens {[*tokenizer.special.values()]}; those "
                          f"after the last of {len(vocab)} pieces are needed, in order. "
                          "Number them so.")
-    inner = over_bytes(vocab, _merges(tokenizer.ranks), pattern=tokenizer.pattern, whole_words=True)
-    inner.add_special_tokens([tokenizers.AddedToken(piece, special=True, normalized=False)
-                              for piece in tokenizer.special])
-    if tokenizer.bos_id is not None:
-        bos = inner.id_to_token(tokenizer.bos_id)
-        inner.post_processor = processors.TemplateProcessing(
-            single=f"{bos} $A", pair=f"{bos} $A {bos} $B", special_tokens=[(bos, tokenizer.bos_id)])
+    inner = over_bytes(vocab, _merges(tokenizer.ranks), patterns=[tokenizer.pattern],
+                       whole_words=True)
+    inner.add_special_tokens([*map(_special, tokenizer.special)])
+    add_ends(inner, tokenizer.bos_id, None)
     return JsonTokenizer(inner, tokenizer.bos_id, tokenizer.eos_id, tokenizer.stop_ids)
 
 
-def files(tokenizer: JsonTokenizer) -> dict[str, bytes]:
-    """What `tokenizer.json` and, for the pieces that begin and end a text,
-    `tokenizer_config.json` must hold."""
+def over_characters(rows: Sequence[tuple[str, float, int]], tokenizer: Tokenizer, *, prefix: bool
+                    ) -> JsonTokenizer:
+    """Pieces over characters with their scores and kinds, on the `tokenizers` library.
+
+    tokenizer: the same one; it says what begins and ends a text. prefix: whether a text sees one
+    more space before it.
+    """
+    vocab = {piece: i for i, (piece, _, _) in enumerate(rows)}
+    unknown = next((piece for piece, _, kind in rows if kind == UNKNOWN), None)
+    inner = tokenizers.Tokenizer(models.BPE(
+        vocab, _merges_by_score(rows), unk_token=unknown, fuse_unk=True, byte_fallback=True))
+    steps = [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    inner.normalizer = normalizers.Sequence(steps) if prefix else steps[1]
+    strip = [decoders.Strip(content=" ", left=1)] if prefix else []
+    inner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(),
+                                       decoders.Fuse(), *strip])
+    inner.add_special_tokens([_special(piece) for piece, _, kind in rows
+                              if kind in (CONTROL, UNKNOWN)])
+    inner.add_tokens([tokenizers.AddedToken(piece, normalized=False) for piece, _, kind in rows
+                      if kind == USER_DEFINED])
+    inner.encode_special_tokens = True
+    add_ends(inner, tokenizer.bos_id if tokenizer.adds_bos else None,
+             tokenizer.eos_id if tokenizer.adds_eos else None)
+    return JsonTokenizer(inner, tokenizer.bos_id, tokenizer.eos_id, tokenizer.stop_ids)
+
+
+def _special(piece: str) -> tokenizers.AddedToken:
+    return tokenizers.AddedToken(piece, special=True, normalized=False)
+
+
+def files(tokenizer: JsonTokenizer, *, templates: Mapping[str, str] | None = None
+          ) -> dict[str, bytes]:
+    """What `tokenizer.json` and, for the pieces that begin and end a text and the ways to render
+    a dialog, `tokenizer_config.json` must hold."""
     ends = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id}
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False}
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
+              "add_bos_token": tokenizer.adds_bos, "add_eos_token": tokenizer.adds_eos}
     config |= {name: tokenizer.inner.id_to_token(i) for name, i in ends.items() if i is not None}
+    if templates and [*templates] == ["default"]:
+        config["chat_template"] = templates["default"]
+    elif templates:
+        config["chat_template"] = [{"name": name, "template": text}
+                                   for name, text in templates.items()]
     return {"tokenizer.json": tokenizer.inner.to_str(pretty=True).encode(),
             "tokenizer_config.json": json.dumps(config, indent=1).encode()}
+
+
+def _merges_by_score(rows: Sequence[tuple[str, float, int]]) -> list[tuple[str, str]]:
+    """Every pair of pieces that makes a piece, the best score first."""
+    scores = {piece: score for piece, score, kind in rows if kind == NORMAL}
+    return [(piece[:cut], piece[cut:])
+            for piece in sorted(scores, key=scores.__getitem__, reverse=True)
+            for cut in range(1, len(piece)) if piece[:cut] in scores and piece[cut:] in scores]
 
 
 def _merges(ranks: dict[bytes, int]) -> list[tuple[str, str]]:

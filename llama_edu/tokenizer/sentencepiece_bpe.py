@@ -1,38 +1,59 @@
 """The vocabulary of Llama 1, 2 and Code Llama, on the `sentencepiece` library."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import sentencepiece
 
-from .base import check_ids, check_special, check_text, cut, needed, spelled
+from .base import beside, check_ids, check_special, check_text, cut, needed, spelled
 from .vocabulary_files import AGAIN, read_sentencepiece
 
 SPACE = "▁"
 
 
 class SentencePieceTokenizer:
-    """A SentencePiece `.model` behind this package's interface."""
+    """A SentencePiece `.model` behind this package's interface.
+
+    added: special pieces that somebody put behind those of the file, and their tokens. adds_bos,
+    adds_eos: what a text is read with; a Llama's begins with bos.
+    """
 
     def __init__(self, inner: sentencepiece.SentencePieceProcessor, *,
-                 stop_ids: Sequence[int] = ()) -> None:
-        self.inner, self.n_vocab = inner, inner.get_piece_size()
+                 stop_ids: Sequence[int] = (), added: Mapping[str, int] = MappingProxyType({}),
+                 adds_bos: bool = True, adds_eos: bool = False) -> None:
+        self.inner, self.n_stored = inner, inner.get_piece_size()
+        self.n_vocab = max([self.n_stored, *(i + 1 for i in added.values())])
         bos, eos = inner.bos_id(), inner.eos_id()
         self.bos_id, self.eos_id = (None if i < 0 else i for i in (bos, eos))
+        self.adds_bos = adds_bos and self.bos_id is not None
+        self.adds_eos = adds_eos and self.eos_id is not None
         self.stop_ids = frozenset(stop_ids) | ({self.eos_id} - {None})
-        self.special = {inner.id_to_piece(i): i for i in range(self.n_vocab) if inner.is_control(i)}
+        self.special = {inner.id_to_piece(i): i for i in range(self.n_stored)
+                        if inner.is_control(i)} | dict(added)
 
     @classmethod
     def read(cls, file: str | Path, *,
              stop_ids: Sequence[int] = ()) -> "SentencePieceTokenizer":
-        """Read a `.model` that SentencePiece wrote. Raises ValueError for one that is broken."""
+        """Read a `.model` that SentencePiece wrote, and what `transformers` left beside it:
+        pieces in `added_tokens.json`, and in `tokenizer_config.json` whether a text is read with
+        bos and eos. Raises ValueError for files that are broken."""
         read_sentencepiece(Path(file))      # the library's own errors do not say what is wrong
         try:
             inner = sentencepiece.SentencePieceProcessor(model_file=str(file))
         except RuntimeError as broken:
             raise ValueError(f"{file} is refused by SentencePiece ({str(broken):.200}); a whole "
                              f"model is needed. {AGAIN}") from None
-        return cls(inner, stop_ids=stop_ids)
+        config, n = beside(Path(file), "tokenizer_config.json"), inner.get_piece_size()
+        added = beside(Path(file), "added_tokens.json")
+        if not all(type(i) is int and i >= 0 for i in added.values()) or (
+                n + len(added) - 1 < max(added.values(), default=0)):
+            raise ValueError(f"added_tokens.json beside {file} has the tokens "
+                             f"{str([*added.values()]):.60}; those from {n} on, without gaps, are "
+                             "needed. Do the two files belong together?")
+        return cls(inner, stop_ids=stop_ids, added=added,
+                   adds_bos=config.get("add_bos_token", True) is True,
+                   adds_eos=config.get("add_eos_token", False) is True)
 
     def encode(self, text: str, *, bos: bool = False, eos: bool = False,
                allow_special: Collection[str] = ()) -> list[int]:
@@ -54,7 +75,7 @@ class SentencePieceTokenizer:
         Raises ValueError for a token that there is not."""
         if special:
             return spelled(ids, self.special, self.decode)
-        return self.inner.decode(check_ids(ids, self.n_vocab))
+        return self.inner.decode([i for i in check_ids(ids, self.n_vocab) if i < self.n_stored])
 
     def pieces(self, text: str) -> list[str]:
         """The text cut where `encode` cuts it, dummy prefix included; bytes show as `<0xE2>`.

@@ -42,6 +42,7 @@ class RebuiltSentencePiece:
         self.ranks = {text: -file.pieces[i][1] for text, i in self.ids.items()}
         self.bos_id = file.bos_id if file.bos_id >= 0 else None
         self.eos_id = file.eos_id if file.eos_id >= 0 else None
+        self.adds_bos, self.adds_eos = self.bos_id is not None, False
         self.stop_ids = frozenset({self.eos_id} - {None})
 
     @classmethod

@@ -8,11 +8,15 @@ import tiktoken
 
 from .base import check_ids, check_special, check_text, needed, show, spelled
 from .bpe import LLAMA3_PATTERN
-from .vocabulary_files import read_ranks, read_tekken
+from .vocabulary_files import AGAIN, read_ranks, read_tekken
 
 N_RANKS, N_SPECIAL = 128_000, 256
 MAX_CHARS = 400_000     # tiktoken panics on longer texts
 MAX_RUN = 25_000        # and is slow beyond reason in longer words, or runs of spaces
+TEKKEN_PATTERN = (      # of every tekken.json that was published; another could take for ever
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|"
+    r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|"
+    r"\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 
 
 def _with_reserved(names: str) -> tuple[str, ...]:
@@ -44,6 +48,7 @@ class TiktokenTokenizer:
         self.known = {*ranks.values(), *special.values()}
         self.n_vocab = 1 + max(self.known)
         self.bos_id, self.eos_id = self.special.get(bos), self.special.get(eos)
+        self.adds_bos, self.adds_eos = self.bos_id is not None, False
         self.stop_ids = frozenset(stop_ids) | ({self.eos_id} - {None})
 
     @classmethod
@@ -67,6 +72,9 @@ class TiktokenTokenizer:
         """Read a `tekken.json`, the same kind of vocabulary with rules of its own. Raises
         ValueError for a file that is broken."""
         tekken = read_tekken(Path(file))
+        if tekken.pattern != TEKKEN_PATTERN:
+            raise ValueError(f"{file} cuts text by {tekken.pattern!r:.60}; the pattern of the "
+                             f"tekken.json that were published is needed. {AGAIN}")
         return cls(tekken.ranks, tekken.special, pattern=tekken.pattern, bos="<s>", eos="</s>",
                    stop_ids=stop_ids)
 

@@ -1,29 +1,33 @@
 """Three kinds of vocabulary file: Llama 3's ranks, tekken's JSON, SentencePiece's protobuf."""
 
 import base64
-import binascii
+import io
 import json
+import math
 import re
 import struct
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import regex
+
+from ..formats.whole_files import first_bytes, read_whole
+
 RANK_LINE = re.compile(rb"[A-Za-z0-9+/]+={0,2} [0-9]+\r?\n")
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6     # kinds of piece
+KINDS = NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6     # of pieces
 AGAIN = "Is it the right file? If so, it was cut short: download it again."
+# No vocabulary of a Llama comes near these, the last being the bytes in place of one character.
+MAX_BYTES, MAX_PIECES, MAX_SPECIAL, MAX_GROWTH = 1 << 26, 1 << 20, 1 << 12, 1 << 6
+BYTE_PIECE = re.compile("<0x[0-9A-F]{2}>")
 
 
 def kind(file: Path) -> str:
     """What a file holds, by its first bytes: "gguf", "json", "tekken", "ranks" or
     "sentencepiece". Raises ValueError for anything else."""
-    try:
-        with file.open("rb") as opened:
-            head = opened.read(4096)
-    except OSError as unreadable:
-        raise ValueError(f"{file} cannot be opened ({unreadable.strerror}); a file that you may "
-                         "read is needed. Check its rights.") from None
+    head = first_bytes(file, 4096)
     if head[:4] == b"GGUF":
         return "gguf"
     if b'"default_num_special_tokens"' in head:
@@ -39,22 +43,35 @@ def kind(file: Path) -> str:
                      "Git LFS or a page of HTML, download the file itself.")
 
 
+@contextmanager
+def in_the_library(what: str) -> Iterator[None]:
+    """Raises ValueError for whatever a library raises inside over rules that it cannot follow: a
+    panic of Rust is not even an Exception."""
+    try:
+        yield
+    except BaseException as broken:
+        if not isinstance(broken, Exception) and type(broken).__name__ != "PanicException":
+            raise
+        reason = " ".join(str(broken).split())
+        raise ValueError(f"{what} ({reason:.200}). Download it again.") from None
+
+
 def read_ranks(file: Path) -> dict[bytes, int]:
     """Pieces and their ranks: on every line a piece in base64 and its number, 0, 1, 2, ...
 
     Raises ValueError for a line that is something else, and where a byte is no piece.
     """
     ranks: dict[bytes, int] = {}
-    for number, line in enumerate(file.read_bytes().splitlines()):
+    for number, line in enumerate(io.BytesIO(read_whole(file, most=MAX_BYTES))):
         try:
             piece, rank = line.split()
             ranks[base64.b64decode(piece, validate=True)] = int(rank)
-        except (ValueError, binascii.Error):
+        except ValueError:
             raise ValueError(f"line {number + 1} of {file} is {line[:40]!r}; a piece in base64 and "
                              f"its rank are needed. {AGAIN}") from None
-        if len(ranks) != number + 1 or int(rank) != number:
-            raise ValueError(f"line {number + 1} of {file} gives rank {int(rank)}; {number} and a "
-                             f"new piece are needed. {AGAIN}")
+        if len(ranks) != number + 1 or int(rank) != number or number == MAX_PIECES:
+            raise ValueError(f"line {number + 1} of {file} gives rank {rank.decode():.20}; "
+                             f"{min(number, MAX_PIECES - 1)} and a new piece are needed. {AGAIN}")
     return check_alphabet(ranks, str(file))
 
 
@@ -82,10 +99,10 @@ def read_notes(file: Path) -> Notes:
     if not file.exists():
         return Notes({}, None)
     try:
-        notes = Notes(**json.loads(file.read_text(encoding="utf-8")))
-        fine = type(notes.pattern) in (str, type(None)) and all(
-            type(token) is int and token >= 0 for token in notes.special.values())
-    except (ValueError, TypeError, AttributeError, RecursionError):
+        notes = Notes(**json.loads(read_whole(file, most=MAX_BYTES)))
+        fine = (notes.pattern is None or regex.compile(notes.pattern).groups == 0) and all(
+            type(token) is int and 0 <= token < 2 * MAX_PIECES for token in notes.special.values())
+    except (ValueError, TypeError, AttributeError, RecursionError, regex.error):
         fine = False
     if not fine:
         raise ValueError(f"{file} is not what BytePairs.save notes beside its ranks: an object "
@@ -129,22 +146,29 @@ def read_tekken(file: Path) -> Tekken:
 
     Raises ValueError for a file that is broken.
     """
+    content = read_whole(file, most=MAX_BYTES)
     try:
-        fields = json.loads(file.read_text(encoding="utf-8"))
+        fields = json.loads(content)
         config = fields["config"]
-        first = config["default_num_special_tokens"]
-        rows = fields["vocab"][: config["default_vocab_size"] - first]
-        ranks = {base64.b64decode(row["token_bytes"]): first + row["rank"] for row in rows}
+        first, n, pattern = (config[name] for name in (
+            "default_num_special_tokens", "default_vocab_size", "pattern"))
+        if {type(first), type(n)} != {int} or not 0 <= first <= min(n, MAX_SPECIAL):
+            raise ValueError(f"it claims {first} special pieces of {n}")
+        rows = fields["vocab"][: n - first]
+        if [row["rank"] for row in rows] != [*range(len(rows))]:
+            raise ValueError("its ranks are not 0, 1, 2, ...")
+        ranks = {base64.b64decode(row["token_bytes"], validate=True): i
+                 for i, row in enumerate(rows, first)}
         names = dict(enumerate(["<unk>", "<s>", "</s>"]))   # older files do not name them
         names |= {row["rank"]: row["token_str"] for row in fields.get("special_tokens") or []}
         special = {names.get(i, f"<SPECIAL_{i}>"): i for i in range(first)}
-        pattern = config["pattern"]
-    except (ValueError, KeyError, TypeError) as broken:
-        raise ValueError(f"{file} is not a tekken.json that can be read ({broken!r}). "
+        if len(special) != first or not all(type(s) is str and 0 < len(s) < 1000 for s in special):
+            raise ValueError("its special pieces have no names, or one name twice")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as broken:
+        raise ValueError(f"{file} is not a tekken.json that can be read ({repr(broken):.200}). "
                          f"{AGAIN}") from None
-    if len(ranks) != config["default_vocab_size"] - first:
-        raise ValueError(f"{file} has {len(ranks)} pieces; its config needs "
-                         f"{config['default_vocab_size'] - first}. {AGAIN}")
+    if len(ranks) != n - first:
+        raise ValueError(f"{file} has {len(ranks)} pieces; its config needs {n - first}. {AGAIN}")
     return Tekken(check_alphabet(ranks, str(file)), special, pattern)
 
 
@@ -170,35 +194,56 @@ def read_sentencepiece(file: Path) -> SentencePieceFile:
 
     Raises ValueError for a file that is broken, or has a piece twice.
     """
+    content = read_whole(file, most=MAX_BYTES)
     try:
-        parts = list(_fields(file.read_bytes()))
+        parts = list(_fields(content))
         pieces = [_piece(part) for number, part in parts if number == 1]
-        trainer = dict(_fields(next(part for number, part in parts if number == 2)))
-        rules = dict(_fields(next(part for number, part in parts if number == 3)))
+        trainer, rules, back = (        # of several values the last one counts
+            dict(_fields(b"".join(part for i, part in parts if i == n))) for n in (2, 3, 5))
         unk_surface = trainer.get(44, " ⁇ ".encode()).decode()
+        _check_growth(unk_surface.encode(), rules.get(2, b""), back.get(2, b""))
+        bos_id, eos_id = _signed(trainer.get(41, 1)), _signed(trainer.get(42, 2))
+        n_bytes = sum(kind == BYTE for _, _, kind in pieces)
+        if not (trainer and rules) or max(bos_id, eos_id) >= len(pieces) or n_bytes != (
+                256 if trainer.get(35) else 0):
+            raise ValueError("its settings are missing, or do not fit its pieces")
         piece, n = Counter(text for text, _, _ in pieces).most_common(1)[0]
-    except (ValueError, IndexError, TypeError, AttributeError, StopIteration, struct.error):
+    except (ValueError, IndexError, TypeError, AttributeError, struct.error):
         raise ValueError(f"{file} is not a SentencePiece model that can be read; a protobuf with "
                          f"pieces, trainer and normalizer is needed. {AGAIN}") from None
     if n > 1:
         raise ValueError(f"{file} has the piece {piece!r} twice; each is needed once. {AGAIN}")
     return SentencePieceFile(
         pieces=pieces, model_type=trainer.get(3, 1), split_digits=bool(trainer.get(25, 0)),
-        byte_fallback=bool(trainer.get(35, 0)), bos_id=_signed(trainer.get(41, 1)),
-        eos_id=_signed(trainer.get(42, 2)), unk_surface=unk_surface,
-        charsmap=rules.get(2, b""), add_dummy_prefix=bool(rules.get(3, 1)),
+        byte_fallback=bool(trainer.get(35, 0)), bos_id=bos_id, eos_id=eos_id,
+        unk_surface=unk_surface, charsmap=rules.get(2, b""), add_dummy_prefix=bool(rules.get(3, 1)),
         remove_extra_whitespaces=bool(rules.get(4, 1)), escape_whitespaces=bool(rules.get(5, 1)))
+
+
+def _check_growth(unknown: bytes, *charsmaps: bytes) -> None:
+    """Raises ValueError where one character or piece could become a text of any length."""
+    strings = [unknown]
+    for table in filter(None, charsmaps):       # a size, a trie of that size, and strings
+        strings += table[4 + struct.unpack_from("<I", table)[0] :].split(b"\0")
+    if max(map(len, strings)) > MAX_GROWTH:
+        raise ValueError("a character becomes a long text")
 
 
 def _piece(message: bytes) -> tuple[str, float, int]:
     fields = dict(_fields(message))
-    return fields.get(1, b"").decode(), fields.get(2, 0.0), fields.get(3, NORMAL)
+    text, score, kind = fields.get(1, b"").decode(), fields.get(2, 0.0), fields.get(3, NORMAL)
+    if type(score) is not float or not math.isfinite(score) or not text or kind not in KINDS or (
+            kind == BYTE and not BYTE_PIECE.fullmatch(text)):
+        raise ValueError(f"{text!r:.40} has the score {score!r:.40} and the kind {kind!r:.40}")
+    return text, score, kind
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | float | bytes]]:
     """Protobuf's wire format: a key (field number, how it is stored) and the value, repeated."""
-    at = 0
+    at = n = 0
     while at < len(message):
+        if (n := n + 1) > MAX_PIECES:
+            raise ValueError("there are more fields than any vocabulary has")
         key, at = _varint(message, at)
         if key & 7 == 0:
             value, at = _varint(message, at)
@@ -216,13 +261,14 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | float | bytes]]:
 
 def _varint(message: bytes, at: int) -> tuple[int, int]:
     """A whole number in groups of seven bits, the lowest first; and where the next field is."""
-    value = shift = 0
-    while True:
+    value = 0
+    for shift in range(0, 70, 7):       # 64 bits fill ten bytes at most
         byte = message[at]
         value |= (byte & 127) << shift
-        at, shift = at + 1, shift + 7
-        if byte < 128:
+        at += 1
+        if byte < 128 and value < 1 << 64:
             return value, at
+    raise ValueError("a number has more than 64 bits")
 
 
 def _signed(value: int) -> int:

@@ -4,14 +4,17 @@ import json
 import math
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
 import torch
-from meta_folders import FIRST, change, refused, write_sound
+from meta_folders import FIRST, change, read_all, refused, write_sound
 
 from llama_edu.formats import meta, shards
+from llama_edu.formats.convert import convert
 from llama_edu.formats.meta_params import BESIDE, PARAMS
+from llama_edu.tokenizer import carried
 
 
 @pytest.fixture(scope="module")
@@ -112,6 +115,45 @@ def test_repeated_heads_must_be_equal(sound, tmp_path):
 def test_tables_that_our_writer_called_one_must_be_equal(folder):
     edit_json(folder / BESIDE, tied_embeddings=True)
     refused(folder, "output.weight differs from tok_embeddings.weight; llama_edu.json ties them")
+
+
+# -- links -------------------------------------------------------------------------------------
+
+LINKS = pytest.mark.skipif(sys.platform == "win32", reason="Windows makes no links without rights")
+
+
+@LINKS
+@pytest.mark.parametrize("name", [FIRST, PARAMS, BESIDE, *carried.NAMES])
+def test_a_link_out_of_the_folder(folder, tmp_path, name):
+    if not (folder / name).exists():
+        (folder / name).write_text("{}")
+    (folder / name).rename(tmp_path / "secret")
+    (folder / name).symlink_to(tmp_path / "secret")
+    refused(folder, f"{name} is a link to .*secret, outside the folder; the file itself is needed")
+
+
+@LINKS
+def test_what_a_link_shows_is_not_carried_into_another_folder(folder, tmp_path):
+    (tmp_path / "secret").write_text('{"secret": 1}')
+    (folder / "special_tokens_map.json").symlink_to(tmp_path / "secret")
+    with pytest.raises(ValueError, match="is a link to"):
+        convert(folder, tmp_path / "new", format="meta")
+    assert not (tmp_path / "new").exists()
+
+
+@LINKS
+@pytest.mark.parametrize("blobs", ["blobs", "elsewhere"])
+def test_links_inside_the_cache_of_the_hub_are_its_way(folder, tmp_path, blobs):
+    home = tmp_path / "models--owner--llama" / "snapshots" / "0123"
+    home.mkdir(parents=True)
+    (home.parent.parent / blobs).mkdir()
+    for file in folder.iterdir():
+        file.rename(home.parent.parent / blobs / file.name)
+        (home / file.name).symlink_to(Path("..", "..", blobs, file.name))
+    if blobs == "blobs":
+        read_all(home)
+    else:
+        refused(home, "outside the folder")
 
 
 # -- params.json -------------------------------------------------------------------------------

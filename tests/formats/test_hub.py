@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from models import some_tokens
 
 from llama_edu import checkpoint
 from llama_edu.formats import hub
+from llama_edu.formats.gguf import weights as gguf
 
 COMMIT = hashlib.sha1(b"the first").hexdigest()
 SMALL = {"config.json": b"{}", "tokenizer.json": b"[]", "README.md": b"# A model"}
@@ -260,6 +262,32 @@ def refused(fetch, name, message):
     with pytest.raises(ValueError, match=message) as caught:
         fetch(name)
     assert "\n" not in caught.value.args[0]
+
+
+def test_a_repository_of_gguf_files_is_read_by_the_name_that_is_given(
+        server, fetch, tmp_path, monkeypatch):
+    save_folder(tmp_path / "model")
+    for kind in ("F16", "F32"):
+        gguf.write(tmp_path / "files" / f"llama-{kind}.gguf",
+                   checkpoint.open_source(tmp_path / "model"), kind=kind)
+    server.models["owner/ggufs"] = contents(tmp_path / "files") | {"config.json": b"{}"}
+    monkeypatch.setattr(hub, "fetch", fetch)
+    with pytest.raises(ValueError, match="has 2 .gguf files and no others; one must be") as refused:
+        checkpoint.load("owner/ggufs")
+    first, last = re.findall(r"owner/ggufs/\S+?\.gguf", str(refused.value))
+    for name in (first, last):
+        assert checkpoint.load(name)[0].config == checkpoint.load(tmp_path / "model")[0].config
+    assert sorted(n for n in server.downloads() if n.endswith(".gguf")) == [
+        "llama-F16.gguf", "llama-F32.gguf"]
+
+
+def test_a_repository_of_pickles_is_refused_with_the_same_advice(
+        server, fetch, monkeypatch):
+    server.models["owner/bins"] = SMALL | {"pytorch_model.bin": b"a pickle"}
+    monkeypatch.setattr(hub, "fetch", fetch)
+    with pytest.raises(ValueError, match=r"owner/bins keeps .*from_pretrained\('owner/bins'\)"):
+        checkpoint.load("owner/bins")
+    assert "pytorch_model.bin" not in server.downloads()
 
 
 def test_a_licence_that_was_not_accepted(server, fetch):

@@ -23,7 +23,7 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from llama_edu import checkpoint, tokenizer
 from llama_edu.config import tensor_shapes
-from llama_edu.formats import huggingface, safetensors_file
+from llama_edu.formats import generation_config, huggingface, safetensors_file
 from llama_edu.formats.source import Source, Stored
 
 INDEX = "model.safetensors.index.json"
@@ -78,14 +78,14 @@ def test_a_tensor_that_was_read_is_no_window_into_the_file(folder, tmp_path):
 
 
 def test_stop_tokens_are_looked_for_in_two_files(tmp_path):
-    assert huggingface.read_stop_ids(tmp_path) == ()
+    assert generation_config.stop_ids(tmp_path) == ()
     for name in ("config.json", "generation_config.json"):
         (tmp_path / name).write_text(json.dumps({}))
-    assert huggingface.read_stop_ids(tmp_path) == ()
+    assert generation_config.stop_ids(tmp_path) == ()
     change_json(tmp_path / "config.json", eos_token_id=2)
-    assert huggingface.read_stop_ids(tmp_path) == (2,)
+    assert generation_config.stop_ids(tmp_path) == (2,)
     change_json(tmp_path / "generation_config.json", eos_token_id=[5, 6])
-    assert huggingface.read_stop_ids(tmp_path) == (5, 6)
+    assert generation_config.stop_ids(tmp_path) == (5, 6)
 
 
 def test_one_file_is_read_before_an_index_as_transformers_does(tmp_path):

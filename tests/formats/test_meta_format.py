@@ -12,12 +12,21 @@ import pytest
 import torch
 import torch.multiprocessing
 from folders import bytes_tokenizer, save_tokenizer
-from meta_folders import BY_FEATURE, BY_TOKEN, eight_heads, shard_files, source_of, written
+from meta_folders import (
+    BY_FEATURE,
+    BY_TOKEN,
+    change,
+    eight_heads,
+    shard_files,
+    source_of,
+    written,
+)
 from meta_ranks import RANKS, one_rank
 from models import assert_same, loud_model, some_tokens
 
 from llama_edu.config import RopeScaling
-from llama_edu.formats import meta, pth
+from llama_edu.formats import meta, pth, shards
+from llama_edu.formats.convert import convert
 from llama_edu.formats.meta_params import PARAMS
 from llama_edu.formats.source import Source, Stored
 
@@ -64,6 +73,57 @@ def test_a_shard_is_an_ordinary_file_of_torch_and_an_ordinary_zip(tmp_path):
         for name, w in torch.load(file, weights_only=True).items():
             assert torch.equal(w, mapped[name])
             assert w.is_contiguous()
+
+
+@pytest.mark.parametrize(("n_shards", "theta", "tables"), [
+    (1, BY_TOKEN, 1), (4, BY_TOKEN, 1), (1, BY_FEATURE, 1), (2, BY_FEATURE, 2)])
+def test_a_tied_table_lies_in_a_file_once_where_it_is_cut_once(tmp_path, n_shards, theta, tables):
+    """Meta's own 3B of Llama 3.2 has 6,425,585,114 bytes: two for each of 3,212,749,824 weights,
+    the table counted once, and some hundred for each tensor's name and place."""
+    config = eight_heads(tied_embeddings=True, rope_theta=theta, vocab_size=4096)
+    model = written(tmp_path, config, n_shards=n_shards, dtype=torch.bfloat16)
+    weights = sum(w.numel() for w in model.state_dict().values())
+    table, norms = config.vocab_size * config.dim, (2 * config.n_layers + 1) * config.dim
+    for file in shard_files(tmp_path):
+        shared = (weights - norms + (tables - 1) * table) // n_shards + norms
+        assert 0 < file.stat().st_size - 2 * shared < 500 * shards.count(config.n_layers)
+        assert zipfile.ZipFile(file).testzip() is None
+        loaded = torch.load(file, weights_only=True)
+        first, last = (loaded[name] for name in pth.TABLES)
+        assert (first.data_ptr() == last.data_ptr()) == (tables == 1)
+        assert first is not last
+    read = meta.open_folder(tmp_path)
+    assert read.config == config
+    for name, w in model.state_dict().items():
+        assert torch.equal(read.tensors[name].read(), w.bfloat16())
+
+
+def test_a_tied_folder_with_two_equal_tables_is_read_too(tmp_path):
+    model = written(tmp_path, eight_heads(tied_embeddings=True), n_shards=2)
+    before = sum(file.stat().st_size for file in shard_files(tmp_path))
+    for file in shard_files(tmp_path):
+        change(file, lambda table: None)        # which gives each tensor bytes of its own
+    assert sum(file.stat().st_size for file in shard_files(tmp_path)) > before
+    read = meta.open_folder(tmp_path)
+    assert read.config.tied_embeddings
+    table = read.tensors["tok_embeddings.weight"].read()
+    assert torch.equal(table, model.tok_embeddings.weight)
+
+
+def test_one_table_in_the_file_is_not_read_to_be_compared_with_itself(tmp_path, monkeypatch):
+    written(tmp_path, eight_heads(tied_embeddings=True), n_shards=2)
+    monkeypatch.setattr(pth.Piece, "read_into", lambda *_: pytest.fail("it was read"))
+    assert meta.open_folder(tmp_path).config.tied_embeddings
+
+
+def test_a_tied_model_goes_to_hugging_faces_format_and_back(tmp_path):
+    model = written(tmp_path / "0", eight_heads(tied_embeddings=True), n_shards=1)
+    convert(tmp_path / "0", tmp_path / "hf", format="hf")
+    convert(tmp_path / "hf", tmp_path / "1", format="meta", shards=2)
+    read = meta.open_folder(tmp_path / "1")
+    assert list(read.tensors) == list(model.state_dict())
+    for name, w in model.state_dict().items():
+        assert torch.equal(read.tensors[name].read(), w)
 
 
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])

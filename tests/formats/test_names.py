@@ -55,8 +55,10 @@ def test_names_of_ours_and_of_transformers_are_those_of_real_models():
 
 
 @pytest.mark.parametrize(("name", "world"), [
-    ("rope.freqs", "meta"), ("model.layers.3.self_attn.rotary_emb.inv_freq", "huggingface"),
-    ("rope_freqs.weight", "gguf")])
+    ("rope.freqs", "meta"), ("rope_freqs.weight", "gguf"),
+    ("layers.31.attention.inner_attention.rope.freqs", "meta"),     # in Llama 1's own files
+    *((f"model.{place}rotary_emb.{name}", "huggingface") for place in ("", "layers.3.self_attn.")
+      for name in ("inv_freq", "cos_cached", "sin_cached"))])
 def test_what_can_be_recomputed_is_left_out(name, world):
     assert find(name, world) is None
     assert list(translate([(name, torch.ones(1))], world, "meta", head_dim=2)) == []

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from transformers import LlamaForCausalLM
 
 from llama_edu import checkpoint
-from llama_edu.config import from_huggingface
 from llama_edu.family import releases
 from llama_edu.formats import huggingface, safetensors_file
+from llama_edu.formats.huggingface_config import from_huggingface
 from llama_edu.tokenizer import BytePairs
 from llama_edu.tokenizer.json_made import to_json
 

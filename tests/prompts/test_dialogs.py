@@ -4,7 +4,7 @@ import ctypes
 import functools
 
 import pytest
-from dialogs import A, S, T, U, contents, dialog, dialogs, llama3, runs_said, spm
+from dialogs import A, S, T, U, chatml, contents, dialog, dialogs, llama3, runs_said, spm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from llama_models.datatypes import RawMessage, StopReason, ToolCall
@@ -204,7 +204,7 @@ def test_a_vocabulary_of_another_family_is_refused():
 # -- every format ------------------------------------------------------------------------------
 
 WORDS = {"llama-2": spm, "code-llama": spm, "code-llama-70b": spm, "llama-3": llama3,
-         "llama-3.1": llama3, "completion": llama3}
+         "llama-3.1": llama3, "completion": llama3, "chatml": chatml, "smollm2": chatml}
 
 
 every_format = pytest.mark.parametrize("form", FORMATS.values(), ids=FORMATS.keys())
@@ -245,7 +245,9 @@ def test_the_mask_marks_the_answers_with_their_end_tokens(form, messages):
     for run, answer in zip(runs, answers, strict=True):
         assert run[-1] in stop_ids(words, form)
         assert words.decode(run[:-1]).strip() == answer.strip()
-    assert runs[-1] == tokens.ids[-len(runs[-1]):]
+    end = len(tokens.said) - tokens.said[::-1].index(True)
+    assert runs[-1] == tokens.ids[end - len(runs[-1]):end]
+    assert words.decode(tokens.ids[end:], special=True) == ("\n" if words is chatml() else "")
 
 
 @every_format_with_turns
@@ -267,7 +269,8 @@ def test_a_cut_answer_did_not_say_its_end_token(form):
     words = WORDS[form.name]()
     whole = dialog_tokens(dialog((U, "Hi"), (A, "Yes")), words, form)
     cut = dialog_tokens([Message(U, "Hi"), Message(A, "Yes", cut=True)], words, form)
-    assert whole.said[-1]
+    last = len(whole.said) - 1 - whole.said[::-1].index(True)
+    assert whole.ids[last] in stop_ids(words, form)
     assert sum(cut.said) == sum(whole.said) - 1
     assert cut.ids == (whole.ids[:-1] if form.one_text else whole.ids)
 
@@ -357,8 +360,8 @@ def test_every_release_has_a_format():
 
 
 def test_a_format_or_variant_that_there_is_not_is_refused():
-    with pytest.raises(KeyError, match="no format is called 'chatml'. Known are: completion, ll"):
-        named("chatml")
+    with pytest.raises(KeyError, match="no format is called 'chat'. Known are: completion, ll"):
+        named("chat")
     with pytest.raises(ValueError, match="asked for as 'instruct'; it was published as base, chat"):
         format_for(release("llama-2-7b"), variant="instruct")
 

@@ -112,7 +112,21 @@ def test_ends_may_be_tables_or_unnamed(tmp_path):
     with pytest.raises(ValueError, match="this vocabulary names no last token of a text"):
         words.encode("a", bos=True, eos=True)
     file.unlink()
+    assert tokenizer.load(tmp_path).bos_id == 1     # which the rule for whole texts says
+    change_json(tmp_path / "tokenizer.json", post_processor=None)
     assert tokenizer.load(tmp_path).bos_id is None
+    (tmp_path / "special_tokens_map.json").write_text('{"bos_token": "<s>", "eos_token": "</s>"}')
+    words = tokenizer.load(tmp_path)
+    assert (words.bos_id, words.eos_id, words.adds_bos) == (1, 2, False)
+
+
+def test_a_text_is_never_cut_or_filled_up(tmp_path):
+    inner = bytes_tokenizer()
+    whole = inner.encode("the llama " * 20, add_special_tokens=False).ids
+    inner.enable_truncation(4)
+    inner.enable_padding(length=300)
+    save_tokenizer(inner, tmp_path)
+    assert tokenizer.load(tmp_path).encode("the llama " * 20) == whole
 
 
 @pytest.mark.parametrize(("text", "message"), [

@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import pytest
@@ -172,21 +173,81 @@ def test_a_spoiled_checkpoint_is_refused_by_name_and_the_one_before_it_used(fold
     assert "step-00000003.state" in refused[0]
 
 
-def test_a_pickle_that_would_run_code_is_refused(folder, trained):
-    """The checksum is right, so only `weights_only` stands between the file and the machine."""
-    opened = io.BytesIO()
-    torch.save({"step": 3, "run": "a", "model": Surprise()}, opened)
-    body = opened.getvalue()
-    digest = hashlib.sha256(body).hexdigest().encode()
-    last(folder).write_bytes(training_state.KIND + digest + b"\n" + body)
+class Calls:
+    """Pickled as a call of any function."""
+
+    def __init__(self, function, *args):
+        self.call = (function, args)
+
+    def __reduce__(self):
+        return self.call
+
+
+def twins():
+    """Forty pairs, each of twice the one before: a terabyte once it is spelled out."""
+    pair = (1.5, "x")
+    for _ in range(40):
+        pair = (pair, pair)
+    return pair
+
+
+def liar(shape, strides=(1,)):
+    """A tensor that claims more than its sixteen numbers."""
+    return Calls(torch._utils._rebuild_tensor_v2, torch.ones(16)._typed_storage(), 0, shape,
+                 strides, False, OrderedDict())
+
+
+one = torch.ones(4)
+FOREIGN = {
+    "runs code": {"model": Calls(os.system, "exit 1")},
+    "a terabyte": {"model": {"w": Calls(bytearray, 10**12)}},
+    "a terabyte of sizes": {"model": {"w": Calls(torch.Size, [10**12])}},
+    "pairs of pairs": {"step": twins()},
+    "beyond its bytes": {"model": {"w": liar((10**6,))}},
+    "one number a trillion times": {"model": {"w": torch.ones(1).expand(2**40)}},
+    "one tensor twice": {"model": {"w": one, "v": one.view(2, 2)}},
+    "an unknown kind": {"model": {"w": torch.ones(3).to_sparse()}},
+    "no field of ours": {"more": 1},
+    "another step": {"step": 3.0}, "a step below zero": {"step": -3}, "no name": {"run": 7},
+}
+
+
+@pytest.mark.parametrize("kind", FOREIGN)
+def test_a_pickle_of_anything_else_is_refused_and_the_checkpoint_before_it_used(
+        folder, trained, kind):
+    """The checksum is right, so nothing but this package stands between it and the machine."""
+    model, optimizer = trained
+    sound = {"step": 3, "run": "a", "model": model.state_dict(),
+             "optimizer": optimizer.state_dict(), "random": torch.get_rng_state()}
+    sealed(last(folder), sound)
+    assert training_state.load(last(folder), run="a").step == 3
+    sealed(last(folder), sound | FOREIGN[kind])
     state, refused = training_state.newest(folder, run="a")
     assert state.step == 2
     assert "step-00000003.state holds more than numbers" in refused[0]
+    assert "\n" not in refused[0]
 
 
-class Surprise:
-    def __reduce__(self):
-        return os.system, ("exit 1",)
+def sealed(file, table):
+    opened = io.BytesIO()
+    torch.save(table, opened)
+    digest = hashlib.sha256(opened.getvalue()).hexdigest().encode()
+    file.write_bytes(training_state.KIND + digest + b"\n" + opened.getvalue())
+
+
+def test_a_state_of_another_model_is_refused_in_one_sentence(folder):
+    other = torch.nn.Linear(5, 4)
+    state = training_state.load(last(folder), run="a")
+    with pytest.raises(ValueError, match="the checkpoint of step 3 does not fit this model and it"):
+        state.restore(other, torch.optim.AdamW(other.parameters()))
+
+
+def test_a_folder_in_the_place_of_a_checkpoint_is_refused(folder):
+    last(folder).unlink()
+    last(folder).mkdir()
+    state, refused = training_state.newest(folder, run="a")
+    assert state.step == 2
+    assert "step-00000003.state cannot be read" in refused[0]
 
 
 def test_a_checkpoint_of_another_run_is_refused_and_the_one_before_it_used(folder, trained):

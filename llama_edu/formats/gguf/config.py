@@ -38,17 +38,22 @@ def read_config(fields: Mapping[str, Any], *, vocab_size: int, tied: bool, n_ten
     if type(n_layers) is not int or 9 * n_layers > n_tensors:
         raise ValueError(f"the GGUF file says llama.block_count = {n_layers!r:.40}; 9 tensors a "
                          f"layer are needed, and it lists {n_tensors} in all. Download it again.")
+    key_length = fields.get("llama.attention.key_length")
     config = ModelConfig(
         dim=dim, n_layers=n_layers, n_heads=n_heads,
         n_kv_heads=fields.get("llama.attention.head_count_kv", n_heads),
         hidden_dim=_needed(fields, "feed_forward_length"), vocab_size=vocab_size,
         norm_eps=_short(_needed(fields, "attention.layer_norm_rms_epsilon")),
         rope_theta=_short(fields.get("llama.rope.freq_base", 10_000.0)),
-        max_seq_len=_needed(fields, "context_length"), tied_embeddings=tied)
-    for field in ("rope.dimension_count", "attention.key_length", "attention.value_length"):
-        if (given := fields.get(f"llama.{field}", config.head_dim)) != config.head_dim:
-            raise ValueError(f"the GGUF file says llama.{field} = {given!r:.40}; "
-                             "embedding_length / attention.head_count gives "
+        max_seq_len=_needed(fields, "context_length"), tied_embeddings=tied,
+        own_head_dim=key_length)
+    # Where a field is left out, llama.cpp takes what stands beside it here.
+    for field, left_out in (("rope.dimension_count", config.head_dim),
+                            ("attention.value_length", dim // n_heads)):
+        if (given := fields.get(f"llama.{field}", left_out)) != config.head_dim:
+            whence = "attention.key_length" if key_length else (
+                "embedding_length / attention.head_count")
+            raise ValueError(f"the GGUF file says llama.{field} = {given!r:.40}; {whence} gives "
                              f"{config.head_dim}, and in every Llama the two agree. Take another "
                              "model.")
     return config
@@ -80,13 +85,15 @@ def _short(number: Any) -> Any:
 
 def config_fields(config: ModelConfig) -> dict[str, Any]:
     """What a GGUF file says of this shape."""
-    return {"llama." + name: value for name, value in {
+    own = {} if config.own_head_dim is None else {
+        "attention.key_length": config.head_dim, "attention.value_length": config.head_dim}
+    return {"llama." + name: value for name, value in (own | {
         "block_count": config.n_layers, "context_length": config.max_seq_len,
         "embedding_length": config.dim, "feed_forward_length": config.hidden_dim,
         "attention.head_count": config.n_heads, "attention.head_count_kv": config.n_kv_heads,
         "attention.layer_norm_rms_epsilon": float(config.norm_eps),
         "rope.freq_base": float(config.rope_theta), "rope.dimension_count": config.head_dim,
-        "vocab_size": config.vocab_size}.items()}
+        "vocab_size": config.vocab_size}).items()}
 
 
 # -- the stretch of RoPE ---------------------------------------------------------------------------

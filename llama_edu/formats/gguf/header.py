@@ -17,6 +17,7 @@ MAGIC, VERSIONS = b"GGUF", (2, 3)
 SCALARS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q",
            12: "d"}             # the number of a type, and its letter in `struct`
 STRING, ARRAY = 8, 9
+LENGTH = struct.Struct("<Q")    # of a string, before its bytes
 MAX_ENTRIES = 1 << 22           # of all lists together; those of Llama 3 have half a million
 MAX_BYTES = 1 << 28             # of a header; Llama 3's has 8 million
 MAX_NAME = 64                   # letters of a tensor's name, as in llama.cpp
@@ -78,13 +79,21 @@ class _Cursor:
     def number(self, letter: str) -> Any:
         return self.numbers(letter)[0]
 
-    def string(self) -> str:
-        n_bytes = self.number("Q")
-        start = self.skip(n_bytes, f"a string of {n_bytes} bytes")
+    def strings(self, count: int = 1) -> list[str]:
+        """The next strings: a vocabulary has half a million, so this loop calls little."""
+        content, end, at, found = self.content, self.end, self.at, []
         try:
-            return self.content[start : self.at].decode()
+            for _ in range(count):
+                start = at + LENGTH.size
+                at = start + (LENGTH.unpack_from(content, at)[0] if start <= end else 0)
+                if at > end:
+                    raise self.wrong(f"it promises a string of {at - start} bytes at byte {start}, "
+                                     f"and the header must end by {end}")
+                found.append(str(content[start:at], "utf-8"))
         except UnicodeDecodeError:
             raise self.wrong(f"the string at byte {start} is not UTF-8") from None
+        self.at = at
+        return found
 
     def skip(self, n_bytes: int, what: str) -> int:
         if n_bytes > self.end - self.at:
@@ -136,7 +145,7 @@ def _fields(cursor: _Cursor, n: int) -> Iterator[tuple[str, Any]]:
 
 def _new(cursor: _Cursor, names: set[str], what: str) -> str:
     """The name of the next field or tensor, which none before it had."""
-    name = cursor.string()
+    name, = cursor.strings()
     if name in names:
         raise cursor.wrong(f"it has two {what}s called {name!r:.80}")
     names.add(name)
@@ -145,7 +154,7 @@ def _new(cursor: _Cursor, names: set[str], what: str) -> str:
 
 def _value(cursor: _Cursor, kind: int, name: str) -> Any:
     if kind == STRING:
-        return cursor.string()
+        return cursor.strings()[0]
     if kind == ARRAY:
         return _list(cursor, cursor.number("I"), name)
     if kind not in SCALARS:
@@ -155,7 +164,7 @@ def _value(cursor: _Cursor, kind: int, name: str) -> Any:
 
 def _list(cursor: _Cursor, kind: int, name: str) -> list[Any]:
     if kind == STRING:
-        return [cursor.string() for _ in range(cursor.count(f"strings in {name!r:.80}", 8))]
+        return cursor.strings(cursor.count(f"strings in {name!r:.80}", LENGTH.size))
     if kind not in SCALARS:
         raise cursor.wrong(f"the field {name!r:.80} is a list of type {kind}; lists of numbers or "
                            "strings are possible")

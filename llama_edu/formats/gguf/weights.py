@@ -1,7 +1,7 @@
 """A GGUF file, as llama.cpp runs it: fields, a list of tensors, and the weights in one file.
 
-Weights may be stored in blocks of 32 or 256 small whole numbers with common scales. They are read
-as float32, by the routines of the `gguf` package.
+The weights may be in several files, too, and in blocks of small whole numbers with common scales,
+which are read as float32.
 """
 
 import math
@@ -9,72 +9,54 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ...config import ModelConfig, tensor_shapes
-from ...tokenizer.gguf_file import FIELD, n_pieces, stops
-from ...tokenizer.gguf_made import fields as tokenizer_fields
+from ...tokenizer.gguf.reader import FIELD, n_pieces, stops
+from ...tokenizer.gguf.writer import fields as tokenizer_fields
 from ..names import find
 from ..source import Source, Stored, finite
 from ..whole_files import whole_file
-from . import header as gguf_header
+from . import split
+from .blocks import KINDS, UNREAD, decode, package, to_q8_0
 from .config import ROPE_FACTORS, config_fields, find_scaling, read_config, written_factors
+from .general import read_name, read_sampling, sampling_fields
 from .header import Header, Listed
 
 PLAIN = {"F32": (torch.float32, np.float32), "F16": (torch.float16, np.float16),
          "BF16": (torch.bfloat16, np.int16)}    # as PyTorch has them, and as NumPy moves them
-
-
-class Kind(NamedTuple):
-    """How the numbers of a tensor are stored."""
-
-    number: int                 # in the list of tensors
-    block: int                  # numbers that share their scales
-    n_bytes: int                # of a block
-
-
-KINDS = {"F32": Kind(0, 1, 4), "F16": Kind(1, 1, 2), "BF16": Kind(30, 1, 2),
-         "Q8_0": Kind(8, 32, 34), "Q4_0": Kind(2, 32, 18),
-         "Q4_K": Kind(12, 256, 144), "Q6_K": Kind(14, 256, 210)}
+NAMES = {kind.number: name for name, kind in KINDS.items()}
 MOST = {kind: torch.finfo(dtype).max for kind, (dtype, _) in PLAIN.items()}
 MOST["Q8_0"] = 127 * MOST["F16"]                # a whole number of one byte, times a scale
 FILE_TYPES = {"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32}
-CHUNK = 1 << 22                 # numbers that are converted at once: 16 MiB of float32
-
-
-def package() -> ModuleType:
-    """The `gguf` package. It imports every tokenizer library that it finds, which takes seconds,
-    so nobody should wait for it who does not need it."""
-    import gguf
-    return gguf
+CHUNK = 1 << 19                 # numbers that are converted at once: 2 MiB of float32
 
 
 # -- reading -------------------------------------------------------------------------------------
 
 
 def open_file(file: Path) -> Source:
-    """The model in a GGUF file. Raises ValueError unless header, shape and vocabulary agree."""
-    header = gguf_header.read(file)
-    if (n_parts := header.fields.get("split.count", 1)) not in (0, 1):
-        raise ValueError(f"{file} is one of {n_parts!r:.40} parts; a whole model is needed. Merge "
-                         "them with llama.cpp's llama-gguf-split.")
-    table = header.tensors.get("token_embd.weight")
+    """The model in a GGUF file, or in several of which this is one. Raises ValueError unless
+    headers, shape and vocabulary agree."""
+    parts = split.read(file)
+    file, fields = next((part, header.fields) for part, header in parts.items())
+    listed = {name: tensor for header in parts.values() for name, tensor in header.tensors.items()}
+    table = listed.get("token_embd.weight")
     if table is None:
-        raise ValueError(f"{file} lists {len(header.tensors)} tensors and no token_embd.weight; a "
-                         "whole text Llama is needed. Is it a vocabulary or an adapter?")
-    config = read_config(header.fields, vocab_size=table.shape[0],
-                         tied="output.weight" not in header.tensors,
-                         n_tensors=len(header.tensors))
-    tensors = dict(_placed(file, header))
+        raise ValueError(f"{file} lists {len(listed)} tensors and no token_embd.weight; a whole "
+                         "text Llama is needed. Is it a vocabulary or an adapter?")
+    config = read_config(fields, vocab_size=table.shape[0], n_tensors=len(listed),
+                         tied="output.weight" not in listed)
+    tensors = {name: stored for part in parts.items() for name, stored in _placed(*part)}
     if ROPE_FACTORS in tensors:
         config = replace(config, rope_scaling=find_scaling(tensors.pop(ROPE_FACTORS), config))
     tensors = _under_metas_names(tensors, config)
-    return Source(config, tensors, *_vocabulary(file, header.fields, config.vocab_size))
+    return Source(config, tensors, *_vocabulary(file, fields, config.vocab_size),
+                  name=read_name(fields), sampling=read_sampling(fields))
 
 
 def _vocabulary(file: Path, fields: Mapping[str, Any], n_rows: int
@@ -94,10 +76,12 @@ def _under_metas_names(tensors: Mapping[str, Stored], config: ModelConfig) -> di
     named = {}
     for name, stored in tensors.items():
         try:
-            row, number = find(name, "gguf")
+            found = find(name, "gguf")
         except KeyError as unknown:
             raise ValueError(unknown.args[0]) from None
-        named[row.meta.replace("#", number)] = stored
+        if found is not None:       # and not a tensor that the config gives as well
+            row, number = found
+            named[row.meta.replace("#", number)] = stored
     needed = dict(tensor_shapes(config))
     if config.tied_embeddings:
         del needed["output.weight"]
@@ -130,16 +114,14 @@ def _placed(file: Path, header: Header) -> Iterator[tuple[str, Stored]]:
 
 def _stored_as(name: str, listed: Listed) -> tuple[str, int]:
     """The kind of a tensor by name, and its bytes."""
-    names = {kind.number: name for name, kind in KINDS.items()}
-    if listed.kind not in names:
-        known = package().GGMLQuantizationType._value2member_map_.get(listed.kind)
-        raise ValueError(f"{name} is stored as {known.name if known else f'kind {listed.kind}'}; "
+    if listed.kind not in NAMES:
+        raise ValueError(f"{name} is stored as {UNREAD.get(listed.kind, f'kind {listed.kind}')}; "
                          f"{', '.join(KINDS)} can be read. Take a file of such a kind.")
-    kind = KINDS[names[listed.kind]]
+    kind = KINDS[NAMES[listed.kind]]
     if min(listed.shape) < 1 or listed.shape[-1] % kind.block:
         raise ValueError(f"{name} is {listed.shape} in blocks of {kind.block}; whole blocks in "
                          "every row are needed. Download the file again.")
-    return names[listed.kind], math.prod(listed.shape) // kind.block * kind.n_bytes
+    return NAMES[listed.kind], math.prod(listed.shape) // kind.block * kind.n_bytes
 
 
 def _read(file: Path, name: str, shape: tuple[int, ...], kind: str, start: int) -> Tensor:
@@ -155,14 +137,11 @@ def _read(file: Path, name: str, shape: tuple[int, ...], kind: str, start: int) 
 
 def _from_blocks(file: Path, shape: tuple[int, ...], kind: str, start: int) -> Tensor:
     """Blocks to float32, some rows at a time: only the result is ever whole in memory."""
-    gguf, (number, block, n_bytes) = package(), KINDS[kind]
-    w = torch.empty(math.prod(shape))
+    _, block, n_bytes = KINDS[kind]
+    w = torch.from_numpy(np.empty(math.prod(shape), np.float32))    # NumPy asks for large pages
     for part in w.split(CHUNK):
         size = len(part) // block * n_bytes
-        stored = _from_file(file, np.uint8, size, start)
-        with np.errstate(all="ignore"):     # a broken scale shows when the numbers are checked
-            part.copy_(torch.from_numpy(
-                gguf.dequantize(stored, gguf.GGMLQuantizationType(number))))
+        decode(_from_file(file, np.uint8, size, start), kind, part)
         start += size
     return w.view(shape)
 
@@ -223,10 +202,13 @@ ADDERS = {bool: "add_bool", int: "add_uint32", float: "add_float32", str: "add_s
 
 
 def _fields(source: Source) -> dict[str, Any]:
-    general = {"general.type": "model", "general.quantization_version": 2}
+    n = sum(math.prod(stored.shape) for stored in source.tensors.values())
+    general = {"general.type": "model", "general.quantization_version": 2,
+               "general.size_label": package().size_label(n, 0, 0, 0)}
+    general |= {"general.name": source.name} if source.name else {}
     vocabulary = {FIELD + "model": "none"} if source.tokenizer is None else tokenizer_fields(
         source.tokenizer, vocab_size=source.config.vocab_size, stop_ids=source.stop_ids)
-    return general | config_fields(source.config) | vocabulary
+    return general | sampling_fields(source.sampling) | config_fields(source.config) | vocabulary
 
 
 def _gguf_name(name: str) -> str:
@@ -257,10 +239,9 @@ def _converted(name: str, w: Tensor, kind: str) -> np.ndarray:
     if kind in PLAIN:
         made = flat.to(PLAIN[kind][0])
         return made.view(torch.int16).numpy() if kind == "BF16" else made.numpy()
-    gguf, (number, block, n_bytes) = package(), KINDS[kind]
+    _, block, n_bytes = KINDS[kind]
     blocks = torch.empty(len(flat) // block * n_bytes, dtype=torch.uint8)
     places = blocks.split(CHUNK // block * n_bytes)
     for part, place in zip(flat.split(CHUNK), places, strict=True):
-        stored = gguf.quantize(part.float().numpy(), gguf.GGMLQuantizationType(number))
-        place.copy_(torch.from_numpy(stored))
+        place.copy_(to_q8_0(part.float()))
     return blocks.numpy()

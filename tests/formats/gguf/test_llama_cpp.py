@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from gguf_files import model_of, source_of, weights_of
+from gguf_files import matrices, model_of, source_of, theirs, weights_of
 from models import STRETCH_8, STRETCH_32, distance, loud_model, some_tokens, tiny_config
 from torch import Tensor
 
@@ -93,6 +93,16 @@ def test_the_stretch_reaches_llama_cpp_over_thousands_of_positions(tmp_path, cha
     assert distance(logits(plain, tokens), theirs) > 0.1
 
 
+def test_llama_cpp_reads_a_model_in_parts_as_we_do(tmp_path):
+    config, first = tiny_config(), tmp_path / "x-00001-of-00005.gguf"
+    theirs(tmp_path / "x.gguf", config, matrices(config, "F32"), split_max_tensors=5,
+           tokenizer_model="none", vocab_size=96)
+    tokens = some_tokens(config, 1)[0]
+    ours = logits(model_of(first), tokens)
+    assert torch.equal(ours, logits(loud_model(config), tokens))
+    assert_close(ours, logits_by_llama_cpp(first, tokens), EXACT)
+
+
 def test_rows_in_another_order_would_be_noticed(tmp_path):
     model = loud_model(tiny_config())
     file, tokens = tmp_path / "x.gguf", some_tokens(tiny_config(), 1)[0]
@@ -156,7 +166,9 @@ def quantised(file: Path, target: Path, kind: int) -> None:
 
 @pytest.mark.parametrize(("name", "kinds"), [
     ("Q4_K_M", {"F32", "Q4_K", "Q6_K"}), ("Q6_K", {"F32", "Q6_K"}), ("Q8_0", {"F32", "Q8_0"}),
-    ("Q4_0", {"F32", "Q4_0", "Q6_K"}), ("BF16", {"F32", "BF16"})])
+    ("Q4_0", {"F32", "Q4_0", "Q6_K"}), ("BF16", {"F32", "BF16"}),
+    ("Q5_1", {"F32", "Q5_1", "Q6_K"}), ("Q3_K_M", {"F32", "Q3_K", "Q4_K", "Q5_K", "Q6_K"}),
+    ("IQ4_XS", {"F32", "IQ4_XS", "Q6_K"})])
 def test_files_that_llama_cpp_quantised_give_its_logits_here(tmp_path, name, kinds):
     config = tiny_config(dim=256, hidden_dim=512, n_layers=2, n_heads=8, n_kv_heads=4)
     gguf.write(tmp_path / "full.gguf", source_of(loud_model(config)), kind="F32")

@@ -1,6 +1,8 @@
 """The vocabulary inside a GGUF file: written from every kind that we read, and read again."""
 
 import json
+import shutil
+from dataclasses import replace
 
 import gguf as package
 import pytest
@@ -11,8 +13,9 @@ from models import loud_model, tiny_config
 from llama_edu import tokenizer
 from llama_edu.formats.gguf import header as gguf_header
 from llama_edu.formats.gguf import weights as gguf
-from llama_edu.tokenizer import gguf_file, installed
+from llama_edu.tokenizer import installed
 from llama_edu.tokenizer.bpe import LLAMA3_PATTERN
+from llama_edu.tokenizer.gguf.cuts import CUTS
 
 TEXTS = ("", "Once upon a time", " two  spaces\n\n", "Süße Träume! 🦙", "</s><|eot_id|>", "12345")
 
@@ -93,13 +96,23 @@ def test_a_word_that_is_a_piece_stays_whole_only_where_the_file_says_so(tmp_path
         writer.close()
         words = tokenizer.load(tmp_path / "x.gguf")
         assert words.encode("abc", bos=False, eos=False) == expected
-    assert gguf_file.CUTS["llama-bpe"] == (LLAMA3_PATTERN, True)
+    assert CUTS["llama-bpe"] == ((LLAMA3_PATTERN,), True, True)
+
+
+BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (dict(normalizer={"type": "Lowercase"}), "rules that no Llama has: it cuts text by"),
-    (dict(pre_tokenizer={"type": "Whitespace"}), "it cuts text by .*Whitespace.*of Llama 2 or"),
-], ids=["lowercase", "other words"])
+    (dict(normalizer={"type": "Lowercase"}), "a rule that a GGUF file cannot say: it cuts text by"),
+    (dict(pre_tokenizer={"type": "Whitespace"}),
+     "it cuts text by .*Whitespace.*Write another format"),
+    (dict(pre_tokenizer={"type": "Sequence", "pretokenizers": [
+        {"type": "Split", "pattern": {"Regex": " "}, "behavior": "Removed", "invert": False},
+        BYTES]}), "it cuts text by .*Removed"),
+    (dict(pre_tokenizer={"type": "Sequence", "pretokenizers": [
+        {"type": "Punctuation", "behavior": "Isolated"}, BYTES]}), "it cuts text by .*Punctuation"),
+    (dict(pre_tokenizer=BYTES | {"add_prefix_space": True}), "add_prefix_space': True"),
+], ids=["lowercase", "other words", "removed", "punctuation", "a space more"])
 def test_a_tokenizer_that_llama_cpp_has_no_name_for_is_refused(tmp_path, change, message):
     folder = save_tokenizer(bytes_tokenizer(), tmp_path)
     fields = json.loads((folder / "tokenizer.json").read_text()) | change
@@ -115,12 +128,52 @@ def test_a_vocabulary_that_no_llama_has_is_refused(tmp_path):
         gguf.write(tmp_path / "x.gguf", source, kind="F16")
 
 
-def test_four_ends_of_an_answer_are_too_many(tmp_path, words):
+def test_two_unusual_ends_of_an_answer_are_too_many(tmp_path, words):
     source = source_of(loud_model(tiny_config(vocab_size=380)), words, stop_ids=(5, 6, 7))
-    with pytest.raises(ValueError, match=r"4 tokens end an answer: \[2, 5, 6, 7\]; .* for 3"):
+    with pytest.raises(ValueError, match=r"end an answer; a GGUF file can name one such piece"):
         gguf.write(tmp_path / "x.gguf", source, kind="F16")
 
 
 def test_a_tokenizer_larger_than_the_embedding_is_refused(tmp_path, words):
     with pytest.raises(ValueError, match="knows 3.. tokens; the model's embedding has 96 rows"):
         gguf.write(tmp_path / "x.gguf", source_of(loud_model(tiny_config()), words), kind="F16")
+
+
+def test_the_ends_of_an_answer_are_named_by_what_they_mean(tmp_path):
+    source = source_of(loud_model(tiny_config(
+        dim=16, n_heads=2, n_kv_heads=1, n_layers=1, hidden_dim=16, vocab_size=128_256)),
+        installed.path("llama3"))
+    gguf.write(tmp_path / "x.gguf", source, kind="F16")
+    fields = gguf_header.read(tmp_path / "x.gguf").fields
+    named = {name: fields[f"tokenizer.ggml.{name}_token_id"] for name in ("eos", "eot", "eom")}
+    assert named == {"eos": 128_001, "eot": 128_009, "eom": 128_008}
+
+
+def test_a_file_has_the_name_and_the_size_of_its_model(tmp_path, words):
+    source = replace(source_of(loud_model(tiny_config(vocab_size=380)), words), name="A llama")
+    gguf.write(tmp_path / "x.gguf", source, kind="F16")
+    fields = gguf_header.read(tmp_path / "x.gguf").fields
+    assert (fields["general.name"], fields["general.size_label"]) == ("A llama", "147K")
+    assert gguf.open_file(tmp_path / "x.gguf").name == "A llama"
+
+
+def test_pieces_that_were_added_to_a_sentencepiece_model_arrive(tmp_path):
+    shutil.copy(installed.path("sentencepiece_32k"), tmp_path / "tokenizer.model")
+    (tmp_path / "added_tokens.json").write_text('{"<|im_start|>": 32000, "<|im_end|>": 32001}')
+    (tmp_path / "tokenizer_config.json").write_text('{"add_bos_token": false}')
+    ours = tokenizer.load(tmp_path)
+    text = "<|im_start|>Hi there<|im_end|>"
+    ids = ours.encode(text, allow_special=["<|im_start|>", "<|im_end|>"])
+    assert (ours.n_vocab, ours.adds_bos, ids[0], ids[-1]) == (32_002, False, 32_000, 32_001)
+    assert ours.decode(ids) == "Hi there"
+    assert len(ours.encode(text)) > len(ids)        # what somebody types is text
+    source = source_of(loud_model(tiny_config(dim=16, n_heads=2, n_kv_heads=1, n_layers=1,
+                                              hidden_dim=16, vocab_size=32_002)), tmp_path)
+    gguf.write(tmp_path / "x.gguf", source, kind="F16")
+    again = tokenizer.load(tmp_path / "x.gguf")
+    assert again.encode(text, allow_special=["<|im_start|>", "<|im_end|>"]) == ids
+    assert again.adds_bos is False
+    for wrong in ('{"<pad>": 32005}', '{"<pad>": "x"}', '{"<pad>": [1]}'):
+        (tmp_path / "added_tokens.json").write_text(wrong)
+        with pytest.raises(ValueError, match="those from 32000 on, without gaps, are needed"):
+            tokenizer.load(tmp_path)

@@ -1,26 +1,27 @@
 """What a GGUF file must say of a vocabulary, so that llama.cpp cuts a text as we do."""
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..formats.gguf import header as gguf_header
-from . import Tokenizer, find, load
-from .bpe import BytePairs
-from .gguf_file import CUTS, ENDS, FIELD, GPT2_PATTERN, n_pieces
-from .json_file import JsonTokenizer
-from .json_made import to_json
-from .sentencepiece_rebuilt import RebuiltSentencePiece
-from .tiktoken_bpe import TiktokenTokenizer
-from .vocabulary_files import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, kind
+from ...formats.gguf import header as gguf_header
+from .. import Tokenizer, carried, find, load
+from ..bpe import BytePairs
+from ..json_file import JsonTokenizer
+from ..json_made import to_json
+from ..sentencepiece_bpe import SentencePieceTokenizer
+from ..sentencepiece_rebuilt import RebuiltSentencePiece
+from ..tiktoken_bpe import TiktokenTokenizer
+from ..vocabulary_files import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, kind
+from .cuts import CUTS, DIGIT, DIGITS, GPT2_PATTERN
+from .reader import ADD_BOS, ADD_EOS, BOS, END_PIECES, EOM, EOS, EOT, FIELD, TURN_ENDS, n_pieces
 
-BOS, ADD_BOS, ADD_EOS = (FIELD + name for name in (
-    "bos_token_id", "add_bos_token", "add_eos_token"))
-OF_ENDS = {*ENDS, BOS, ADD_BOS, ADD_EOS}
+OF_ENDS = {BOS, EOS, EOT, EOM, ADD_BOS, ADD_EOS}
 
 # How a tokenizer.json over characters writes spaces (its normalizer, its pre_tokenizer), and
-# whether a text begins with one more.
+# whether a text begins with one more. Metaspace adds it only to a text that has none there.
 SPACES = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
 ONE_MORE = {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, SPACES]}
 SPACINGS = (
@@ -33,43 +34,60 @@ SPACINGS = (
 def fields(path: Path, *, vocab_size: int, stop_ids: Sequence[int]) -> dict[str, Any]:
     """The fields that describe the tokenizer at `path`, filled up to the embedding's rows.
 
-    stop_ids: tokens that end an answer; a GGUF file has room for three. Raises ValueError for a
-    vocabulary that GGUF cannot say, or that is larger than the embedding.
+    stop_ids: tokens that end an answer. Warns where llama.cpp will cut some texts otherwise than
+    the tokenizer does. Raises ValueError for a vocabulary that GGUF cannot say, or that is larger
+    than the embedding.
     """
     file = find(path)
     if (stored := kind(file)) not in DESCRIBERS:
         raise ValueError(f"{file} is a vocabulary of kind {stored!r}; one of "
                          f"{', '.join(DESCRIBERS)} is needed for a GGUF file. Take another model.")
     tokenizer = load(file)
-    if tokenizer.n_vocab > vocab_size:
+    if not {*range(vocab_size, tokenizer.n_vocab)} <= {*tokenizer.special.values()}:
         raise ValueError(f"the tokenizer in {path} knows {tokenizer.n_vocab} tokens; the model's "
                          f"embedding has {vocab_size} rows. They belong to two models.")
     described = {FIELD + name: value for name, value in DESCRIBERS[stored](file).items()}
-    return _filled_up(described, vocab_size) | _ends(tokenizer, stop_ids)
+    described = _fitted(described, vocab_size)
+    return (described | _ends(tokenizer, stop_ids, described[FIELD + "tokens"])
+            | _templates(carried.templates(path)))
 
 
-def _filled_up(described: Mapping[str, Any], n: int) -> dict[str, Any]:
-    """The same lists, as long as the embedding: llama.cpp wants a piece for every row."""
+def _templates(given: Mapping[str, str]) -> dict[str, Any]:
+    """The ways to render a dialog: one without a name, others by theirs."""
+    others = [name for name in given if name != "default"]
+    return {carried.TEMPLATE + ("" if name == "default" else f".{name}"): text
+            for name, text in given.items()} | (
+        {carried.TEMPLATE + "s": others} if others else {})
+
+
+def _fitted(described: Mapping[str, Any], n: int) -> dict[str, Any]:
+    """The same lists, as long as the embedding: llama.cpp wants one piece for every row."""
     lists = {"tokens": "[PAD{}]", "token_type": UNUSED, "scores": 0.0}
     filled = dict(described)
     for name in {*lists} & {key.removeprefix(FIELD) for key in described}:
-        given = described[FIELD + name]
+        given = described[FIELD + name][:n]
         more = [lists[name]] * (n - len(given))
         filled[FIELD + name] = given + [row.format(i) if name == "tokens" else row
                                         for i, row in enumerate(more, len(given))]
     return filled
 
 
-def _ends(tokenizer: Tokenizer, stop_ids: Sequence[int]) -> dict[str, Any]:
-    """The tokens that begin a text and that end an answer."""
-    given = (tokenizer.eos_id, *stop_ids, *sorted(tokenizer.stop_ids))
-    stops = [i for i in dict.fromkeys(given) if i is not None]
-    if len(stops) > len(ENDS):
-        raise ValueError(f"{len(stops)} tokens end an answer: {stops}; a GGUF file has room for "
-                         f"{len(ENDS)}. Name fewer in generation_config.json.")
-    begins = {} if tokenizer.bos_id is None else {BOS: tokenizer.bos_id}
-    return dict(zip(ENDS, stops, strict=False)) | begins | {
-        ADD_BOS: tokenizer.bos_id is not None, ADD_EOS: False}
+def _ends(tokenizer: Tokenizer, stop_ids: Sequence[int], pieces: Sequence[str]) -> dict[str, Any]:
+    """The tokens that begin a text and that end an answer: the text (eos), a turn (eot), or a
+    message that a tool must answer (eom)."""
+    stops = {*stop_ids, *tokenizer.stop_ids}
+    eos = min(stops, default=None) if tokenizer.eos_id is None else tokenizer.eos_id
+    eom = next((i for i in stops if pieces[i] == "<|eom_id|>"), None)
+    others = sorted(i for i in stops if i != eos and pieces[i] not in END_PIECES)
+    if len(others) > 1:
+        raise ValueError(f"{', '.join(pieces[i] for i in others)} end an answer; a GGUF file can "
+                         "name one such piece beside the usual ones. Name fewer in "
+                         "generation_config.json.")
+    eot = next((i for i in [*others, *sorted(stops)] if i in others or pieces[i] in TURN_ENDS),
+               None)
+    named = {BOS: tokenizer.bos_id, EOS: eos, EOT: eot, EOM: eom}
+    return {name: token for name, token in named.items() if token is not None} | {
+        ADD_BOS: tokenizer.adds_bos, ADD_EOS: tokenizer.adds_eos}
 
 
 # -- each kind of vocabulary file ------------------------------------------------------------------
@@ -77,7 +95,8 @@ def _ends(tokenizer: Tokenizer, stop_ids: Sequence[int]) -> dict[str, Any]:
 
 def _from_sentencepiece(file: Path) -> dict[str, Any]:
     stored = RebuiltSentencePiece.read(file).file       # refuses rules that no Llama has
-    pieces, scores, kinds = (list(column) for column in zip(*stored.pieces, strict=True))
+    rows = carried.with_added(stored.pieces, SentencePieceTokenizer.read(file))
+    pieces, scores, kinds = (list(column) for column in zip(*rows, strict=True))
     return _over_characters(pieces, scores, kinds, prefix=stored.add_dummy_prefix)
 
 
@@ -110,6 +129,12 @@ def _from_fields(stored: Mapping[str, Any], file: Path) -> dict[str, Any]:
     vocab = model["vocab"] | {token["content"]: token["id"] for token in added}
     if model["type"] != "BPE" or sorted(vocab.values()) != [*range(len(vocab))]:
         raise _foreign(file, f"it is of type {model['type']}, with {len(vocab)} pieces")
+    if odd := next((name for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
+                    if model.get(name)), None):
+        raise _foreign(file, f"it has {odd} = {model[odd]!r:.40}")
+    if greedy := [token["content"] for token in added if token["lstrip"] or token["rstrip"]]:
+        warnings.warn(f"{greedy[0]} takes the spaces beside it along in {file.name}; llama.cpp may "
+                      "leave them where they are.", stacklevel=2)
     pieces = sorted(vocab, key=vocab.__getitem__)
     special = {token["content"]: CONTROL if token["special"] else USER_DEFINED for token in added}
     merges = [merge.split(" ") if type(merge) is str else merge for merge in model["merges"]]
@@ -136,23 +161,38 @@ def _cut(stored: Mapping[str, Any], file: Path) -> str:
     """What llama.cpp calls the way in which this tokenizer.json cuts a text into words."""
     rule, whole_words = stored["pre_tokenizer"] or {}, stored["model"]["ignore_merges"]
     steps = rule.get("pretokenizers", [rule])
-    pattern = GPT2_PATTERN if steps[-1].get("use_regex") else None
-    if len(steps) == 2 and steps[0].get("behavior") == "Isolated" and not steps[0]["invert"]:
-        pattern = steps[0]["pattern"].get("Regex")
-    for name, known in CUTS.items():
-        if known == (pattern, whole_words) and steps[-1]["type"] == "ByteLevel" and (
-                not steps[-1]["add_prefix_space"] and stored["normalizer"] is None):
+    patterns = tuple(pattern for step in steps for pattern in _patterns(step, file))
+    kinds = [step.get("type") for step in steps]
+    for name, how in CUTS.items():
+        if (how.patterns, how.whole_words) == (patterns, whole_words) and (
+                kinds.index("ByteLevel") == len(kinds) - 1 and stored["normalizer"] is None):
             return name
     raise _foreign(file, f"it cuts text by {str(rule)[:80]}")
+
+
+def _patterns(step: Mapping[str, Any], file: Path) -> list[str]:
+    """The patterns by which one step of a tokenizer.json isolates words."""
+    match step:
+        case {"type": "ByteLevel", "add_prefix_space": False, "use_regex": own}:
+            return [GPT2_PATTERN] if own else []
+        case {"type": "Digits", "individual_digits": alone}:
+            return [DIGIT if alone else DIGITS]
+        case {"type": "Split", "pattern": {"Regex": pattern}, "behavior": "Isolated",
+              "invert": False}:
+            return [pattern]
+    raise _foreign(file, f"it cuts text by {str(step)[:80]}")
 
 
 def _begins_with_space(stored: Mapping[str, Any], file: Path) -> bool:
     for normalizer, before, prefix in SPACINGS:
         if (stored["normalizer"], stored["pre_tokenizer"]) == (normalizer, before):
+            if before is not None and prefix:
+                warnings.warn(f"{file.name} gives a text that begins with a space no second one; "
+                              "llama.cpp will, so such texts are cut otherwise.", stacklevel=2)
             return prefix
     raise _foreign(file, f"it changes text by {str(stored['normalizer'])[:80]}")
 
 
 def _foreign(file: Path, what: str) -> ValueError:
-    return ValueError(f"{file} has rules that no Llama has: {what}. A GGUF file needs the "
-                      "tokenizer of Llama 2 or Llama 3; convert with one of these.")
+    return ValueError(f"{file} has a rule that a GGUF file cannot say: {what}. Write another "
+                      "format, or convert with a tokenizer whose rules are those of a Llama.")

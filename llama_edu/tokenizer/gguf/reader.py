@@ -8,24 +8,25 @@ from typing import Any
 
 import sentencepiece
 import tokenizers
-from tokenizers import processors
 
-from ..formats.gguf.header import read as read_header
-from .base import Tokenizer
-from .bpe import LLAMA3_PATTERN
-from .json_file import JsonTokenizer, over_bytes
-from .sentencepiece_bpe import SentencePieceTokenizer
-from .vocabulary_files import CONTROL, NORMAL, UNUSED, USER_DEFINED
+from ...formats.gguf.header import read as read_header
+from ..base import Tokenizer
+from ..json_file import JsonTokenizer, add_ends, over_bytes
+from ..sentencepiece_bpe import SentencePieceTokenizer
+from ..vocabulary_files import CONTROL, NORMAL, UNUSED, USER_DEFINED
+from .cuts import CUTS
 
 FIELD = "tokenizer.ggml."       # begins the name of every field about the vocabulary
-ENDS = tuple(f"{FIELD}{name}_token_id" for name in ("eos", "eot", "eom"))   # of an answer
-
-# How text is cut before pieces form: llama.cpp's name, the pattern, and whether a word that is a
-# piece stays whole even where merging would not arrive at it.
-GPT2_PATTERN = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-CUTS = {"llama-bpe": (LLAMA3_PATTERN, True), "llama3": (LLAMA3_PATTERN, True),
-        "llama-v3": (LLAMA3_PATTERN, True), "dbrx": (LLAMA3_PATTERN, False),
-        "smaug-bpe": (LLAMA3_PATTERN, False), "gpt-2": (GPT2_PATTERN, False)}
+BOS, EOS, EOT, EOM = (f"{FIELD}{name}_token_id" for name in ("bos", "eos", "eot", "eom"))
+ADD_BOS, ADD_EOS = FIELD + "add_bos_token", FIELD + "add_eos_token"
+# These end an answer whatever the fields say, as in llama.cpp: the end of a turn, of a text, and
+# what stands between the files of a repository.
+TURN_ENDS = frozenset({"<|eot_id|>", "<|im_end|>", "<|end|>", "<end_of_turn>", "<EOT>", "_<EOT>",
+                       "[EOT]", "<end_of_utterance>"})
+END_PIECES = TURN_ENDS | {
+    "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>", "</s>", "[EOS]", "<｜end▁of▁sentence｜>",
+    "<reponame>", "<|repo_name|>", "<|fim_repo|>", "<fim-repo>", "<REPO>", "<|file_sep|>",
+    "<|fim_pad|>", "<fim-pad>", "<fim_pad>", "<PAD>", "[PAD]"}
 
 
 def read(file: Path, *, stop_ids: tuple[int, ...] = ()) -> Tokenizer:
@@ -37,10 +38,11 @@ def read(file: Path, *, stop_ids: tuple[int, ...] = ()) -> Tokenizer:
 
 
 def stops(fields: Mapping[str, Any]) -> tuple[int, ...]:
-    """The tokens that the fields name as ends of an answer, without repetition. Raises ValueError
-    for one that there is not."""
-    named = (_token(fields, name) for name in ENDS)
-    return tuple(dict.fromkeys(i for i in named if i is not None))
+    """The tokens that end an answer: those that the fields name, and those with the spelling of an
+    end. Raises ValueError for one that there is not."""
+    named = [_token(fields, name) for name in (EOS, EOT, EOM)]
+    spelled = [i for i, piece in enumerate(_pieces(fields)) if piece in END_PIECES]
+    return tuple(dict.fromkeys(i for i in [*named, *spelled] if i is not None))
 
 
 def n_pieces(fields: Mapping[str, Any]) -> int:
@@ -56,22 +58,34 @@ def n_pieces(fields: Mapping[str, Any]) -> int:
 # -- pieces over characters ------------------------------------------------------------------------
 
 
-def _over_characters(fields: Mapping[str, Any], stop_ids: tuple[int, ...]) -> Tokenizer:
-    n = n_pieces(fields)
-    pieces, kinds, scores = _pieces(fields)[:n], _kinds(fields), fields.get(FIELD + "scores")
+def rows(fields: Mapping[str, Any]) -> list[tuple[str, float, int]]:
+    """Pieces over characters with their scores and kinds. Raises ValueError for lists that are
+    missing, broken or of different lengths."""
+    pieces, kinds, scores = _pieces(fields), _kinds(fields), fields.get(FIELD + "scores")
     if type(scores) is not list or len(scores) != len(kinds) or not all(map(_finite, scores)):
         raise _wrong(f"it has no list of {len(kinds)} scores, one for each piece")
+    return [*zip(pieces, scores, kinds, strict=True)][: n_pieces(fields)]
+
+
+def begins_with_space(fields: Mapping[str, Any]) -> bool:
+    """Whether pieces over characters see one more space before a text."""
+    return fields.get(FIELD + "add_space_prefix", True) is True
+
+
+def _over_characters(fields: Mapping[str, Any], stop_ids: tuple[int, ...]) -> Tokenizer:
+    stored = rows(fields)
     ends = [_token(fields, f"{FIELD}{name}_token_id", default) for name, default in
             (("unknown", 0), ("bos", 1), ("eos", 2))]
-    message = _model(zip(pieces, scores, kinds, strict=False),
-                     [None if i is None else pieces[i] for i in ends],
-                     prefix=fields.get(FIELD + "add_space_prefix", True) is True)
+    message = _model(stored, [None if i is None else stored[i][0] for i in ends],
+                     prefix=begins_with_space(fields))
     inner = sentencepiece.SentencePieceProcessor()
     try:
         inner.LoadFromSerializedProto(message)
     except RuntimeError as broken:
         raise _wrong(f"SentencePiece refuses its pieces ({str(broken):.200})") from None
-    return SentencePieceTokenizer(inner, stop_ids=stop_ids)
+    return SentencePieceTokenizer(inner, stop_ids=stop_ids,
+                                  adds_bos=fields.get(ADD_BOS, True) is True,
+                                  adds_eos=fields.get(ADD_EOS, False) is True)
 
 
 def _finite(score: object) -> bool:
@@ -113,29 +127,23 @@ def _over_bytes(fields: Mapping[str, Any], stop_ids: tuple[int, ...]) -> Tokeniz
     if len(vocab) < len(pieces):
         twice = next(piece for i, piece in enumerate(pieces) if vocab[piece] != i)
         raise _wrong(f"it has the piece {twice!r:.40} twice")
-    merges, (pattern, whole_words) = _merges(fields), _choose(CUTS, fields, "pre")
+    merges, how = _merges(fields), _choose(CUTS, fields, "pre")
     try:
-        inner = over_bytes(vocab, merges, pattern=pattern, whole_words=whole_words)
+        inner = over_bytes(vocab, merges, patterns=how.patterns, whole_words=how.whole_words)
     except Exception as broken:     # the library raises plain Exception
         raise _wrong(f"its merges do not fit its pieces ({str(broken):.200})") from None
     inner.add_special_tokens([_added(piece) for piece, kind in zip(pieces, kinds, strict=False)
                               if kind == CONTROL])
     inner.add_tokens([_added(piece) for piece, kind in zip(pieces, kinds, strict=False)
                       if kind == USER_DEFINED])
-    bos, eos = (_token(fields, f"{FIELD}{name}_token_id") for name in ("bos", "eos"))
-    if bos is not None and fields.get(FIELD + "add_bos_token", True) is True:
-        inner.post_processor = _begin_with(pieces[bos : bos + 1], bos)
-    return JsonTokenizer(inner, bos, eos, frozenset(stop_ids) | ({eos} - {None}))
-
-
-def _begin_with(piece: list[str], token: int) -> processors.TemplateProcessing:
-    """A rule that we do not use, but `transformers` does: texts begin with this piece."""
+    bos, eos = _token(fields, BOS), _token(fields, EOS)
     try:
-        return processors.TemplateProcessing(
-            single=[*piece, "$A"], pair=[*piece, "$A", *piece, "$B"],
-            special_tokens=[(name, token) for name in piece])
+        add_ends(inner, bos if fields.get(ADD_BOS, how.adds_bos) is True else None,
+                 eos if fields.get(ADD_EOS) is True else None)
     except Exception as broken:     # the library raises plain Exception
-        raise _wrong(f"no text can begin with {piece!r:.40} ({str(broken):.200})") from None
+        raise _wrong(f"no text can stand between its tokens {bos} and {eos} "
+                     f"({str(broken):.200})") from None
+    return JsonTokenizer(inner, bos, eos, frozenset(stop_ids) | ({eos} - {None}))
 
 
 def _added(piece: str) -> tokenizers.AddedToken:
@@ -162,7 +170,8 @@ def _choose(table: Mapping[str, Any], fields: Mapping[str, Any], name: str) -> A
     """The row of a table that a field names."""
     given = fields.get(FIELD + name)
     if type(given) is not str or given not in table:
-        raise _wrong(f"{FIELD}{name} is {given!r:.40}; one of {', '.join(table)} is needed")
+        raise _wrong(f"{FIELD}{name} is {given!r:.40}; one of {', '.join([*table][:12])} is needed"
+                     + f", or of {len(table) - 12} others" * (len(table) > 12))
     return table[given]
 
 
@@ -191,4 +200,5 @@ def _token(fields: Mapping[str, Any], name: str, default: int | None = None) -> 
 
 def _wrong(what: str) -> ValueError:
     return ValueError(f"the vocabulary in the GGUF file cannot be used: {what}. Download the file "
-                      "again, or take the tokenizer that the model was published with.")
+                      "again, or bring the tokenizer that the model was published with: "
+                      "load(..., tokenizer=FOLDER), --tokenizer FOLDER.")

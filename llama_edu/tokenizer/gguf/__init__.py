@@ -1,0 +1,1 @@
+"""The vocabulary in the fields of a GGUF file: how it is read, and written."""
