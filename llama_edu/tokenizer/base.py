@@ -7,6 +7,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..formats.whole_files import read_whole
+
 NOTES = 1 << 24     # bytes of the longest JSON file beside a vocabulary that is read
 
 
@@ -114,9 +116,9 @@ def beside(file: Path, name: str) -> dict[str, Any]:
     notes = file.with_name(name)
     if not notes.is_file():
         return {}
+    content = read_whole(notes, most=NOTES)
     try:
-        with notes.open("rb") as opened:
-            fields = json.loads(opened.read(NOTES).decode())
+        fields = json.loads(content)
     except (ValueError, RecursionError) as broken:
         raise ValueError(f"{notes} is not JSON ({broken}). Download it again.") from None
     if type(fields) is not dict:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ..formats.gguf.header import read as read_header
+from ..formats.whole_files import read_whole
 from . import find, json_made, load
 from .base import beside
 from .bpe import BytePairs
@@ -13,7 +14,7 @@ from .json_file import JsonTokenizer
 from .sentencepiece_bpe import SentencePieceTokenizer
 from .sentencepiece_rebuilt import RebuiltSentencePiece
 from .tiktoken_bpe import TiktokenTokenizer
-from .vocabulary_files import CONTROL, kind
+from .vocabulary_files import CONTROL, MAX_BYTES, kind
 
 CONFIG, JINJA = "tokenizer_config.json", "chat_template.jinja"
 NAMES = ("tokenizer.json", "tokenizer.model", CONFIG, "special_tokens_map.json", "tekken.json",
@@ -29,9 +30,10 @@ def files(path: Path) -> dict[str, bytes]:
     Raises ValueError for a file that has no vocabulary, or a GGUF file with one that is broken.
     """
     if path.is_dir():
-        return {name: (path / name).read_bytes() for name in NAMES if (path / name).is_file()}
+        return {name: read_whole(path / name, most=MAX_BYTES) for name in NAMES
+                if (path / name).is_file()}
     if (stored := kind(path)) != "gguf":
-        return {NAME_OF.get(stored, "tokenizer.model"): path.read_bytes()}
+        return {NAME_OF.get(stored, "tokenizer.model"): read_whole(path, most=MAX_BYTES)}
     tokenizer, given = load(path), templates(path)
     if type(tokenizer) is JsonTokenizer:
         return json_made.files(tokenizer, templates=given)
@@ -88,8 +90,11 @@ def templates(path: Path) -> dict[str, str]:
     if type(found) is list:
         found = {row.get("name"): row.get("template") for row in found if type(row) is dict}
     found = {"default": found} if type(found) is str else found
-    if (folder / JINJA).is_file():
-        found = found | {"default": (folder / JINJA).read_text(encoding="utf-8")}
+    if (file := folder / JINJA).is_file():
+        try:
+            found = found | {"default": read_whole(file, most=MAX_BYTES).decode()}
+        except UnicodeDecodeError:
+            raise ValueError(f"{file} is not UTF-8; a text is needed. Download it again.") from None
     return _checked(found, folder / CONFIG)
 
 

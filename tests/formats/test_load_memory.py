@@ -10,6 +10,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,6 @@ from llama_edu import checkpoint
 from llama_edu.config import ModelConfig, tensor_shapes
 from llama_edu.formats import huggingface
 from llama_edu.formats.source import Source, Stored
-from llama_edu.model import Llama
 
 # 12.6 million parameters a layer and 16.8 in each table: 218 million bytes in 16 bits.
 SHAPE = ModelConfig(dim=1024, n_layers=6, n_heads=16, n_kv_heads=4, hidden_dim=3264,
@@ -49,13 +49,11 @@ def measure(folder: Path, dtype: torch.dtype, task: str) -> dict[str, int]:
 
 
 def load(source: Source, dtype: torch.dtype, *, twice: bool) -> int:
-    with torch.device("meta"):
-        model = Llama(source.config)
-    weights = ((name, stored.read()) for name, stored in source.tensors.items())
     if twice:
-        kept = dict(weights)
-        weights = ((name, w.clone()) for name, w in kept.items())
-    checkpoint.fill(model, weights, device="cpu", dtype=dtype)
+        kept = {name: stored.read() for name, stored in source.tensors.items()}
+        source = replace(source, tensors={name: replace(stored, read=kept[name].clone)
+                                          for name, stored in source.tensors.items()})
+    model = checkpoint.read_model(source, "cpu", dtype)
     return sum(w.nbytes for w in model.parameters())
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import warnings
 from dataclasses import replace
 
 import gguf as package
@@ -77,8 +78,12 @@ def test_newer_files_over_characters_write_their_spaces_elsewhere(tmp_path):
                      "split": False}
         changed = fields | {"normalizer": None, "pre_tokenizer": metaspace}
         (folder / "tokenizer.json").write_text(json.dumps(changed))
-        gguf.write(tmp_path / "x.gguf", source_of(loud_model(tiny_config(vocab_size=376)), folder),
-                   kind="F16")
+        source = source_of(loud_model(tiny_config(vocab_size=376)), folder)
+        with warnings.catch_warnings(record=True) as lost:
+            warnings.simplefilter("always")
+            gguf.write(tmp_path / "x.gguf", source, kind="F16")
+        assert [str(each.message)[-29:] for each in lost] == [
+            "such texts are cut otherwise."] * prefix
         after = tokenizer.load(tmp_path / "x.gguf")
         ids = after.encode("two llamas", bos=False, eos=False)
         assert (ids == before.encode("two llamas", bos=False, eos=False)) == prefix
