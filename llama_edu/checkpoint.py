@@ -85,7 +85,8 @@ def open_source(path: str | Path, *, tokenizer: str | Path | None = None) -> Sou
                          "you may read is needed. Check its rights.") from None
     check_whole(source)
     return replace(source, name=source.name or place.stem,
-                   tokenizer=source.tokenizer if tokenizer is None else Path(tokenizer))
+                   tokenizer=source.tokenizer if tokenizer is None else BUNDLED.get(
+                       tokenizer, lambda: Path(tokenizer))())
 
 
 def _format(place: Path) -> Source:

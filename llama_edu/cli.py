@@ -26,7 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         code = options.run(options) or 0
-        sys.stdout.flush()      # or a closed pipe would show only after the end
+        if sys.stdout is not None:      # which it is where it was closed before the start
+            sys.stdout.flush()          # or a closed pipe would show only after the end
         return code
     except BrokenPipeError:     # the reader had enough
         _write_no_more()
@@ -48,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _write_no_more() -> None:
     """Let what is still in the buffer of stdout go nowhere, or its flush would fail at the end."""
-    with suppress(OSError, ValueError):     # a stdout that is no file has no such end
+    with suppress(OSError, ValueError, AttributeError):  # a stdout that is no file has no such end
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -143,7 +144,7 @@ def _info(options: argparse.Namespace) -> None:
     if options.name is None:
         for r in RELEASES:
             print(f"{r.id:32}{accounting.parameters(r.config).total:>18,} parameters")
-    elif Path(options.name).exists():
+    elif Path(options.name).exists() or options.name in ("tales", "smollm2"):
         print(_files(options.name))
     elif "/" in options.name or os.sep in options.name:
         raise ValueError(f"there is no folder or file {options.name!r}; one with a model, or the "

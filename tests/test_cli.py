@@ -330,7 +330,7 @@ def test_what_a_conversion_loses_is_said(tmp_path, capsys):
                  "--format", "gguf"]) == 0
     out, err = capsys.readouterr()
     assert out.endswith("is written.\n")
-    assert "llama-edu: tokenizer.json gives a text that begins with a space no second one" in err
+    assert "llama-edu: tokenizer.json puts no space before a text that begins with one, or" in err
 
 
 # -- convert -----------------------------------------------------------------------------------

@@ -17,12 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from llama_edu import claims, plots
+from llama_edu import claims, layers, load, plots
 from llama_edu.config import ModelConfig
+from llama_edu.data import tales
 from llama_edu.exercises import check, hint
 from llama_edu.family.accounting import parameters
 from llama_edu.family.releases import RELEASES, release
 from llama_edu.layers import widen
+from llama_edu.tokenizer import installed
 
 plots.use_style()
 torch.set_num_threads(1)      # small tensors: threads would wait for one another
@@ -109,7 +111,7 @@ for ax, after, name in zip(panels, (on_circle, on_line), ("RMSNorm", "LayerNorm"
 # but the question which feature was larger.
 #
 # Two features are the worst case. LayerNorm removes one direction out of $c$: the direction in
-# which all features are equal. Llama has $c = 4096$ directions or more.
+# which all features are equal. The Llamas have from 2,048 directions (3.2 1B) to 16,384 (405B).
 #
 # ## How much of a token is its mean?
 #
@@ -128,6 +130,42 @@ ax.loglog(widths, shares, "o", label="2,000 random tokens")
 ax.loglog(widths, [1 / c for c in widths], "--", label="1 / c")
 ax.legend()
 print(f"at c = 2: {shares[0]:.2f}    at c = 4096: {shares[-1]:.2%}")
+dims = {r.config.dim for r in RELEASES}
+assert (min(dims), max(dims)) == (2048, 16_384)
+
+# %% [markdown]
+# These tokens are random. Do *trained* networks put something into the mean? We ask two: the small
+# teller of tales that comes with this package (96 features), and SmolLM2-135M-Instruct (576), a
+# relative of the Llamas with the same architecture and other weights. At every norm in them we look at
+# what comes in.
+
+# %%
+TALE = next(tales.stories(1, seed=1))
+
+
+def norm_inputs(model: nn.Module, ids: list[int]) -> list[Tensor]:
+    """What each norm of a model reads, `t c`, from the first to the last."""
+    seen: list[Tensor] = []
+    hooks = [part.register_forward_pre_hook(lambda _, given: seen.append(given[0][0]))
+             for part in model.modules() if isinstance(part, layers.RMSNorm)]
+    with torch.inference_mode():
+        model(torch.tensor([ids]))
+    for hook in hooks:
+        hook.remove()
+    return seen
+
+
+streams = {}
+for name in ("tales", "smollm2"):
+    if name == "smollm2" and installed.find(name) is None:
+        print(installed.how_to_get(name))
+        continue
+    model, tokenizer = load(name)
+    streams[name] = norm_inputs(model, tokenizer.encode(TALE, bos=tokenizer.adds_bos))
+    found = [float((x.mean(-1) ** 2 / x.pow(2).mean(-1)).mean()) for x in streams[name]]
+    print(f"{name:8} {len(found):2} norms: the mean carries {min(found):.2%} to {max(found):.2%},"
+          f" 1/c is {1 / model.config.dim:.2%}")
+    assert max(found) < 2 / model.config.dim
 
 # %% [markdown]
 # So in a wide network there is little to lose, as long as the network does not *use* the mean
@@ -254,8 +292,7 @@ for size in (100.0, 255.0, 256.0, 300.0):
 
 # %% [markdown]
 # No error, no `nan`: zeros. The square overflows to infinity, one over the root of infinity is zero,
-# and the token is silently erased. One large feature among thousands is enough, and in trained Llamas
-# single features do reach such sizes (Sun et al. 2024 call them *massive activations*):
+# and the token is silently erased. One large feature among thousands is enough:
 
 # %%
 token = torch.full((4096,), 0.5).half()
@@ -263,9 +300,20 @@ token[7] = 300.0
 print("features left:", int(rms_norm_narrow(token, 1e-5).count_nonzero()), "of", len(token))
 
 # %% [markdown]
-# The other end fails too. An epsilon of 1e-8 is below the smallest positive float16, so it becomes
-# zero, and a tiny token is divided by zero. bfloat16 has the range of float32 and survives both ends,
-# with fewer digits:
+# Do such features exist? Sun et al. (2024) found them in trained Llamas and called them *massive
+# activations*. We have what the norms of two trained models read; let us look:
+
+# %%
+for name, inputs in streams.items():
+    erased = [int((rms_norm_narrow(x.half(), 1e-5) == 0).all(-1).sum()) for x in inputs]
+    print(f"{name:8} largest feature {max(float(x.abs().max()) for x in inputs):8,.0f};"
+          f" tokens that float16 erases: {sum(erased):3} of {len(inputs) * len(inputs[0]):,},"
+          f" in {sum(n > 0 for n in erased)} of {len(erased)} norms")
+
+# %% [markdown]
+# The other end can fail too. The Llamas' epsilons, 1e-6 and 1e-5, are still numbers in float16. One of
+# 1e-8 is below the smallest, so it becomes zero, and a tiny token is divided by zero. bfloat16 has the
+# range of float32 and survives both ends, with fewer digits:
 
 # %% mystnb={"image": {"alt": "Size of a normalised token against the size of its features. Float16 arithmetic gives zero from 256 upwards and infinity below about 0.0002; bfloat16 and float32 inside agree everywhere: one, until epsilon takes over below 0.0005."}}
 sizes = torch.logspace(-5, 4, 181)
@@ -281,6 +329,7 @@ for (name, (dtype, inside)), style in zip(kinds.items(), ("-", "-", "--"), stric
     after = rms_norm_narrow(given, 1e-8).abs().mean(-1).float()
     ax.semilogx(sizes, after.clamp(max=3), style, label=name)
     if dtype == torch.bfloat16:
+        assert torch.tensor([1e-5, 1e-6, 1e-8]).half().gt(0).tolist() == [True, True, False]
         print(f"bfloat16, largest error above 0.001: {(after - 1)[sizes > 1e-3].abs().max():.1%}")
 _ = ax.legend(loc="center right")
 
@@ -371,7 +420,8 @@ first = {name: gradients[0] for name, (_, gradients) in runs.items()}
 last = {name: gradients[1] for name, (_, gradients) in runs.items()}
 
 assert all(a > b for a, b in zip(first["post-norm"], first["pre-norm"], strict=True))   # surprise
-assert min(last["post-norm"]) < 0.1 * min(last["pre-norm"])
+assert min(last["post-norm"]) < 1e-3 * min(last["pre-norm"])
+assert last["post-norm"][-1] > last["pre-norm"][-1]     # the last block has its gradient still
 assert statistics.mean(runs["pre-norm"][0][-10:]) < 1 < statistics.mean(runs["post-norm"][0][-10:])
 
 # %% [markdown]
@@ -380,8 +430,9 @@ assert statistics.mean(runs["pre-norm"][0][-10:]) < 1 < statistics.mean(runs["po
 # changes it less. Xiong et al. (2020, theorem 1) prove this of the last layer: its gradient falls
 # with the square root of the depth in pre-norm, and does not in post-norm.
 #
-# Adam gives both stacks steps of the same size. Post-norm does not survive them. Before step 60 its
-# gradients are gone, and its loss is that of guessing among ten classes, $\ln 10$. A learning rate
+# Adam gives both stacks steps of the same size. Post-norm does not survive them. Before step 60 hardly
+# any gradient reaches its middle blocks (the last ones still get theirs), and its loss is that of
+# guessing among ten classes, $\ln 10$. A learning rate
 # ten times smaller rescues it:
 
 # %%

@@ -514,7 +514,7 @@ plots.label_lines(ax)
 # - Pooling alone is not a conversion. At four heads most is lost; at one it guesses.
 # - The large T5 models of the paper fare better: with eight key heads left they are usable right
 #   after the pooling, and 5 % more training is enough. Ours needs 20 %, and with one head even
-#   that falls short.
+#   that falls short. (All of this is one seed: take the order from it, not the digits.)
 # - The star: a model that had one key head from its first step does this task nearly as well as
 #   the one with eight. Here it is the *change* that hurts. The Llamas with
 #   GQA had it from their first step.

@@ -74,8 +74,24 @@ worst = max(abs(silu(a) * b + silu(-a) * -b - a * b) for a, b in pairs)
 print("largest error below 1e-12:", worst < 1e-12)
 
 # %% [markdown]
-# A layer of ReLUs cannot do this. It is made of flat pieces, so it can only approach a product,
-# with more pieces for more accuracy. Keep this in mind: the third matrix buys multiplication.
+# A layer of ReLUs cannot do this, however many it has: it is made of flat pieces, on each of them it is
+# linear, and a product is linear on no region at all. What makes the difference is that *inside* the
+# layer something is multiplied by something else. A third matrix is one way to have that. It is
+# not the only one: a ReLU that is squared (So et al. 2021) multiplies with two matrices and four units.
+
+# %%
+def squared(u: float) -> float:
+    return max(u, 0.0) ** 2
+
+
+def by_squares(a: float, b: float) -> float:
+    return (squared(a + b) + squared(-a - b) - squared(a - b) - squared(b - a)) / 4
+
+
+print("largest error below 1e-12:", max(abs(by_squares(a, b) - a * b) for a, b in pairs) < 1e-12)
+
+# %% [markdown]
+# Keep this in mind: a gate multiplies.
 #
 # ## The idea: an activation can be a gate, and SwiGLU takes its gate from elsewhere
 #
@@ -202,7 +218,8 @@ assert hidden_dim == 43 * 256
 # %% [markdown]
 # Not quite: 0.8 % more, and rounding is the cause. Meta's `params.json` does not state the width.
 # It holds `dim`, `multiple_of` and, since Llama 2 70B, `ffn_dim_multiplier`, and the code derives
-# the rest. It rounds *up* to a multiple, so the matrix splits evenly over several GPUs:
+# the rest. It rounds *up* to a multiple of a large power of two. (So says the comment in Meta's code,
+# and gives no reason. Such sizes fill the tiles of a GPU and split evenly over several.)
 
 # %%
 # twin: llama_edu.config.swiglu_width

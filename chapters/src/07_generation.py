@@ -526,6 +526,23 @@ assert names[5] == "_Max" and min_p(0.05)(given).isfinite().sum() == 6      # th
 # %% [markdown]
 # Top-k is blind: where one token is right it keeps four wrong ones. The other two close up.
 #
+# Rules compose, and their *order* matters: heat before a cut lets in what the cut would have kept out.
+# How much probability goes to the pieces that the model finds likely, by both orders?
+
+# %%
+real = given.softmax(-1)[0] > 0.01
+for title, rules in {"top-p 0.9, then heat": (top_p(0.9), temperature(2.0)),
+                     "heat, then top-p 0.9": (temperature(2.0), top_p(0.9))}.items():
+    bent = given
+    for rule in rules:
+        bent = rule(bent)
+    print(f"{title}: {int(bent.isfinite().sum()):3} pieces kept,"
+          f" {bent.softmax(-1)[0, real].sum():.0%} of the draws go to the likely ones")
+
+# %% [markdown]
+# Libraries differ here: llama.cpp's default cuts first, `transformers` heats first. Ours does what you
+# write, in the order in which you write it. Say which order you mean.
+#
 # Three promises, proved. Top-k keeps exactly $k$ even when all are tied. Top-p agrees with the loop. And
 # draws come out as often as the probabilities say:
 
@@ -773,7 +790,8 @@ assert each[1] > each[0] > 0 and each[2] < each[1]
 #
 # Two cures are in the package, both rules like the others: `repetition` makes tokens that were there
 # less likely, `no_repeat` forbids to complete the same run of $n$ tokens twice. Both are blunt: a
-# tale *should* repeat its hero's name. Sampling with its tail cut is the better cure.
+# tale *should* repeat its hero's name. Sampling leaves the circle without forbidding anything, and the
+# tail can be cut for it; whether that is enough, the text at hand decides.
 #
 # ## In the Llamas: how many bytes for one token?
 #

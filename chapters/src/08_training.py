@@ -504,10 +504,14 @@ with torch.no_grad():
           f" {next_token(model, one).total:.1f} at the end,"
           f" {-tales.log_prob(held_texts[0]):.1f} for the grammar")
 print(f"a choice among six: {math.log(6):.2f} nats")
+above, length = held[STEPS] - floor, statistics.mean(len(row[0]) - 1 for row in held_rows)
+print(f"all held-out stories: {above / floor:.0%} above the floor,"
+      f" {above * length:.0f} nats in a story of {length:.0f} tokens")
 
 # %% [markdown]
-# Per token the distance to the floor is nothing, per story it is several nats. That is why a loss so near to
-# its floor still tells no faultless story.
+# On the curve that distance looks like nothing. In a story of a hundred tokens and more it adds up to
+# several nats, and each nat is a wrong turn somewhere. That is why a loss so near to its floor still
+# tells no faultless story.
 #
 # Look at the name. Where it stands first it is a choice among six (boys and girls have six names each).
 # No training can bring it below $\ln 6$ nats on average, though one name may come out a little under it. The
@@ -651,13 +655,16 @@ for name in ("llama-1-7b", "llama-1-65b", "llama-2-7b", "llama-2-70b", "llama-3-
              "llama-3.1-405b"):
     run, size = release(name).training, parameters(release(name).config).total
     batch_tokens = f"{run.batch_tokens:,.0f}" if run.batch_tokens else "not published"
+    batch_tokens = "4M, 8M, 16M" if name == "llama-3.1-405b" else batch_tokens
     print(f"{name:15}{run.max_lr:11.1e}{batch_tokens:>16}{run.warmup_steps or '-':>9}"
           f"{run.tokens / size:16,.0f}")
 
 # %% [markdown]
 # (A dash: not published.) The larger the model, the lower the peak. Llama 1 and 2 end at a tenth of it, as we do;
-# Llama 3.1 405B ends at a hundredth (Grattafiori et al. 2024, section 3.4.1). Where the batch is known, steps
-# can be counted. Our own run stands below for comparison.
+# Llama 3.1 405B ends at a hundredth (Grattafiori et al. 2024, section 3.4.1). Its batch *grew*: 4 million
+# tokens at first, 8 million after 252 million tokens, 16 million after 2.87 trillion (the same section).
+# The paper's reasons: small at first for stability, larger later for speed. Where the batch is known,
+# steps can be counted. Our own run stands below for comparison.
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -665,6 +672,10 @@ for name in ("llama-1-7b", "llama-1-65b", "llama-2-7b"):
     run = release(name).training
     steps = run.tokens / run.batch_tokens
     print(f"{name}: {steps:,.0f} steps, warm-up {run.warmup_steps / steps:.1%} of them")
+run = release("llama-3.1-405b").training
+stages = ((0, 252e6, 4e6), (252e6, 2.87e12, 8e6), (2.87e12, run.tokens, 16e6))
+steps = sum((end - start) / size for start, end, size in stages)
+print(f"llama-3.1-405b: {steps:,.0f} steps (its cosine was laid out for 1,200,000)")
 seen = sum(step.count for step in history)
 print(f"tiny Llama: {STEPS:,} steps, warm-up {50 / STEPS:.1%} of them,"
       f" {seen / parameters(config).total:.1f} tokens per parameter")

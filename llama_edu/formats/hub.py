@@ -35,21 +35,24 @@ def fetch(name: str, *, endpoint: str | None = None, cache: Path | None = None) 
             allow_patterns=patterns, ignore_patterns="*/*"))
     try:
         if file is not None:
-            return get([re.sub(r"-\d{5}-of-", "-*-of-", file)]) / file
+            found = get([re.sub(r"-\d{5}-of-", "-*-of-", file)]) / file
+            if found.is_file():
+                return found
         folder = get(TEXTS + WEIGHTS)
         if (folder / "params.json").is_file() and not (folder / "config.json").is_file():
             folder = get(TEXTS + META_WEIGHTS)
     except Exception as error:      # of a network library that changes with the hub's versions
         raise ValueError(f"there is no folder {name!r}, and {_reason(error, model, revision)}"
                          ) from error
-    if any(any(folder.glob(pattern)) for pattern in WEIGHTS + META_WEIGHTS):
+    if file is None and any(any(folder.glob(each)) for each in WEIGHTS + META_WEIGHTS):
         return folder
     others: list[str] = []
     with suppress(Exception):       # of that library; then only what was fetched is known
         others = huggingface_hub.HfApi(endpoint).list_repo_files(model, revision=revision)
     if ggufs := sorted(name for name in others if name.endswith(".gguf") and "/" not in name):
-        raise ValueError(f"{model} on the hub has {len(ggufs)} .gguf files and no others; one must "
-                         f"be named, such as {model}/{ggufs[0]}"
+        raise ValueError(f"{model} on the hub has {len(ggufs)} .gguf files"
+                         + (" and no others; one must " if file is None else f", not {file}; one ")
+                         + f"be named, such as {model}/{ggufs[0]}"
                          + f" or {model}/{ggufs[-1]}" * (len(ggufs) > 1) + ". Name it.")
     if any(name.endswith(".bin") for name in others):
         raise pickled(model)

@@ -40,7 +40,7 @@ def parse(text: bytes) -> dict[str, Any]:
     if len(text) > LONGEST:
         raise ValueError(f"it is longer than {LONGEST:,} bytes")
     try:
-        value = json.loads(text.decode(), parse_constant=_number, parse_float=_number,
+        value = json.loads(text.decode("utf-8-sig"), parse_constant=_number, parse_float=_number,
                            object_pairs_hook=_object)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None

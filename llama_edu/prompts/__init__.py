@@ -6,6 +6,9 @@
 Which format a model was taught is a fact about its release. Its files may say it, in a template.
 """
 
+import re
+from dataclasses import replace
+
 from ..family.releases import Release
 from .chatml import CHATML, SMOLLM2
 from .code import CODE_LLAMA_70B, infill_text, infill_tokens
@@ -46,9 +49,17 @@ def named(name: str) -> Format:
 
 
 def of_template(template: str) -> Format | None:
-    """The format that a chat template writes, known by the marks in it; None for another's."""
-    marks = ((SMOLLM2, ("<|im_start|>", SMOLLM2.default)), (CHATML, ("<|im_start|>",)),
-             (LLAMA_31, ("<|start_header_id|>", "ipython")), (LLAMA_3, ("<|start_header_id|>",)),
+    """The format whose marks a chat template has; None for another's.
+
+    A template may say more than the format: Hugging Face's of Llama 3.1 tells the model a date.
+    """
+    if "<|im_start|>" in template:
+        if "bos_token" in template:     # which our ChatML never puts
+            return None
+        told = re.search(r"<\|im_start\|>system(?:\n|\\n)([^{}'\"]*?)<\|im_end\|>", template)
+        default = told[1] if told else ""
+        return SMOLLM2 if default == SMOLLM2.default else replace(CHATML, default=default)
+    marks = ((LLAMA_31, ("<|start_header_id|>", "ipython")), (LLAMA_3, ("<|start_header_id|>",)),
              (CODE_LLAMA_70B, ("<step>", "Source:")), (LLAMA_2, ("[INST]", "<<SYS>>")))
     return next((form for form, needed in marks if all(mark in template for mark in needed)), None)
 

@@ -1,5 +1,6 @@
 """The files of a tokenizer, to be carried along when its model is written elsewhere."""
 
+import json
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -9,16 +10,17 @@ from ..formats.whole_files import read_whole
 from . import find, json_made, load
 from .base import beside
 from .bpe import BytePairs
-from .gguf.reader import begins_with_space, rows
+from .gguf.reader import FIELD, PAD, begins_with_space, rows
 from .json_file import JsonTokenizer
 from .sentencepiece_bpe import SentencePieceTokenizer
-from .sentencepiece_rebuilt import RebuiltSentencePiece
+from .sentencepiece_rebuilt import check_rules
 from .tiktoken_bpe import TiktokenTokenizer
-from .vocabulary_files import CONTROL, MAX_BYTES, kind
+from .vocabulary_files import CONTROL, MAX_BYTES, kind, read_sentencepiece
 
 CONFIG, JINJA = "tokenizer_config.json", "chat_template.jinja"
 NAMES = ("tokenizer.json", "tokenizer.model", CONFIG, "special_tokens_map.json", "tekken.json",
          "added_tokens.json", JINJA)
+BESIDE = NAMES[2:4] + NAMES[5:]         # of a vocabulary
 NAME_OF = {"json": "tokenizer.json", "tekken": "tekken.json"}      # all others: tokenizer.model
 TEMPLATE = "tokenizer.chat_template"    # the field of a GGUF file
 
@@ -33,13 +35,15 @@ def files(path: Path) -> dict[str, bytes]:
         return {name: read_whole(path / name, most=MAX_BYTES) for name in NAMES
                 if (path / name).is_file()}
     if (stored := kind(path)) != "gguf":
-        return {NAME_OF.get(stored, "tokenizer.model"): read_whole(path, most=MAX_BYTES)}
-    tokenizer, given = load(path), templates(path)
+        return {name: read_whole(path.with_name(name), most=MAX_BYTES) for name in BESIDE
+                if path.with_name(name).is_file()} | {
+            NAME_OF.get(stored, "tokenizer.model"): read_whole(path, most=MAX_BYTES)}
+    tokenizer, said = load(path), {"templates": templates(path), "pad": pad(path)}
     if type(tokenizer) is JsonTokenizer:
-        return json_made.files(tokenizer, templates=given)
+        return json_made.files(tokenizer, **said)
     fields = read_header(path).fields
     same = json_made.over_characters(rows(fields), tokenizer, prefix=begins_with_space(fields))
-    return json_made.files(same, templates=given) | {
+    return json_made.files(same, **said) | {
         "tokenizer.model": tokenizer.inner.serialized_model_proto()}
 
 
@@ -51,7 +55,9 @@ def files_for_transformers(path: Path) -> dict[str, bytes]:
     if "tokenizer.model" not in found or "tokenizer.json" in found:
         return found
     with suppress(ValueError):      # rules that no Llama has: the file goes alone
-        return json_made.files(_in_json(find(path)), templates=templates(path)) | found
+        made = json_made.files(_in_json(find(path)), templates=templates(path), pad=pad(path))
+        config = json.loads(found.get(CONFIG, b"{}")) | json.loads(made[CONFIG])
+        return found | made | {CONFIG: json.dumps(config, indent=1).encode()}
     return found
 
 
@@ -61,7 +67,8 @@ def _in_json(file: Path) -> JsonTokenizer:
     tokenizer = load(file)
     if type(tokenizer) is TiktokenTokenizer:
         return json_made.to_json(BytePairs(tokenizer.ranks, special=tokenizer.special))
-    stored = RebuiltSentencePiece.read(file).file
+    stored = read_sentencepiece(file)
+    check_rules(stored, own_pieces=True)
     return json_made.over_characters(with_added(stored.pieces, tokenizer), tokenizer,
                                      prefix=stored.add_dummy_prefix)
 
@@ -96,6 +103,18 @@ def templates(path: Path) -> dict[str, str]:
         except UnicodeDecodeError:
             raise ValueError(f"{file} is not UTF-8; a text is needed. Download it again.") from None
     return _checked(found, folder / CONFIG)
+
+
+def pad(path: Path) -> str | None:
+    """The piece that fills up shorter texts; None where the files name none. Raises ValueError for
+    a file that cannot be read."""
+    if not path.is_dir() and kind(path) == "gguf":
+        fields = read_header(path).fields
+        token, pieces = fields.get(PAD), fields[FIELD + "tokens"]
+        return pieces[token] if type(token) is int and token < len(pieces) else None
+    given = beside((path if path.is_dir() else path.parent) / CONFIG, CONFIG).get("pad_token")
+    piece = given.get("content") if type(given) is dict else given
+    return piece if type(piece) is str else None
 
 
 def _checked(found: Any, file: Path) -> dict[str, str]:

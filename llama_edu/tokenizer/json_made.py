@@ -60,14 +60,15 @@ def _special(piece: str) -> tokenizers.AddedToken:
     return tokenizers.AddedToken(piece, special=True, normalized=False)
 
 
-def files(tokenizer: JsonTokenizer, *, templates: Mapping[str, str] | None = None
-          ) -> dict[str, bytes]:
-    """What `tokenizer.json` and, for the pieces that begin and end a text and the ways to render
-    a dialog, `tokenizer_config.json` must hold."""
+def files(tokenizer: JsonTokenizer, *, templates: Mapping[str, str] | None = None,
+          pad: str | None = None) -> dict[str, bytes]:
+    """What `tokenizer.json` and, for the pieces that begin, end and fill up a text and the ways to
+    render a dialog, `tokenizer_config.json` must hold."""
     ends = {"bos_token": tokenizer.bos_id, "eos_token": tokenizer.eos_id}
     config = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": False,
               "add_bos_token": tokenizer.adds_bos, "add_eos_token": tokenizer.adds_eos}
     config |= {name: tokenizer.inner.id_to_token(i) for name, i in ends.items() if i is not None}
+    config |= {} if pad is None else {"pad_token": pad}
     if templates and [*templates] == ["default"]:
         config["chat_template"] = templates["default"]
     elif templates:

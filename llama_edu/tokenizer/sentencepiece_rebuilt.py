@@ -30,7 +30,7 @@ class RebuiltSentencePiece:
     """
 
     def __init__(self, file: SentencePieceFile) -> None:
-        _check_rules(file)
+        check_rules(file)
         self.file, self.n_vocab = file, len(file.pieces)
         kinds = [kind for _, _, kind in file.pieces]
         self.kinds = kinds
@@ -124,15 +124,18 @@ def _is_character(run: bytes) -> bool:
         return False
 
 
-def _check_rules(file: SentencePieceFile) -> None:
-    """Raises ValueError for a vocabulary that needs rules which no Llama has."""
+def check_rules(file: SentencePieceFile, *, own_pieces: bool = False) -> None:
+    """Raises ValueError for a vocabulary that needs rules which no Llama has.
+
+    own_pieces: whether pieces that its users defined are fine.
+    """
     wrong = [what for what, found in (
         ("it is not a BPE model", file.model_type != 2),
         ("it changes characters", bool(file.charsmap)),
         ("it removes spaces", file.remove_extra_whitespaces),
         ("it keeps spaces as they are", not file.escape_whitespaces),
         ("it has no bytes for unknown characters", not file.byte_fallback),
-        ("it has pieces that users defined", any(
+        ("it has pieces that users defined", not own_pieces and any(
             kind not in (NORMAL, UNKNOWN, CONTROL, BYTE) for _, _, kind in file.pieces)),
     ) if found]
     if wrong:

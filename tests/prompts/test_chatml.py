@@ -54,8 +54,9 @@ def test_an_answer_ends_with_the_end_of_a_turn():
 
 @pytest.mark.parametrize(("template", "name"), [
     ("{% for m in messages %}<|im_start|>{{ m.role }}", "chatml"),
-    ("<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face",
-     "smollm2"),
+    ("<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face"
+     "<|im_end|>", "smollm2"),
+    ("{{ bos_token }}<|im_start|>{{ m.role }}", None),      # which our ChatML never puts
     ("{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>' }}", "llama-3"),
     ("{{ '<|start_header_id|>' }}{% if m.role == 'tool' %}ipython{% endif %}", "llama-3.1"),
     ("{{ '[INST] ' + '<<SYS>>' }}", "llama-2"),
@@ -64,6 +65,12 @@ def test_an_answer_ends_with_the_end_of_a_turn():
     ("{{ '<|user|>' }}", None), ("", None)])
 def test_a_format_is_known_by_the_marks_in_a_template(template, name):
     assert of_template(template) == FORMATS.get(name)
+
+
+def test_what_a_template_tells_by_default_is_told():
+    form = of_template("{{ '<|im_start|>system\\nYou help.<|im_end|>\\n' }}<|im_start|>user")
+    assert (form.name, form.default) == ("chatml", "You help.")
+    assert dialog_text(TALKS[0], form).startswith("<|im_start|>system\nYou help.<|im_end|>\n")
 
 
 def test_what_somebody_types_is_no_mark():

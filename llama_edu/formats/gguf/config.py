@@ -110,7 +110,8 @@ def written_factors(config: ModelConfig) -> Tensor:
     """The same. Raises ValueError where a reader could not tell the stretch from them."""
     factors = rope_factors(config)
     stored = Stored(tuple(factors.shape), factors.dtype, lambda: factors)
-    if find_scaling(stored, config) != config.rope_scaling:
+    if config.rope_scaling not in KNOWN_SCALINGS or (
+            find_scaling(stored, config) != config.rope_scaling):
         raise ValueError(f"{config.rope_scaling} cannot be read back from a GGUF file, which has "
                          "only the factors; (8 or 32, 1, 4, 8192) can. Write another format.")
     return factors

@@ -10,6 +10,7 @@ import sentencepiece
 import tokenizers
 
 from ...formats.gguf.header import read as read_header
+from .. import json_made
 from ..base import Tokenizer
 from ..json_file import JsonTokenizer, add_ends, over_bytes
 from ..sentencepiece_bpe import SentencePieceTokenizer
@@ -17,7 +18,8 @@ from ..vocabulary_files import CONTROL, NORMAL, UNUSED, USER_DEFINED
 from .cuts import CUTS
 
 FIELD = "tokenizer.ggml."       # begins the name of every field about the vocabulary
-BOS, EOS, EOT, EOM = (f"{FIELD}{name}_token_id" for name in ("bos", "eos", "eot", "eom"))
+BOS, EOS, EOT, EOM, PAD = (f"{FIELD}{name}_token_id" for name in (
+    "bos", "eos", "eot", "eom", "padding"))
 ADD_BOS, ADD_EOS = FIELD + "add_bos_token", FIELD + "add_eos_token"
 # These end an answer whatever the fields say, as in llama.cpp: the end of a turn, of a text, and
 # what stands between the files of a repository.
@@ -83,9 +85,13 @@ def _over_characters(fields: Mapping[str, Any], stop_ids: tuple[int, ...]) -> To
         inner.LoadFromSerializedProto(message)
     except RuntimeError as broken:
         raise _wrong(f"SentencePiece refuses its pieces ({str(broken):.200})") from None
-    return SentencePieceTokenizer(inner, stop_ids=stop_ids,
+    made = SentencePieceTokenizer(inner, stop_ids=stop_ids,
                                   adds_bos=fields.get(ADD_BOS, True) is True,
                                   adds_eos=fields.get(ADD_EOS, False) is True)
+    if all(kind != USER_DEFINED for _, _, kind in stored):
+        return made
+    # llama.cpp cuts such pieces out before anything else, as only the other library does.
+    return json_made.over_characters(stored, made, prefix=begins_with_space(fields))
 
 
 def _finite(score: object) -> bool:

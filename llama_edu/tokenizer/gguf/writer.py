@@ -12,13 +12,34 @@ from ..bpe import BytePairs
 from ..json_file import JsonTokenizer
 from ..json_made import to_json
 from ..sentencepiece_bpe import SentencePieceTokenizer
-from ..sentencepiece_rebuilt import RebuiltSentencePiece
+from ..sentencepiece_rebuilt import check_rules
 from ..tiktoken_bpe import TiktokenTokenizer
-from ..vocabulary_files import BYTE, CONTROL, NORMAL, UNKNOWN, UNUSED, USER_DEFINED, kind
+from ..vocabulary_files import (
+    BYTE,
+    CONTROL,
+    NORMAL,
+    UNKNOWN,
+    UNUSED,
+    USER_DEFINED,
+    kind,
+    read_sentencepiece,
+)
 from .cuts import CUTS, DIGIT, DIGITS, GPT2_PATTERN
-from .reader import ADD_BOS, ADD_EOS, BOS, END_PIECES, EOM, EOS, EOT, FIELD, TURN_ENDS, n_pieces
+from .reader import (
+    ADD_BOS,
+    ADD_EOS,
+    BOS,
+    END_PIECES,
+    EOM,
+    EOS,
+    EOT,
+    FIELD,
+    PAD,
+    TURN_ENDS,
+    n_pieces,
+)
 
-OF_ENDS = {BOS, EOS, EOT, EOM, ADD_BOS, ADD_EOS}
+OF_ENDS = {BOS, EOS, EOT, EOM, PAD, ADD_BOS, ADD_EOS}
 
 # How a tokenizer.json over characters writes spaces (its normalizer, its pre_tokenizer), and
 # whether a text begins with one more. Metaspace adds it only to a text that has none there.
@@ -48,7 +69,9 @@ def fields(path: Path, *, vocab_size: int, stop_ids: Sequence[int]) -> dict[str,
                          f"embedding has {vocab_size} rows. They belong to two models.")
     described = {FIELD + name: value for name, value in DESCRIBERS[stored](file).items()}
     described = _fitted(described, vocab_size)
-    return (described | _ends(tokenizer, stop_ids, described[FIELD + "tokens"])
+    pieces, pad = described[FIELD + "tokens"], carried.pad(path)
+    padding = {PAD: pieces.index(pad)} if pad in pieces else {}
+    return (described | _ends(tokenizer, stop_ids, pieces) | padding
             | _templates(carried.templates(path)))
 
 
@@ -79,12 +102,13 @@ def _ends(tokenizer: Tokenizer, stop_ids: Sequence[int], pieces: Sequence[str]) 
     eos = min(stops, default=None) if tokenizer.eos_id is None else tokenizer.eos_id
     eom = next((i for i in stops if pieces[i] == "<|eom_id|>"), None)
     others = sorted(i for i in stops if i != eos and pieces[i] not in END_PIECES)
-    if len(others) > 1:
-        raise ValueError(f"{', '.join(pieces[i] for i in others)} end an answer; a GGUF file can "
-                         "name one such piece beside the usual ones. Name fewer in "
+    if len(others) > 1 + (eom is None):
+        raise ValueError(f"{', '.join(pieces[i] for i in others)} end an answer; a GGUF file has "
+                         f"room for {1 + (eom is None)} such beside the usual ones. Name fewer in "
                          "generation_config.json.")
     eot = next((i for i in [*others, *sorted(stops)] if i in others or pieces[i] in TURN_ENDS),
                None)
+    eom = others[1] if len(others) > 1 else eom
     named = {BOS: tokenizer.bos_id, EOS: eos, EOT: eot, EOM: eom}
     return {name: token for name, token in named.items() if token is not None} | {
         ADD_BOS: tokenizer.adds_bos, ADD_EOS: tokenizer.adds_eos}
@@ -94,7 +118,8 @@ def _ends(tokenizer: Tokenizer, stop_ids: Sequence[int], pieces: Sequence[str]) 
 
 
 def _from_sentencepiece(file: Path) -> dict[str, Any]:
-    stored = RebuiltSentencePiece.read(file).file       # refuses rules that no Llama has
+    stored = read_sentencepiece(file)
+    check_rules(stored, own_pieces=True)
     rows = carried.with_added(stored.pieces, SentencePieceTokenizer.read(file))
     pieces, scores, kinds = (list(column) for column in zip(*rows, strict=True))
     return _over_characters(pieces, scores, kinds, prefix=stored.add_dummy_prefix)
@@ -132,9 +157,10 @@ def _from_fields(stored: Mapping[str, Any], file: Path) -> dict[str, Any]:
     if odd := next((name for name in ("dropout", "continuing_subword_prefix", "end_of_word_suffix")
                     if model.get(name)), None):
         raise _foreign(file, f"it has {odd} = {model[odd]!r:.40}")
-    if greedy := [token["content"] for token in added if token["lstrip"] or token["rstrip"]]:
-        warnings.warn(f"{greedy[0]} takes the spaces beside it along in {file.name}; llama.cpp may "
-                      "leave them where they are.", stacklevel=2)
+    if odd := [token["content"] for token in added
+               if token["lstrip"] or token["rstrip"] or token["single_word"]]:
+        warnings.warn(f"{odd[0]} looks at its neighbours in {file.name}; llama.cpp may find it "
+                      "where the tokenizer does not, or leave spaces beside it.", stacklevel=2)
     pieces = sorted(vocab, key=vocab.__getitem__)
     special = {token["content"]: CONTROL if token["special"] else USER_DEFINED for token in added}
     merges = [merge.split(" ") if type(merge) is str else merge for merge in model["merges"]]
@@ -162,11 +188,13 @@ def _cut(stored: Mapping[str, Any], file: Path) -> str:
     rule, whole_words = stored["pre_tokenizer"] or {}, stored["model"]["ignore_merges"]
     steps = rule.get("pretokenizers", [rule])
     patterns = tuple(pattern for step in steps for pattern in _patterns(step, file))
+    if stored["normalizer"] is not None:
+        raise _foreign(file, f"it changes text by {str(stored['normalizer'])[:80]}")
     kinds = [step.get("type") for step in steps]
-    for name, how in CUTS.items():
-        if (how.patterns, how.whole_words) == (patterns, whole_words) and (
-                kinds.index("ByteLevel") == len(kinds) - 1 and stored["normalizer"] is None):
-            return name
+    if kinds.count("ByteLevel") == 1 and kinds[-1] == "ByteLevel":
+        for name, how in CUTS.items():
+            if (how.patterns, how.whole_words) == (patterns, whole_words):
+                return name
     raise _foreign(file, f"it cuts text by {str(rule)[:80]}")
 
 
@@ -187,8 +215,10 @@ def _begins_with_space(stored: Mapping[str, Any], file: Path) -> bool:
     for normalizer, before, prefix in SPACINGS:
         if (stored["normalizer"], stored["pre_tokenizer"]) == (normalizer, before):
             if before is not None and prefix:
-                warnings.warn(f"{file.name} gives a text that begins with a space no second one; "
-                              "llama.cpp will, so such texts are cut otherwise.", stacklevel=2)
+                warnings.warn(f"{file.name} puts no space before a text that begins with one"
+                              + (", or that follows a special piece" * (
+                                  before["prepend_scheme"] == "first"))
+                              + "; llama.cpp does, so such texts are cut otherwise.", stacklevel=2)
             return prefix
     raise _foreign(file, f"it changes text by {str(stored['normalizer'])[:80]}")
 

@@ -1,5 +1,6 @@
 """The vocabulary inside a GGUF file: written from every kind that we read, and read again."""
 
+import io
 import json
 import shutil
 import warnings
@@ -7,14 +8,16 @@ from dataclasses import replace
 
 import gguf as package
 import pytest
-from folders import bytes_tokenizer, save_tokenizer, spaces_tokenizer
+import sentencepiece
+from folders import CORPUS, bytes_tokenizer, change_json, save_tokenizer, spaces_tokenizer
 from gguf_files import source_of
 from models import loud_model, tiny_config
 
 from llama_edu import tokenizer
+from llama_edu.formats.gguf import general
 from llama_edu.formats.gguf import header as gguf_header
 from llama_edu.formats.gguf import weights as gguf
-from llama_edu.tokenizer import installed
+from llama_edu.tokenizer import carried, installed
 from llama_edu.tokenizer.bpe import LLAMA3_PATTERN
 from llama_edu.tokenizer.gguf.cuts import CUTS
 
@@ -108,7 +111,7 @@ BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (dict(normalizer={"type": "Lowercase"}), "a rule that a GGUF file cannot say: it cuts text by"),
+    (dict(normalizer={"type": "Lowercase"}), "a rule that a GGUF file cannot say: it changes text by"),
     (dict(pre_tokenizer={"type": "Whitespace"}),
      "it cuts text by .*Whitespace.*Write another format"),
     (dict(pre_tokenizer={"type": "Sequence", "pretokenizers": [
@@ -133,9 +136,9 @@ def test_a_vocabulary_that_no_llama_has_is_refused(tmp_path):
         gguf.write(tmp_path / "x.gguf", source, kind="F16")
 
 
-def test_two_unusual_ends_of_an_answer_are_too_many(tmp_path, words):
+def test_three_unusual_ends_of_an_answer_are_too_many(tmp_path, words):
     source = source_of(loud_model(tiny_config(vocab_size=380)), words, stop_ids=(5, 6, 7))
-    with pytest.raises(ValueError, match=r"end an answer; a GGUF file can name one such piece"):
+    with pytest.raises(ValueError, match=r"end an answer; a GGUF file has room for 2 such"):
         gguf.write(tmp_path / "x.gguf", source, kind="F16")
 
 
@@ -182,3 +185,51 @@ def test_pieces_that_were_added_to_a_sentencepiece_model_arrive(tmp_path):
         (tmp_path / "added_tokens.json").write_text(wrong)
         with pytest.raises(ValueError, match="those from 32000 on, without gaps, are needed"):
             tokenizer.load(tmp_path)
+
+
+def test_pieces_that_users_defined_are_cut_out_first_as_in_llama_cpp(tmp_path):
+    llama_cpp = pytest.importorskip("llama_cpp")
+    trained = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(CORPUS * 20), model_writer=trained, vocab_size=330, minloglevel=2,
+        model_type="bpe", byte_fallback=True, user_defined_symbols=["<tool>", "<end>"],
+        remove_extra_whitespaces=False, normalization_rule_name="identity",
+        hard_vocab_limit=False, character_coverage=1.0)
+    (tmp_path / "tokenizer.model").write_bytes(trained.getvalue())
+    n = tokenizer.load(tmp_path).n_vocab
+    source = source_of(loud_model(tiny_config(vocab_size=n)), tmp_path)
+    gguf.write(tmp_path / "x.gguf", source, kind="F16")
+    theirs = llama_cpp.Llama(str(tmp_path / "x.gguf"), vocab_only=True, verbose=False)
+    ours = tokenizer.load(tmp_path / "x.gguf")
+    for text in ("x <tool> y", "<tool>", "a<end>  b", " <end>the llama", "the llama"):
+        assert ours.encode(text) == theirs.tokenize(text.encode(), add_bos=False, special=False)
+    (tmp_path / "hf").mkdir()
+    for name, content in carried.files_for_transformers(tmp_path).items():
+        (tmp_path / "hf" / name).write_bytes(content)
+    assert tokenizer.load(tmp_path / "hf").encode("x <tool> y") == ours.encode("x <tool> y")
+
+
+def test_a_file_beside_its_notes_brings_them_along(tmp_path, words):
+    assert carried.files(words / "tokenizer.json") == carried.files(words)
+
+
+def test_what_fills_a_text_up_arrives(tmp_path):
+    save_tokenizer(bytes_tokenizer(), tmp_path)
+    change_json(tmp_path / "tokenizer_config.json", pad_token="</s>")
+    gguf.write(tmp_path / "x.gguf", source_of(loud_model(tiny_config(vocab_size=320)), tmp_path),
+               kind="F16")
+    assert carried.pad(tmp_path / "x.gguf") == "</s>"
+    made = json.loads(carried.files(tmp_path / "x.gguf")["tokenizer_config.json"])
+    assert (made["pad_token"], made["eos_token"]) == ("</s>", "</s>")
+
+
+@pytest.mark.parametrize(("given", "read"), [
+    ({"do_sample": True, "temperature": 0.5, "top_k": -1}, {"do_sample": True, "temperature": 0.5}),
+    ({"do_sample": True, "top_k": 2**40, "top_p": 0.9}, {"do_sample": True, "top_p": 0.9}),
+    ({"do_sample": True, "temperature": 1e300}, {}), ({"do_sample": False, "top_k": 5}, {})])
+def test_ways_to_pick_that_do_not_fit_are_left_out(given, read):
+    assert general.read_sampling(general.sampling_fields(given)) == read
+
+
+def test_a_temperature_of_zero_is_greedy():
+    assert general.read_sampling({"general.sampling.temp": 0.0}) == {"do_sample": False}
