@@ -75,7 +75,8 @@ print(f"{sum(claim.compute is not None for claim in ledger)} of them are recompu
 # A Llama is a *decoder*: it reads tokens (numbers that stand for pieces of text) and says how likely
 # each possible next token is. Inside is one simple block, repeated. Each block holds two
 # normalisations, an attention layer and a feed-forward layer. The architecture of a text model fits in
-# eleven settings; the weights do the rest:
+# eleven settings; the weights do the rest. (The twelfth, `own_head_dim`, is for relatives whose heads
+# have another width.)
 
 # %%
 release("llama-3.2-1b").config

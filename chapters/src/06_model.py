@@ -49,8 +49,9 @@ torch.set_num_threads(1)      # small tensors: threads would wait for one anothe
 tiny = ModelConfig(dim=8, n_layers=2, n_heads=4, n_kv_heads=2, hidden_dim=24, vocab_size=10,
                    norm_eps=1e-5, rope_theta=1e4, max_seq_len=32)
 
-assert len(fields(ModelConfig)) == 11
-print(*(field.name for field in fields(ModelConfig)))
+settings = [field.name for field in fields(ModelConfig) if field.name != "own_head_dim"]
+assert len(settings) == 11 and all(r.config.own_head_dim is None for r in RELEASES)
+print(*settings)        # a twelfth serves relatives whose heads are not dim / n_heads wide
 
 embedding = 10 * 8                              # one row of 8 features a piece
 attention = 8 * 8 + 8 * 4 + 8 * 4 + 8 * 8       # wq, wk, wv, wo: two kv heads of 2 features are 4
@@ -411,8 +412,8 @@ teller.norm = last_norm
 # The upper blocks, run again, add about half as much again in nearly the same direction; the first one,
 # which expects bare rows, adds something else. And the rule of the random stack does not hold of trained
 # ones. In the teller the last block more than doubles what came before it. In SmolLM2 (a relative of the
-# Llamas: the same architecture, other weights) the first blocks write most, and yet the stream goes on
-# growing, for late blocks write more.
+# Llamas: the same architecture, other weights) the first block changes the stream most by far, yet it
+# goes on growing to the end, for late blocks write larger numbers.
 #
 # The stream has the same form after every block. So we can stop early and ask what the model would say
 # *now*, through the last norm and the output matrix. (nostalgebraist 2020 named this the *logit lens*.)
