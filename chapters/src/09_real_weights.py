@@ -835,10 +835,10 @@ else:
     print(block[:4].hex(" "), f"  scale {scale}, minimum {least}")
     print(block[4:].hex(" "), " ", q)
 
-    real, its_words = load("smollm2")
-    package = real.layers[0].attention.wq.weight[0, :32]
+    relative, its_words = load("smollm2")
+    package = relative.layers[0].attention.wq.weight[0, :32]
     assert torch.equal(package, torch.tensor([scale * each + least for each in q]))
-    in_float32 = 4 * sum(w.numel() for w in real.parameters())
+    in_float32 = 4 * sum(w.numel() for w in relative.parameters())
     print(f"the package reads the same 32 numbers. In float32 they take {4 * 32} bytes, not "
           f"{len(block)}; the model {in_float32:,}, not {REAL.stat().st_size:,}: "
           f"{in_float32 / REAL.stat().st_size:.1f} times as much")
@@ -853,8 +853,8 @@ else:
 if REAL is None:
     print(installed.how_to_get("smollm2"))
 else:
-    said = chat(real, its_words, "What is the capital of France?", format="smollm2", temperature=0,
-                max_new=20)
+    said = chat(relative, its_words, "What is the capital of France?", format="smollm2",
+                temperature=0, max_new=20)
     print(said)
     assert "Paris" in said
 
@@ -864,15 +864,15 @@ else:
 # sorted in all 30 layers, and in layer 15 alone.
 
 # %%
-def shifted(ids: Tensor, layers: Sequence[int]) -> Tensor:
+def spoiled(ids: Tensor, layers: Sequence[int]) -> Tensor:
     """The logits with the rows of these layers sorted; the model is as before afterwards."""
-    places = [w for i in layers for w in (real.layers[i].attention.wq.weight,
-                                          real.layers[i].attention.wk.weight)]
+    places = [w for i in layers for w in (relative.layers[i].attention.wq.weight,
+                                          relative.layers[i].attention.wk.weight)]
     kept = [w.clone() for w in places]
     with torch.no_grad():
         for w in places:
             w.copy_(pairs_to_halves(w, 64))
-        logits = real(ids)[0]
+        logits = relative(ids)[0]
         for w, before in zip(places, kept, strict=True):
             w.copy_(before)
     return logits
@@ -887,10 +887,10 @@ else:
     other = import_module("llama_cpp").Llama(str(REAL), n_threads=1, n_threads_batch=1, n_ctx=256,
                                              type_k=0, type_v=0, logits_all=True, verbose=False)
     other.eval(ids)
-    reference = shifted(torch.tensor([ids]), [])
+    reference = spoiled(torch.tensor([ids]), [])
     apart = {"llama.cpp": torch.from_numpy(other.scores[:len(ids)].copy()),
-             "sorted, all layers": shifted(torch.tensor([ids]), range(30)),
-             "sorted, layer 15": shifted(torch.tensor([ids]), [15])}
+             "sorted, all layers": spoiled(torch.tensor([ids]), range(30)),
+             "sorted, layer 15": spoiled(torch.tensor([ids]), [15])}
     apart = {name: ((logits - reference).square().mean().sqrt() / reference.std()).item()
              for name, logits in apart.items()}
     for name, share in apart.items():
