@@ -64,8 +64,8 @@ def shard_bytes(config: ModelConfig, *, shards: int, bits: int) -> int:
     """Bytes of the weights in one of several `consolidated.NN.pth`.
 
     Every matrix is cut evenly and every norm is in each file. Where there are more files than key
-    heads, the key and value heads are repeated until each file has one. Both tables are counted, as
-    Meta's class has both, tied or not.
+    heads, the key and value heads are repeated until each file has one. Both tables are counted: a
+    tied model has less, as its one table lies in a file once, under two names.
 
     >>> from llama_edu.family.releases import release
     >>> shard_bytes(release("llama-3.1-405b").config, shards=8, bits=16)

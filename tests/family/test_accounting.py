@@ -201,6 +201,18 @@ def test_decoding_is_bounded_by_reading_the_weights_and_the_cache():
     assert 1 / slow - 1 / fast == pytest.approx(2**30 / 3350e9)    # 1 GiB of keys and values
 
 
+def test_arithmetic_of_all_cards_is_of_one_kind_with_sums_in_float32():
+    """Multiprocessors x their clock in GHz x operations of one in a clock tick: a consumer card
+    (RTX) does 512 with sums in float32, and 1,024 with sums in float16."""
+    made_of = {"RTX 4060": (24, 2.46, 512), "RTX 3060": (28, 1.777, 512),
+               "RTX 4090": (128, 2.52, 512), "T4": (40, 1.59, 1024),
+               "A100-40GB": (108, 1.41, 2048), "A100-80GB": (108, 1.41, 2048),
+               "H100-80GB": (132, 1.83, 4096), "H200": (132, 1.83, 4096)}
+    for card in GPUS:
+        units, ghz, at_once = made_of[card.name]
+        assert card.tflops == pytest.approx(units * ghz * at_once / 1000, rel=2e-3)
+
+
 def test_a_card_is_found_by_its_name_or_refused_with_the_names_there_are():
     assert gpu("T4").gib == 15.0
     assert len({card.name for card in GPUS}) == len(GPUS)
