@@ -850,7 +850,8 @@ check("5.2", merge)
 # **Discussion of 5.2.** In *overlapping* merges one token serves in two pairs, and decoding gives a
 # text with more letters than it had. *From the right* is as good a rule as ours, and another one:
 # `aaa` becomes `a aa`, and a model trained on `aa a` has never seen it. *The last token lost* comes
-# from a loop over pairs, which ends one early.
+# from a loop over pairs, which ends one early. Without `i += 1` *the index stands still*, and
+# `merged` grows until memory is full; the check stops such a loop.
 # ### END SOLUTION
 #
 # Now use a vocabulary. Every single byte of the chunk is in `ranks`.
@@ -879,7 +880,9 @@ check("5.3", encode)
 # no test of encoding. *The longest piece* is how WordPiece (BERT) encodes. *The most frequent pair
 # of this text* repeats training where it has no place. *The leftmost pair* is a loop that merges
 # what it meets. *A byte is its own token* is true of vocabularies trained here and false of Llama
-# 3's, where token 0 is `!` and `A` is 32.
+# 3's, where token 0 is `!` and `A` is 32. *Text instead of bytes* works as long as all is English:
+# pieces may hold half a character. *The dict's order* is right until somebody sorts the file. And
+# who strips, lowers or normalises the text first has a tokenizer that cannot give it back.
 # ### END SOLUTION
 #
 # Back from tokens to text. `spelling` maps a token to its bytes; broken UTF-8 is to show as `�`
