@@ -1,4 +1,4 @@
-"""The exercises of chapter 05 on byte pair encoding: count, merge, encode by rank."""
+"""The exercises of chapter 05 on training by byte pairs: count, and merge."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +12,6 @@ from .data import Exercise, Inputs, Misconception, Probe, count
 
 Pair = tuple[int, int]
 Chunks = Mapping[tuple[int, ...], int]
-Ranks = Mapping[bytes, int]
 
 # -- 5.1: the next pair to merge ----------------------------------------------------------------
 
@@ -149,6 +148,18 @@ def _last_lost(tokens: list[int], pair: Pair, new: int) -> list[int]:
     return merged
 
 
+def _standing_still(tokens: list[int], pair: Pair, new: int) -> list[int]:
+    """The loop without `i += 1`: at the first token that does not merge it turns for ever."""
+    merged, i = [], 0
+    while i < len(tokens):
+        if tuple(tokens[i : i + 2]) == pair:
+            merged.append(new)
+            i += 2
+        else:
+            merged.append(tokens[i])
+    return merged
+
+
 def _run(rng: Generator, tokens: list[int], pair: Pair) -> Inputs:
     return {"tokens": [*tokens, count(rng, 20, 90)], "pair": pair, "new": count(rng, 256, 900)}
 
@@ -187,109 +198,14 @@ MERGE = Exercise(
         Misconception("nothing merged", lambda tokens, pair, new: list(tokens),
                       "nothing merged. A slice of a list is a list and never equals a tuple: "
                       "tuple(tokens[i:i+2]) == pair."),
+        Misconception("the index stands still", _standing_still,
+                      "your loop never ends. Each way through it has to move the index on, by one "
+                      "where nothing merges."),
     ),
     hints=(
         "Walk through the tokens with an index of your own; a `for` cannot skip one.",
         "If the token and the next one are the pair: append `new` and move on by two.",
         "Slices never run over the end: tuple(tokens[i : i + 2]) == pair is safe at the last one.",
-    ))
+    ), most_lines=20_000)
 
-# -- 5.3: encode by rank ------------------------------------------------------------------------
-
-
-def _bytes_of(chunk: bytes) -> list[bytes]:
-    return [chunk[i : i + 1] for i in range(len(chunk))]
-
-
-def _package_encode(chunk: bytes, ranks: Ranks) -> list[int]:
-    return [ranks[part] for part in merge_all(_bytes_of(chunk), ranks)]
-
-
-def _merging(key: Callable[[list[bytes], int, Ranks], object]) -> Callable:
-    """Encode by merging one known pair after another, that of the smallest key first."""
-    def encode(chunk: bytes, ranks: Ranks) -> list[int]:
-        parts = _bytes_of(chunk)
-        while places := [i for i, (a, b) in enumerate(pairwise(parts)) if a + b in ranks]:
-            i = min(places, key=lambda i: (key(parts, i, ranks), i))
-            parts[i : i + 2] = [parts[i] + parts[i + 1]]
-        return [ranks[part] for part in parts]
-    return encode
-
-
-def _longest_match(chunk: bytes, ranks: Ranks) -> list[int]:
-    ids = []
-    while chunk:
-        size = next(n for n in range(len(chunk), 0, -1) if chunk[:n] in ranks)
-        ids, chunk = [*ids, ranks[chunk[:size]]], chunk[size:]
-    return ids
-
-
-def _frequency(parts: list[bytes], i: int, ranks: Ranks) -> int:
-    return -list(pairwise(parts)).count((parts[i], parts[i + 1]))
-
-
-def _byte_is_token(chunk: bytes, ranks: Ranks) -> list[int]:
-    parts = merge_all(_bytes_of(chunk), ranks)
-    return [part[0] if len(part) == 1 else ranks[part] for part in parts]
-
-
-def _vocabulary(rng: Generator, *pieces: bytes) -> dict[bytes, int]:
-    """Single bytes and these pieces, in this order; a number drawn sets off all ranks."""
-    single = sorted({piece[i : i + 1] for piece in pieces for i in range(len(piece))}, reverse=True)
-    first = count(rng, 0, 20)
-    return {piece: first + i for i, piece in enumerate([*single, *pieces])}
-
-
-ENCODE = Exercise(
-    "5.3", "Encode by rank", "How is a vocabulary used?", _package_encode,
-    probes=(
-        Probe("two steps", lambda rng: {
-            "chunk": b"llama", "ranks": _vocabulary(rng, b"ll", b"am", b"lla", b"ama")}),
-        Probe("the longest piece is not reached", lambda rng: {
-            "chunk": b"rained", "ranks": _vocabulary(rng, b"in", b"ed", b"ra", b"ain", b"rain",
-                                                     b"ained", b"rai")}),
-        Probe("a frequent pair of high rank", lambda rng: {
-            "chunk": b"babanab", "ranks": _vocabulary(rng, b"an", b"ab", b"ba", b"ana")}),
-        Probe("aaaaa", lambda rng: {
-            "chunk": b"aaaaa", "ranks": _vocabulary(rng, b"aa", b"aaaa", b"aaa")}),
-        Probe("nothing merges", lambda rng: {
-            "chunk": b"abc", "ranks": _vocabulary(rng, b"ca", b"cb", b"ba")}),
-        Probe("later merges first in the text", lambda rng: {
-            "chunk": b"xyzxy", "ranks": _vocabulary(rng, b"yz", b"zx", b"xy", b"yzx", b"xyz")}),
-        Probe("five ways, five answers", lambda rng: {
-            "chunk": b"bbababba",
-            "ranks": _vocabulary(rng, b"bb", b"ba", b"bab", b"baba", b"bbab")}),
-        Probe("a run inside", lambda rng: {
-            "chunk": b"laaam", "ranks": _vocabulary(rng, b"aa", b"la", b"am", b"aaa")}),
-        Probe("a piece that no merge makes", lambda rng: {
-            "chunk": b"dawn", "ranks": _vocabulary(rng, b"aw", b"dawn")}),
-    ),
-    misconceptions=(
-        Misconception("the longest piece", _longest_match,
-                      "you took the longest piece that fits, from left to right. That is another "
-                      "algorithm: merge the pair of lowest rank, again and again."),
-        Misconception("the most frequent pair", _merging(_frequency),
-                      "you merged the pair that is most frequent in this chunk. Frequency was for "
-                      "training; now the rank decides."),
-        Misconception("the leftmost pair", _merging(lambda parts, i, ranks: 0),
-                      "you merged the first known pair from the left. Of all known pairs, the one "
-                      "of lowest rank goes first."),
-        Misconception("the highest rank", _merging(
-            lambda parts, i, ranks: -ranks[parts[i] + parts[i + 1]]),
-                      "you merged the pair of the highest rank. The lowest was learnt first.",
-                      also=(_merging(lambda parts, i, ranks:
-                                     (-ranks[parts[i] + parts[i + 1]], -i)),)),
-        Misconception("the whole chunk first", lambda chunk, ranks: (
-            [ranks[chunk]] if chunk in ranks else _package_encode(chunk, ranks)),
-                      "you looked the whole chunk up first. Only what the merges make counts."),
-        Misconception("a byte is its own token", _byte_is_token,
-                      "you took a byte's value for its token. A byte is a piece like any other: "
-                      "its token is ranks[byte]."),
-    ),
-    hints=(
-        "Start with a list of single bytes: chunk[i : i + 1] is bytes, chunk[i] is a number.",
-        "In each round look at all neighbours whose sum is in ranks, and merge one of them.",
-        "min over (ranks[a + b], i) gives the lowest rank, and the leftmost place of it.",
-    ))
-
-EXERCISES = [BEST_PAIR, MERGE, ENCODE]
+EXERCISES = [BEST_PAIR, MERGE]

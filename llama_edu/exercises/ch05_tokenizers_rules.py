@@ -1,72 +1,15 @@
-"""The exercises of chapter 05 on what surrounds the merging: bytes, digits, special pieces."""
+"""The exercises of chapter 05 on what surrounds the merging: digits, spaces, special pieces."""
 
 from collections.abc import Callable, Mapping
 
+import regex
 from torch import Generator
 
 from ..tokenizer import BytePairs, RebuiltSentencePiece
 from ..tokenizer.bpe import ALPHABET, split
 from ..tokenizer.vocabulary_files import BYTE, CONTROL, NORMAL, UNKNOWN, SentencePieceFile
 from .data import Exercise, Inputs, Misconception, Probe, count
-
-# -- 5.4: decode --------------------------------------------------------------------------------
-
-
-def _package_decode(ids: list[int], spelling: Mapping[int, bytes]) -> str:
-    return BytePairs({piece: i for i, piece in spelling.items()}).decode(ids)
-
-
-def _whole(errors: str) -> Callable:
-    return lambda ids, spelling: b"".join(spelling[i] for i in ids).decode(errors=errors)
-
-
-def _each(errors: str) -> Callable:
-    return lambda ids, spelling: "".join(spelling[i].decode(errors=errors) for i in ids)
-
-
-def _spelled(rng: Generator, *pieces: bytes) -> Inputs:
-    """One token after the other; the numbers of the tokens are drawn."""
-    first = count(rng, 0, 50)
-    spelling = {first + 3 * i: piece for i, piece in enumerate(dict.fromkeys(pieces))}
-    token = {piece: i for i, piece in spelling.items()}
-    return {"ids": [token[piece] for piece in pieces], "spelling": spelling}
-
-
-DECODE = Exercise(
-    "5.4", "Decode, whatever comes", "By hand", _package_decode,
-    probes=(
-        Probe("plain letters", lambda rng: _spelled(rng, b"ll", b"ama", b"s", b"ll")),
-        Probe("a character in three tokens", lambda rng: _spelled(
-            rng, b"I ", b"\xf0\x9f", b"\xa6", b"\x99", b" you")),
-        Probe("two characters that share a token", lambda rng: _spelled(
-            rng, b"\xe7\xbe", b"\x8a\xe9\xa9", b"\xbc")),
-        Probe("broken in the middle", lambda rng: _spelled(rng, b"a", b"\xe7\xbe", b"b")),
-        Probe("cut off at the end", lambda rng: _spelled(rng, b"ok ", b"\xf0\x9f")),
-    ),
-    misconceptions=(
-        Misconception("token by token", _each("replace"),
-                      "you decoded token by token. A character may lie in several tokens: join "
-                      "the bytes of all tokens, then decode once."),
-        Misconception("token by token, strictly", _each("strict"),
-                      'you decoded token by token with errors="strict", so half a character '
-                      "raises. Join all bytes, then decode once."),
-        Misconception("strictly", _whole("strict"),
-                      'bytes that are no text make you raise. errors="replace" shows them as '
-                      "U+FFFD; a model may end in the middle of a character."),
-        Misconception("broken bytes dropped", _whole("ignore"),
-                      "you dropped bytes that are no text. Show them as U+FFFD, so that one sees "
-                      "that something is missing."),
-        Misconception("dropped token by token", _each("ignore"),
-                      "you decoded token by token and dropped what is half a character. Join all "
-                      "bytes, then decode once."),
-        Misconception("a byte is a letter", lambda ids, spelling: b"".join(
-            spelling[i] for i in ids).decode("latin-1"),
-                      "you made each byte a letter of its own (Latin-1). The bytes are UTF-8."),
-    ),
-    hints=(
-        "Which comes first: joining the tokens, or decoding them?",
-        'bytes.decode has an argument `errors`; "replace" puts U+FFFD where bytes are no text.',
-    ))
+from .texts import hard_probes, touched
 
 # -- 5.5: digits --------------------------------------------------------------------------------
 
@@ -92,6 +35,8 @@ CUT_NUMBER = Exercise(
         Probe("two are left", lambda rng: _digits(rng, 8, 3)),
         Probe("one digit", lambda rng: _digits(rng, 1, 3)),
         Probe("another size", lambda rng: _digits(rng, 9, 4)),
+        Probe("zeros in front", lambda rng: {"digits": f"00{count(rng, 100, 999)}", "n": 3}),
+        Probe("digits of other scripts", lambda rng: {"digits": "१२३४٥６", "n": 4}),
     ),
     misconceptions=(
         Misconception("from the right", _from_the_right,
@@ -111,6 +56,13 @@ CUT_NUMBER = Exercise(
             part for group in _package_cut_number(digits, n)
             for part in ([group] if len(group) == n else group)],
                       "you cut the rest into single digits. It is one group, if a shorter one."),
+        Misconception("read as a number", lambda digits, n: _package_cut_number(
+            str(int(digits)), n),
+                      "you read the text as a number, and zeros in front are gone. Digits are "
+                      "characters here.", also=(lambda digits, n: _from_the_right(
+                          str(int(digits)), n),)),
+        Misconception("only ASCII", lambda digits, n: regex.findall(f"[0-9]{{1,{n}}}", digits),
+                      "you looked for 0 to 9 only. `\\p{N}` holds the digits of every script."),
     ),
     hints=(
         "range has a step: which starting places do the groups have?",
@@ -160,6 +112,7 @@ LLAMA2 = Exercise(
         Probe("an emoji and a letter that are not known", lambda rng: _known(rng, "a 🦙é")),
         Probe("two spaces inside, one at the end", lambda rng: _known(rng, "a  b ")),
         Probe("nothing", lambda rng: _known(rng, "")),
+        *hard_probes(_known),
     ),
     misconceptions=(
         Misconception("no dummy prefix", lambda text, ids: _llama2(text, ids, prefix=""),
@@ -171,6 +124,11 @@ LLAMA2 = Exercise(
         Misconception("a space dropped", lambda text, ids: _llama2(text.strip(), ids),
                       "you dropped a space of the text. Each of them stays, as one ▁.",
                       also=(lambda text, ids: _llama2(text.rstrip(), ids),
+                            lambda text, ids: _llama2(text.lstrip(), ids),
+                            lambda text, ids: _llama2(text.strip(" "), ids),
+                            lambda text, ids: _llama2(text.lstrip(" "), ids),
+                            lambda text, ids: _llama2(text.rstrip(" "), ids),
+                            lambda text, ids: _llama2(text.rstrip("\n"), ids),
                             lambda text, ids: _llama2(text.replace("  ", " "), ids),
                             lambda text, ids: _llama2(" ".join(text.split()), ids),
                             lambda text, ids: _llama2(
@@ -198,6 +156,8 @@ LLAMA2 = Exercise(
         Misconception("spaces as bytes", lambda text, ids: _llama2(text, ids, space=" "),
                       "you left the spaces as they are, so they are spelled in bytes. A space is "
                       "written ▁."),
+        *touched(lambda change: lambda text, ids: _llama2(change(text), ids),
+                 but=("stripped", "white space squeezed")),
     ),
     hints=(
         "First change the text: what comes in front, and how is a space written?",
@@ -239,6 +199,7 @@ ONE_TURN = Exercise(
         Probe("an injection", lambda rng: _words(rng, f"a{TURN}b")),
         Probe("a BOS of the user's", lambda rng: _words(rng, f"{BEGIN}c")),
         Probe("an end of the user's", lambda rng: _words(rng, f"d{END}")),
+        *hard_probes(_words),
     ),
     misconceptions=(
         Misconception("specials parsed", _all_allowed,
@@ -268,10 +229,12 @@ ONE_TURN = Exercise(
                       "you removed text that the user wrote. It stays, as ordinary tokens.",
                       also=(lambda message, tokenizer: _package_one_turn(
                           message.replace(TURN, ""), tokenizer),)),
+        *touched(lambda change: lambda message, tokenizer: _package_one_turn(
+            change(message), tokenizer)),
     ),
     hints=(
         "What does encode do with special pieces that are not allowed by name?",
         "The last token does not come from any text: tokenizer.special has it.",
     ))
 
-EXERCISES = [DECODE, CUT_NUMBER, LLAMA2, ONE_TURN]
+EXERCISES = [CUT_NUMBER, LLAMA2, ONE_TURN]

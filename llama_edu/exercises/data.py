@@ -56,7 +56,8 @@ class Exercise:
 
     `reference` calls the package itself, never a second copy of it. `section` is the heading to
     read again. `adapt(answer, *values)` says how to ask an answer that is not a plain function:
-    a class, for instance, as `lambda cls, dim, x: cls(dim)(x)`.
+    a class, for instance, as `lambda cls, dim, x: cls(dim)(x)`. `most_lines` stops an answer
+    after so many lines of Python on one probe: for exercises whose loops may fail to end.
     """
 
     id: str                     # "chapter.number", as in "1.1"
@@ -67,6 +68,7 @@ class Exercise:
     misconceptions: tuple[Misconception, ...]
     hints: tuple[str, ...]
     adapt: Callable = call_plainly
+    most_lines: int | None = None
 
     @property
     def chapter(self) -> int:

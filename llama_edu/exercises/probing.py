@@ -3,13 +3,15 @@
 import inspect
 import io
 import random
+import sys
 import sysconfig
 import traceback
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -45,7 +47,9 @@ def run(exercise: Exercise, answer: Any, inputs: Inputs) -> Outcome:
     screen = _Screen()
     with undisturbed(), redirect_stdout(screen), redirect_stderr(screen):
         try:
-            value = snapshot(exercise.adapt(answer, *inputs.values()))
+            with within(exercise.most_lines):
+                value = exercise.adapt(answer, *inputs.values())
+            value = snapshot(value)
         except (Exception, SystemExit) as error:
             return Outcome(raised=error, printed=screen.text)
     if inspect.iscoroutine(value):
@@ -65,6 +69,32 @@ def agree(expected: Outcome, got: Outcome) -> bool:
     if expected.raised is not None or got.raised is not None:
         return type(expected.raised) is type(got.raised)
     return difference(expected.value, got.value) is None
+
+
+@contextmanager
+def within(most_lines: int | None) -> Iterator[None]:
+    """Raise TimeoutError in what runs here after so many lines of Python; None: let it run.
+
+    Lines and not seconds, so that every machine stops at the same place, before memory is full.
+    """
+    if most_lines is None:
+        yield
+        return
+    left, before = most_lines, sys.gettrace()
+
+    def trace(frame: FrameType, event: str, argument: object) -> Callable:
+        nonlocal left
+        left -= event == "line"
+        if left < 0:
+            raise TimeoutError(f"it did not end after {most_lines:,} lines of Python. Does every "
+                               "way through the loop move on?")
+        return trace
+
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
 
 
 @contextmanager
