@@ -111,7 +111,8 @@ BYTES = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "
 
 
 @pytest.mark.parametrize(("change", "message"), [
-    (dict(normalizer={"type": "Lowercase"}), "a rule that a GGUF file cannot say: it changes text by"),
+    (dict(normalizer={"type": "Lowercase"}),
+     "a rule that a GGUF file cannot say: it changes text by"),
     (dict(pre_tokenizer={"type": "Whitespace"}),
      "it cuts text by .*Whitespace.*Write another format"),
     (dict(pre_tokenizer={"type": "Sequence", "pretokenizers": [
