@@ -7,7 +7,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | ten verdicts, and one line to try a check | Python | 25 |
+# | ten verdicts, and one line to try a check | Python | 15 |
 #
 # No GPU and no network are needed. Two processor cores are enough for every chapter; where a chapter
 # can do more with a GPU, it says so.

@@ -7,7 +7,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | `RMSNorm`, as it stands in `llama_edu.layers` | a little PyTorch: tensors, `mean`, broadcasting | 45 |
+# | `RMSNorm`, as it stands in `llama_edu.layers` | a little PyTorch: tensors, `mean`, broadcasting | 65 |
 
 # %%
 import statistics

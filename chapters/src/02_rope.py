@@ -7,7 +7,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | `rope_frequencies`, `rope_table`, `rotate`, as in `llama_edu.layers` | chapter 01; sine and cosine | 60 |
+# | `rope_frequencies`, `rope_table`, `rotate`, as in `llama_edu.layers` | chapter 01; sine and cosine | 95 |
 #
 # Run the cells from top to bottom. One of them trains a small model and takes about half a minute.
 

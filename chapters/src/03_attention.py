@@ -7,7 +7,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | `causal_mask`, `attend`, `attend_fused`, `Attention`, as in `llama_edu.layers` | chapters 01 and 02; the softmax | 75 |
+# | `causal_mask`, `attend`, `attend_fused`, `Attention`, as in `llama_edu.layers` | chapters 01 and 02; the softmax | 110 |
 
 # %%
 import math

@@ -7,7 +7,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | byte pair encoding, trained and applied; the rules of both families | Python: strings, bytes, dictionaries | 60 |
+# | byte pair encoding, trained and applied; the rules of both families | Python: strings, bytes, dictionaries | 100 |
 
 # %%
 import hashlib

@@ -7,7 +7,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | `Block` and `Llama`, as they stand in `llama_edu.model` | chapters 01 to 04 | 50 |
+# | `Block` and `Llama`, as they stand in `llama_edu.model` | chapters 01 to 04 | 65 |
 
 # %%
 import importlib.util
@@ -393,6 +393,12 @@ for i in range(3):
           f" at a cosine of {F.cosine_similarity(once, again).mean():.2f} to what it added before")
 teller.layers = nn.ModuleList(whole)
 
+# %% [markdown]
+# The upper blocks, run again, add about half as much again in nearly the same direction; the first one,
+# which expects bare rows, adds something else. Now the size of the stream, in the teller and in a
+# relative of the Llamas (the same architecture, other weights):
+
+# %%
 for name in ("tales", "smollm2"):
     if name == "smollm2" and installed.find(name) is None:
         print(installed.how_to_get(name))
@@ -409,11 +415,9 @@ print(f"without the last norm the teller's loss is {loss_with(0, 1, 2):.2f}")
 teller.norm = last_norm
 
 # %% [markdown]
-# The upper blocks, run again, add about half as much again in nearly the same direction; the first one,
-# which expects bare rows, adds something else. And the rule of the random stack does not hold of trained
-# ones. In the teller the last block more than doubles what came before it. In SmolLM2 (a relative of the
-# Llamas: the same architecture, other weights) the first block changes the stream most by far, yet it
-# goes on growing to the end, for late blocks write larger numbers.
+# So the rule of the random stack does not hold of trained ones. In the teller the last block more than
+# doubles what came before it. In SmolLM2 the first block changes the stream most by far, yet it goes on
+# growing to the end, for late blocks write larger numbers.
 #
 # The stream has the same form after every block. So we can stop early and ask what the model would say
 # *now*, through the last norm and the output matrix. (nostalgebraist 2020 named this the *logit lens*.)

@@ -7,7 +7,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | `KVCache`, four sampling rules, `stream` | chapters 03 and 06 | 60 |
+# | `KVCache`, four sampling rules, `stream` | chapters 03 and 06 | 120 |
 
 # %%
 import math
@@ -392,6 +392,8 @@ assert per_token[-1] < per_token[3] < per_token[0]
 # the processor one row at a time. The remedy is to find more rows: other people's texts (a batch, see
 # below), or guesses about one's own future (speculative decoding, `llama_edu.inference.speculative`).
 #
+# *A good place to rest: what follows stands on its own, and has exercises of its own.*
+#
 # ## Which token? Four rules that reshape one distribution
 #
 # So far we took the likeliest token: *greedy* decoding. To *sample* is to draw at random, each
@@ -523,13 +525,6 @@ for name, story in moments.items():
 assert top_p(0.9)(here).isfinite().sum() == min_p(0.1)(here).isfinite().sum() == 1
 assert names[5] == "_Max" and min_p(0.05)(given).isfinite().sum() == 6      # the wrong name
 
-# %% [markdown]
-# Top-k is blind: where one token is right it keeps four wrong ones. The other two close up.
-#
-# Rules compose, and their *order* matters: heat before a cut lets in what the cut would have kept out.
-# How much probability goes to the pieces that the model finds likely, by both orders?
-
-# %%
 real = given.softmax(-1)[0] > 0.01
 for title, rules in {"top-p 0.9, then heat": (top_p(0.9), temperature(2.0)),
                      "heat, then top-p 0.9": (temperature(2.0), top_p(0.9))}.items():
@@ -540,8 +535,11 @@ for title, rules in {"top-p 0.9, then heat": (top_p(0.9), temperature(2.0)),
           f" {bent.softmax(-1)[0, real].sum():.0%} of the draws go to the likely ones")
 
 # %% [markdown]
-# Libraries differ here: llama.cpp's default cuts first, `transformers` heats first. Ours does what you
-# write, in the order in which you write it. Say which order you mean.
+# Top-k is blind: where one token is right it keeps four wrong ones. The other two close up.
+#
+# The last two lines show that rules compose and that their *order* matters: heat before a cut lets in
+# what the cut would have kept out. Libraries differ here: llama.cpp's default cuts first, `transformers`
+# heats first. Ours does what you write, in the order in which you write it.
 #
 # Three promises, proved. Top-k keeps exactly $k$ even when all are tied. Top-p agrees with the loop. And
 # draws come out as often as the probabilities say:

@@ -8,7 +8,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | `next_token`, `cosine`, `adamw` and `train`, as they stand in the package | chapters 05 to 07 | 70 |
+# | `next_token`, `cosine`, `adamw` and `train`, as they stand in the package | chapters 05 to 07 | 95 |
 
 # %%
 import itertools

@@ -7,7 +7,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | the cut into shards, the sorting of rows, a forecast of tokens per second | chapters 02, 03, 06, 07 | 70 |
+# | the cut into shards, the sorting of rows, a forecast of tokens per second | chapters 02, 03, 06, 07 | 125 |
 #
 # Nothing here is downloaded, and no graphics card is needed. If you have one, the same cells use
 # it.
@@ -623,6 +623,8 @@ assert exact < 1e-4 and 0.02 < half < quiet
 # software that is not yours, in float32.** In bfloat16 the rounding alone is about half as large as
 # the quietest bug; if you must, take long texts. So the package is tested, against Meta's own class
 # and `transformers`.
+#
+# *A good place to rest: what follows stands on its own, and has exercises of its own.*
 #
 # ## Where does the time go on a GPU?
 #

@@ -21,6 +21,9 @@ MAX_OUTPUT_BYTES = 400 * 1024
 MAX_CODE_CELLS_WITHOUT_PROSE = 2
 
 CHECK = re.compile(r"""\bcheck\(\s*["'](\d+\.\d+)["']""")
+EXERCISE = re.compile(r"Exercise \d+\.\d+ [●○]+ (\d+) min")
+SAID = re.compile(r"\| (\d+) \|$", re.M)   # in the table under the title
+LONG = 110  # minutes; a longer chapter has a place to rest
 NOT_PROSE = re.compile(r"```.*?```|<[^>]*>|\$\$.*?\$\$|\$[^$\n]+\$|\]\([^)]*\)", re.S)
 # What JupyterLab, GitHub, Sphinx and Jupyter Book do not all show in the same way.
 NOT_PORTABLE = {
@@ -111,6 +114,13 @@ def broken_limits(notebook: NotebookNode, *, introduces: bool) -> list[str]:
         ),
     ]
     return [sentence for broken, sentence in limits if broken]
+
+
+def minutes(notebook: NotebookNode) -> float:
+    """What it takes: 200 words, 10 lines of code or one figure a minute, and the exercises' own."""
+    m = measure(notebook)
+    own = EXERCISE.findall("\n".join(cell.source for cell in code_cells(notebook)))
+    return m.words / 200 + sum(m.cell_lines) / 10 + m.figures + sum(map(int, own))
 
 
 def broken_manners(notebook: NotebookNode) -> list[str]:
@@ -216,3 +226,10 @@ def test_bad_manners_are_found(good, make_notebook, cell, complaint):
 def test_a_comment_in_a_block_of_code_is_not_a_title(good, make_notebook):
     good.cells += make_notebook("prose: ```sh\n# a comment\n```").cells
     assert broken_manners(good) == []
+
+
+def test_a_chapter_takes_the_minutes_that_it_says(chapter, read):
+    notebook = read(chapter)
+    said, needed = int(SAID.search(notebook.cells[0].source)[1]), minutes(notebook)
+    assert abs(said - needed) <= 0.15 * said, f"{needed:.0f} minutes by the rule"
+    assert said <= LONG or "*A good place to rest" in prose(notebook)

@@ -132,7 +132,13 @@ def _from_ranks(file: Path) -> dict[str, Any]:
 
 
 def _from_json(file: Path) -> dict[str, Any]:
-    return _from_fields(json.loads(JsonTokenizer.read(file).inner.to_str()), file)
+    tokenizer = JsonTokenizer.read(file)
+    whole, plain = (len(tokenizer.inner.encode("a", add_special_tokens=on).ids)
+                    for on in (True, False))
+    if whole - plain > tokenizer.adds_bos + tokenizer.adds_eos:
+        warnings.warn(f"{file.name} puts {whole - plain} tokens around a text; llama.cpp will put "
+                      "no others than bos and eos.", stacklevel=2)
+    return _from_fields(json.loads(tokenizer.inner.to_str()), file)
 
 
 def _from_gguf(file: Path) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import sentencepiece
 from folders import CORPUS, bytes_tokenizer, change_json, save_tokenizer, spaces_tokenizer
 from gguf_files import source_of
 from models import loud_model, tiny_config
+from tokenizers import processors
 
 from llama_edu import tokenizer
 from llama_edu.formats.gguf import general
@@ -234,3 +235,14 @@ def test_ways_to_pick_that_do_not_fit_are_left_out(given, read):
 
 def test_a_temperature_of_zero_is_greedy():
     assert general.read_sampling({"general.sampling.temp": 0.0}) == {"do_sample": False}
+
+
+def test_a_rule_that_puts_more_than_bos_before_a_text_is_lost_with_a_word(tmp_path):
+    folder = save_tokenizer(bytes_tokenizer(), tmp_path)
+    inner = tokenizer.load(folder).inner
+    inner.post_processor = processors.TemplateProcessing(
+        single="<s> </s> $A", pair="$A $B", special_tokens=[("<s>", 1), ("</s>", 2)])
+    inner.save(str(folder / "tokenizer.json"))
+    with pytest.warns(UserWarning, match="puts 2 tokens around a text; llama.cpp will put no"):
+        gguf.write(tmp_path / "x.gguf", source_of(loud_model(tiny_config(vocab_size=320)), folder),
+                   kind="F16")
