@@ -9,7 +9,7 @@
 # |---|---|---|
 # | `rope_frequencies`, `rope_table`, `rotate`, as in `llama_edu.layers` | chapter 01; sine and cosine | 95 |
 #
-# Run the cells from top to bottom. One of them trains a small model and takes about half a minute.
+# Run the cells from top to bottom. One of them trains a small model and takes a quarter of a minute or so.
 
 # %%
 import math
@@ -327,7 +327,8 @@ for r in RELEASES:
 # $$ \omega' = \gamma\,\omega + (1 - \gamma)\,\frac{\omega}{\text{factor}}, \qquad \gamma \text{ limited to } 0 \dots 1 $$
 #
 # That is the end of `rope_frequencies`, with `turns` for $u$ and `keep` for $\gamma$. The form is the
-# *NTK-by-parts* (only a name) of Peng et al. (2023, section 3.2), with 1 and 32 turns there. Meta's code says that its
+# *NTK-by-parts* of Peng et al. (2023, section 3.2), with 1 and 32 turns there. (NTK, *neural tangent kernel*, is the
+# theory that suggested the first rule of this kind; we do not need it.) Meta's code says that its
 # numbers (1, 4 and factor 8) were found by grid search.
 
 # %%
@@ -423,19 +424,19 @@ for distance in (0, 1, 10, 100):
 # correlation is 0.42, at 100 nothing of the truth is left. Only the model's answers would tell.
 # Chapter 09 meets this bug again with real files.
 #
-# ## Play: trained on 64 tokens, asked at 512
+# ## Play: trained on 32 tokens, asked at 256
 #
 # Now the experiment that the rule of 3.1 is about. A tiny Llama (two layers, 64 features; chapters 03
-# to 07 build it, here we borrow it) plays a memory game. A sequence is made of pairs: one of 16
+# to 07 build it, here we borrow it) plays a memory game. A sequence is made of pairs: one of eight
 # names, then its number. In each sequence the names have other numbers. When a name comes again,
 # the model must give the number it had *before*.
 
 # %%
-NAMES, SHORT, LONG = 16, 64, 512
+NAMES, SHORT, LONG = 8, 32, 256
 
 
 def game(n: int, length: int, rng: torch.Generator, distance: int | None = None) -> Tensor:
-    """n sequences `n length`: name, number, name, number, ... Names are 0-15, numbers 16-31.
+    """n sequences `n length`: name, number, name, number, ... Names are 0-7, numbers 8-15.
 
     With a distance, the last name appears exactly once before, so many tokens earlier.
     """
@@ -450,7 +451,7 @@ def game(n: int, length: int, rng: torch.Generator, distance: int | None = None)
 game(1, 12, torch.Generator().manual_seed(0), distance=6)
 
 # %% [markdown]
-# We train on sequences of 64 tokens only. The loss counts the numbers whose name was there before.
+# We train on sequences of 32 tokens only. The loss counts the numbers whose name was there before.
 
 # %%
 config = ModelConfig(dim=64, n_layers=2, n_heads=1, n_kv_heads=1, hidden_dim=128, norm_eps=1e-5,
@@ -476,7 +477,7 @@ def train(steps: int, seed: int) -> tuple[Llama, float]:
     return model, sum(right[-10:]) / 10
 
 
-trained, accuracy = train(320, seed=2)
+trained, accuracy = train(200, seed=0)
 assert accuracy > 0.95
 print(f"right at {SHORT} tokens: {accuracy:.0%}")
 
@@ -487,7 +488,10 @@ print(f"right at {SHORT} tokens: {accuracy:.0%}")
 # > and the fastest stays; and the rule of 3.1. Which one will do best, and which worst?
 #
 # All four are configs. The weights are the same. (Position interpolation is the 3.1 rule
-# with a fast band so high that no hand reaches it.)
+# with a fast band so high that no hand reaches it.) Which $\theta'$ does NTK need? The slowest hand, $i = d/2 - 1$,
+# turns by $\theta^{-(d-2)/d}$, and an eighth of that is wanted:
+#
+# $$ \theta'^{-(d-2)/d} = \tfrac18\,\theta^{-(d-2)/d} \quad\Longrightarrow\quad \theta' = \theta \cdot 8^{\,d/(d-2)} $$
 
 # %%
 rule = RopeScaling(LONG / SHORT, low_freq_factor=1.0, high_freq_factor=4.0, original_context=SHORT)
@@ -499,60 +503,131 @@ ways = {
     "NTK": replace(config, rope_theta=config.rope_theta * rule.factor ** (d / (d - 2))),
     "3.1 rule": replace(config, rope_scaling=rule),
 }
-gaps = [16, 32, 64, 128, 192, 256, 320, 384, 448]
+slowest = {name: layers.rope_frequencies(d, way.rope_theta, way.rope_scaling)[-1]
+           for name, way in ways.items()}
+print("the slowest hand is slower by", {name: round((slowest["as trained"] / w).item(), 2)
+                                        for name, w in slowest.items()})
 
+# %% [markdown]
+# We ask 64 texts of 256 tokens at each distance, beginning with seed 0.
 
-def recall(config: ModelConfig, distance: int) -> float:
-    """The trained weights under another config: share of right answers at one distance."""
-    model = Llama(config)
-    model.load_state_dict(trained.state_dict())
-    tokens = game(32, LONG, torch.Generator().manual_seed(distance), distance)
+# %%
+def recall(model: Llama, way: ModelConfig, distance: int, length: int) -> float:
+    """The same weights under another config: share of right answers at one distance."""
+    other = Llama(way)
+    other.load_state_dict(model.state_dict())
+    tokens = game(64, length, torch.Generator().manual_seed(distance), distance)
     with torch.no_grad():
-        last = model.logits(model.hidden(tokens[:, :-1])[:, -1])
+        last = other.logits(other.hidden(tokens[:, :-1])[:, -1])
     return (last.argmax(-1) == tokens[:, -1]).float().mean().item()
 
 
-found = {name: [recall(way, gap) for gap in gaps] for name, way in ways.items()}
-far = {name: sum(shares[3:]) / len(shares[3:]) for name, shares in found.items()}
+gaps = [8, 16, 32, 64, 96, 128, 160, 192, 224]
+found = {name: [recall(trained, way, gap, LONG) for gap in gaps] for name, way in ways.items()}
 for name, shares in found.items():
-    print(f"{name:13} up to 64: {sum(shares[:3]) / 3:.2f}   beyond: {far[name]:.2f}")
-assert far["3.1 rule"] > far["as trained"] + 0.15
-assert far["interpolated"] < far["3.1 rule"] - 0.2
+    print(f"{name:13} up to {SHORT}: {sum(shares[:3]) / 3:.2f}   beyond: {sum(shares[3:]) / 6:.2f}")
 
-# %% mystnb={"image": {"alt": "Share of right answers against distance in sequences of 512 tokens. As trained, recall is good up to the trained length of 64 tokens and falls to near chance by 320. NTK and the 3.1 rule stay high to 448. Interpolation without retraining is low everywhere."}}
+# %% mystnb={"image": {"alt": "Share of right answers against distance in sequences of 256 tokens, seed 0. As trained, recall is good up to the trained length of 32 tokens and near chance from 96. NTK holds to 96 and falls to chance. The 3.1 rule falls slowly, to 0.53 at 224. Interpolation is about 0.4 or lower everywhere."}}
 fig, ax = plots.figure("Slowing the slow hands keeps the memory past the trained length",
                        x="distance back to the name (tokens)", y="share of right answers")
 for (name, shares), style in zip(found.items(), ("o-", "s:", "^--", "D-"), strict=True):
     ax.plot(gaps, shares, style, markersize=4, label=name)
 ax.axvline(SHORT, color=plots.BLACK, linewidth=0.8)
-ax.text(SHORT + 4, 1.06, "trained up to here")
+ax.text(SHORT + 2, 1.06, "trained up to here")
 ax.axhline(1 / NAMES, color="#999999", linewidth=0.8)
-ax.text(330, 1 / NAMES - 0.05, "chance", color="#555555")
+ax.text(9, 1 / NAMES - 0.06, "chance", color="#555555")
 ax.set_ylim(0, 1.15)
 plots.label_lines(ax, gap=11)
 
 # %% [markdown]
-# *As trained*, the model answers well over distances that it knows and sinks to chance far beyond them. Nothing
-# about the task changed; its slow hands just point where they never pointed before. NTK and the rule of 3.1 repair
-# most of that, without one step of training.
+# *As trained*, this model answers well over distances that it knows and sinks beyond them. Nothing
+# about the task changed; its slow hands just point where they never pointed before. NTK repairs that for some
+# distances and the rule of 3.1 for more, without one step of training. Interpolation has broken even the short ones.
 #
-# And the surprise: interpolation is the *worst*. Our model needs a fast hand, because a number
-# belongs to the name right before it. Slow all hands by eight and "right before" becomes an eighth of
-# a token's turn. It no longer reads even the sequences it was trained on:
+# ## Was that luck? Five seeds and a control
+#
+# One model is no proof. And in this picture two things may be to blame: the *answer* stands at a distance never seen, or
+# the *text* is longer than ever, with more keys, most of them at such distances, that may draw the attention away.
+# A control holds the one and moves the other: the answer always 8 tokens back, in texts of 32 to 256.
+# We measure both in one row. The rows of five seeds were recorded with the cells above, `train(200, seed)`;
+# seed 0 is measured again here, and `row(train(200, 1)[0])` does the same for seed 1.
 
 # %%
-tokens = game(64, SHORT, torch.Generator().manual_seed(0), 32)
-for name, way in ways.items():
-    model = Llama(way)
-    model.load_state_dict(trained.state_dict())
-    guess = model(tokens[:, :-1])[:, -1].argmax(-1)
-    print(f"{name:13} right in sequences of {SHORT}: {(guess == tokens[:, -1]).float().mean():.0%}")
+texts = [32, 64, 128, 256]
+
+
+def row(model: Llama) -> list[float]:
+    """Beyond 32 tokens, four ways; then 8 tokens back in four texts, as trained and by the rule."""
+    beyond = [sum(recall(model, way, gap, LONG) for gap in gaps[3:]) / 6 for way in ways.values()]
+    return beyond + [recall(model, ways[name], 8, length)
+                     for name in ("as trained", "3.1 rule") for length in texts]
+
+
+recorded = torch.tensor([
+    [.26, .35, .47, .81,   1, 1, 1, 1,          1, 1, 1, 1],
+    [.81, .20, .99, 1,     1, 1, .98, .97,      1, 1, 1, 1],
+    [.30, .30, .80, 1,     1, 1, 1, 1,          1, 1, 1, 1],
+    [.48, .28, 1, 1,       1, 1, 1, .91,        1, 1, 1, 1],
+    [.40, .16, .62, .59,   1, .95, .30, .23,    .91, .88, .55, .33],
+])
+again = torch.tensor(row(trained))
+print("recorded:", *(f"{share:.2f}" for share in recorded[0].tolist()))
+print("again:   ", *(f"{share:.2f}" for share in again.tolist()))
+torch.testing.assert_close(again, recorded[0], atol=0.25, rtol=0)    # another CPU rounds otherwise
+
+# %% [markdown]
+# Left: the answer far back in 256 tokens, a line for each seed. Right: the control.
+
+# %% mystnb={"image": {"alt": "Five seeds. Left: recall beyond 32 tokens as trained is 0.26 to 0.81, interpolated 0.16 to 0.35, NTK 0.47 to 1.00, by the 3.1 rule 0.59 to 1.00. Right: with the answer 8 tokens back, four seeds stay above 0.9 as the text grows from 32 to 256; the fifth falls from 1.00 to 0.23, with the rule to 0.33."}}
+fig, (left, right) = plots.figure("The rule helps all five seeds; longer text alone undoes one",
+                                  x="", y="share of right answers", columns=2)
+for seed, (colour, mark) in enumerate(zip(plots.COLOURS[:5], "os^Dv", strict=True)):
+    left.plot(list(ways), recorded[seed, :4], mark + "-", color=colour, markersize=4, linewidth=1,
+              label=f"seed {seed}")
+    right.plot(texts, recorded[seed, 4:8], mark + "-", color=colour, markersize=4, linewidth=1)
+    right.plot(texts, recorded[seed, 8:], mark + ":", color=colour, markersize=4, linewidth=1)
+right.set_xscale("log", base=2)
+right.set_xticks(texts, texts)
+right.set(xlabel="length of the text (tokens)", ylim=(0, 1.05))
+right.text(32, 0.08, "answer 8 back; dotted: 3.1 rule", fontsize=8)
+left.set_ylim(0, 1.05)
+left.tick_params(axis="x", labelsize=7)
+_ = left.legend(fontsize=7)
+
+# %%
+for name, shares in zip(ways, recorded[:, :4].T, strict=True):
+    print(f"beyond {SHORT}, {name:12}: {shares.min():.2f} to {shares.max():.2f}")
+untouched, interpolated, ntk, by_rule = recorded[:, :4].T
+assert (by_rule > untouched + 0.15).all()
+assert (ntk > untouched + 0.15).all()
+assert (by_rule > interpolated + 0.4).all()
+assert (recorded[:, 4] == 1).all()           # all have learnt the game at the trained length
+print("8 back in 256 tokens, as trained:", [round(share, 2) for share in recorded[:, 7].tolist()])
+print("                     by the rule:", [round(share, 2) for share in recorded[:, 11].tolist()])
+
+# %% [markdown]
+# What five seeds support. Beyond the trained length, the rule of 3.1 beats the untouched model *in each of
+# them*, and so does NTK; between these two the seeds do not decide. How much is left to repair, and how much is repaired, varies
+# widely. The rule also beats interpolation in each.
+#
+# The control tells two failures apart. In seeds 0 to 3 a near answer is found in 256 tokens too, as trained: what
+# failed there was the distance, and the rule brings most or all of it back. Seed 4 is another case. The answer
+# stays 8 tokens back, at a distance it knows well, and a longer text alone brings it down; the rule hardly helps.
+# All five had learnt the game at 32 tokens equally well: nothing there would have warned us.
+#
+# And the surprise of our Predict: interpolation. Our model needs a fast hand, because a number
+# belongs to the name right before it. Slow all hands by eight and "right before" becomes an eighth of
+# a token's turn. Seed 0 no longer reads even the sequences it was trained on:
+
+# %%
+short = {name: recall(trained, way, 16, SHORT) for name, way in ways.items()}
+for name, share in short.items():
+    print(f"{name:13} right in sequences of {SHORT}: {share:.0%}")
+assert short["interpolated"] < 0.6 < 0.9 < short["as trained"]
 
 # %% [markdown]
 # This is why Chen et al. train on after interpolation, for about a thousand steps, and why Llama 3.1 keeps its fast hands.
-# One tiny model is no proof, and we chose a seed with calm curves. With the others that we tried, beyond 64
-# tokens the 3.1 rule stayed well above the untouched model and interpolation well below the rule; NTK came out
-# now above the rule, now below.
+# Five tiny models of one game are no proof for a large one; they show what the rule can do, and that it is no guarantee.
 #
 # ## Fact check: three sentences about positions
 #
