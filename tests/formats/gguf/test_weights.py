@@ -199,7 +199,7 @@ def test_the_factors_are_those_that_llama_cpp_writes():
 
 def test_a_stretch_that_cannot_be_read_back_is_not_written(tmp_path):
     odd = RopeScaling(8.0, low_freq_factor=1.0, high_freq_factor=2.0, original_context=4096)
-    with pytest.raises(ValueError, match="neither Llama 3.1's stretch .8. nor 3.2's"):
+    with pytest.raises(ValueError, match=r"cannot be read back from a GGUF file, which has only"):
         gguf.write(tmp_path / "x.gguf", source_of(loud_model(tiny_config(rope_scaling=odd))),
                    kind="F16")
     assert [*tmp_path.iterdir()] == []
