@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .compare import Difference, difference, identical
 from .data import Exercise, Misconception, Probe, call_plainly
+from .gradients import wrong_gradient
 from .probing import Outcome, agree, own_line, run, run_all, undisturbed
 from .report import Report
 from .show import a, brief, shorten
@@ -38,6 +39,8 @@ def _judge(exercise: Exercise, answer: Any) -> Report:
     expected = run_all(exercise, exercise.reference, seed=SEED)
     faults = [fault(*pair) for pair in zip(expected, got, strict=True)]
     if not any(faults):
+        if severed := wrong_gradient(exercise, answer):
+            return Report(exercise.id, "wrong", severed)
         return Report(exercise.id, "correct", _praise(exercise.probes))
     return _explain(exercise, answer, expected, got, faults)
 
