@@ -50,8 +50,9 @@ def _gradients(exercise: Exercise, answer: Callable) -> dict[str, Tensor | None]
         result = exercise.adapt(answer, *values)
         if not result.requires_grad:
             return [None] * len(leaves)
-        pull = torch.randn(result.shape, generator=torch.Generator().manual_seed(SEED))
-        return list(torch.autograd.grad(result, leaves, pull.type_as(result), allow_unused=True))
+        fixed = torch.Generator("cpu").manual_seed(SEED)
+        pull = torch.randn(result.shape, generator=fixed, device="cpu").type_as(result)
+        return list(torch.autograd.grad(result, leaves, pull, allow_unused=True))
 
     outcome = run(replace(exercise, adapt=call_plainly), pulled, inputs)
     return {} if outcome.raised else dict(zip(names, outcome.value, strict=True))
