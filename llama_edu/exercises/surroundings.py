@@ -123,6 +123,7 @@ class Patch(NamedTuple):
 
 
 _originals: dict[Owner, dict[str, Any]] = {}
+_sizes: dict[Owner, int] = {}
 _n_modules = 0              # how many were imported when the originals were last noted
 
 
@@ -140,6 +141,7 @@ def remember() -> None:
             own = _classes(owner) if owner in course else []
             for each in (owner, *own):
                 _originals.setdefault(each, _functions(each))
+                _sizes.setdefault(each, len(vars(each)))
 
 
 def _classes(module: ModuleType) -> list[type]:
@@ -161,7 +163,7 @@ def _patches() -> list[Patch]:
         if not originals.items() <= now.items():        # all at once, for speed
             found += [Patch(owner, name, now.get(name, ABSENT), right)
                       for name, right in originals.items() if now.get(name, ABSENT) is not right]
-        if isinstance(owner, type) and len(now) > len(originals):
+        if isinstance(owner, type) and len(now) != _sizes[owner]:
             found += [Patch(owner, name, value, ABSENT) for name, value in _functions(owner).items()
                       if name not in originals and _inherits(owner, name)]
     return found
