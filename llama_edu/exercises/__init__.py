@@ -21,11 +21,13 @@ def check(exercise_id: str, answer: Any = None) -> Report:
     """Say whether an answer is right; if not, which mistake it is and where it shows.
 
     Never raises, an interrupt from the keyboard aside: ask the report for `.passed`. Leaves all
-    random states as they were. `answer` is the function itself: `check("1.1", rms_norm)`.
+    random states and settings as they were. `answer` is the function itself:
+    `check("1.1", rms_norm)`.
     """
     try:
+        place = records.place()             # before the answer runs, which may go elsewhere
         report = judge(find(exercise_id), answer)
-        unsaved = records.record(report)
+        unsaved = records.record(report, place)
     except UnknownExerciseError as unknown:
         return _unknown(exercise_id, unknown)
     except Exception as error:      # a learner must not meet a traceback of ours

@@ -135,7 +135,7 @@ RMS_NORM = Exercise(
         "the root.",
         "Do this on x.float(), cast the quotient back with .type_as(x), and multiply by weight "
         "last.",
-    ))
+    ), gradients=("x", "weight"))
 
 
 def _layer_slip(name: str, divide: Callable[[Tensor, float], Tensor], why: str) -> Misconception:
@@ -196,6 +196,6 @@ LAYER_NORM = Exercise(
         "LayerNorm centres first: subtract the mean of the last axis.",
         "The variance is the mean square of what you centred. Add eps to it, then take the root.",
         "Divide, multiply by weight, add bias. With x.var, say unbiased=False.",
-    ))
+    ), gradients=("x", "weight", "bias"))
 
 EXERCISES = [RMS_NORM, LAYER_NORM]

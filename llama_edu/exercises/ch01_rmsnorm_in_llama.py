@@ -73,7 +73,7 @@ PRE_NORM = Exercise(
         "Two things meet in a sum: the stream as it came in, and what the sublayer adds.",
         "The norm stands before the sublayer, and nowhere else.",
         "One line: x plus the sublayer of the norm of x.",
-    ))
+    ), gradients=("x",))
 
 # -- 1.4 and 1.5: the weights of the norms ------------------------------------------------------
 

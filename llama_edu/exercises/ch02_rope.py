@@ -192,7 +192,7 @@ ROTATION = Exercise(
         "x[..., 0::2] and x[..., 1::2] are the firsts and the seconds of all pairs.",
         "New firsts: real * cos - imag * sin. New seconds: real * sin + imag * cos. Then "
         "torch.stack(..., -1).flatten(-2), and back to the dtype of x.",
-    ))
+    ), gradients=("x",))
 
 # -- 2.3: row order ------------------------------------------------------------------------------
 

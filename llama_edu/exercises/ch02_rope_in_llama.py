@@ -204,6 +204,6 @@ WITH_A_CACHE = Exercise(
         "s keys in all, t of them new: the queries are at s - t, ..., s - 1.",
         "rotate(q, *rope_table(freqs, torch.arange(s - t, s))), then the product of each query "
         "with each key.",
-    ))
+    ), gradients=("q", "keys"))
 
 EXERCISES = [THE_RULE, WITH_A_CACHE]

@@ -114,7 +114,7 @@ ATTENTION = Exercise(
         "Four steps, in this order: scores, scale, mask, softmax. Then mix the values.",
         "q @ k.mT gives `b h t s`. masked_fill wants True where something is to be replaced.",
         "(scores / sqrt(d)).masked_fill(~mask, -torch.inf).softmax(-1) @ v",
-    ))
+    ), gradients=("q", "k", "v"))
 
 # -- 3.3: which key head belongs to which query head ---------------------------------------------
 
@@ -156,7 +156,7 @@ SHARE = Exercise(
         "With 2 key heads and 6 query heads, each key head serves 3 query heads. Which 3?",
         "Neighbours: query heads 0, 1, 2 take key head 0, and 3, 4, 5 take key head 1.",
         'x.repeat_interleave(g, dim=1), or repeat(x, "b k s d -> b (k g) s d", g=g).',
-    ))
+    ), gradients=("x",))
 
 # -- 3.4: the bytes of a cache -------------------------------------------------------------------
 

@@ -53,7 +53,7 @@ SILU = Exercise(
     hints=(
         "SiLU is x times a gate, and the gate is a number between 0 and 1.",
         "The gate is torch.sigmoid(x): nearly 1 for large x, nearly 0 far below zero.",
-    ))
+    ), gradients=("x",))
 
 # -- 4.2 -----------------------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ SWIGLU = Exercise(
         "Two projections of the same x meet in the wide space, feature by feature.",
         "The gate is F.silu(F.linear(x, w1)). It multiplies F.linear(x, w3).",
         "w2 comes last, once: F.linear(product, w2).",
-    ))
+    ), gradients=("x", "w1", "w2", "w3"))
 
 # -- 4.3 -----------------------------------------------------------------------------------------
 

@@ -154,7 +154,7 @@ BLOCK = Exercise(
     hints=(
         "Two steps of the same form: stream = stream + part(norm(stream)).",
         "The second step reads what the first one returned.",
-    ))
+    ), gradients=("x",))
 
 # -- 6.3: from the stream to logits -------------------------------------------------------------
 
@@ -210,6 +210,6 @@ LOGITS = Exercise(
         "Two things stand between the last block and the logits.",
         "The last norm, then a matrix `v c`: every token is compared with every row.",
         "Return float32: .float() at the end.",
-    ))
+    ), gradients=("x", "output_weight"))
 
 EXERCISES = [COUNT, BLOCK, LOGITS]

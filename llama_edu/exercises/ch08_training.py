@@ -114,7 +114,7 @@ LOSS = Exercise(
         "Drop the last logits; drop the first token and the first mark of `learn`.",
         "log_softmax(-1), gather the token's own, mask with learn[:, 1:], sum, divide by "
         "learn[:, 1:].sum().",
-    ))
+    ), gradients=("logits",))
 
 # -- 8.2: the learning rate ---------------------------------------------------------------------
 

@@ -58,6 +58,8 @@ class Exercise:
     read again. `adapt(answer, *values)` says how to ask an answer that is not a plain function:
     a class, for instance, as `lambda cls, dim, x: cls(dim)(x)`. `most_lines` stops an answer
     after so many lines of Python on one probe: for exercises whose loops may fail to end.
+    `gradients` names the inputs that training needs the gradient of, where the answer is a part
+    of a model or of its loss: on the first probe, it must equal the reference's.
     """
 
     id: str                     # "chapter.number", as in "1.1"
@@ -69,6 +71,7 @@ class Exercise:
     hints: tuple[str, ...]
     adapt: Callable = call_plainly
     most_lines: int | None = None
+    gradients: tuple[str, ...] = ()
 
     @property
     def chapter(self) -> int:

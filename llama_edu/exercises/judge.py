@@ -9,9 +9,11 @@ from torch import Tensor
 
 from .compare import Difference, difference, identical
 from .data import Exercise, Misconception, Probe, call_plainly
-from .probing import Outcome, agree, own_line, run, run_all, undisturbed
+from .gradients import wrong_gradient
+from .probing import Outcome, agree, own_line, run, run_all
 from .report import Report
 from .show import a, brief, shorten
+from .surroundings import undisturbed
 
 SEED, OTHER_SEED = 1, 2
 NAMED_PROBES = 4            # of the probes passed, how many a report names
@@ -32,12 +34,15 @@ def _judge(exercise: Exercise, answer: Any) -> Report:
                       f'check("{exercise.id}", your_function).')
     if problem := wrong_parameters(exercise, answer):
         return Report(exercise.id, "wrong", problem)
+    # Before any line of the answer: it may change what the reference calls.
+    expected = run_all(exercise, exercise.reference, seed=SEED)
     got = run_all(exercise, answer, seed=SEED)
     if (unwritten := _unwritten(got[0])) is not None:
         return _not_attempted(exercise, unwritten)
-    expected = run_all(exercise, exercise.reference, seed=SEED)
     faults = [fault(*pair) for pair in zip(expected, got, strict=True)]
     if not any(faults):
+        if severed := wrong_gradient(exercise, answer):
+            return Report(exercise.id, "wrong", severed)
         return Report(exercise.id, "correct", _praise(exercise.probes))
     return _explain(exercise, answer, expected, got, faults)
 

@@ -2,11 +2,9 @@
 
 import inspect
 import io
-import random
 import sys
 import sysconfig
 import traceback
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -14,12 +12,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import numpy as np
-import torch
-
 from .compare import difference, identical, snapshot, state
 from .data import Exercise, Inputs
 from .show import shorten, spoken
+from .surroundings import undisturbed
 
 PACKAGE = Path(__file__).parent.parent
 INSTALLED = (str(PACKAGE), *{sysconfig.get_path(k) for k in ("stdlib", "purelib", "platlib")})
@@ -95,29 +91,6 @@ def within(most_lines: int | None) -> Iterator[None]:
         yield
     finally:
         sys.settrace(before)
-
-
-@contextmanager
-def undisturbed() -> Iterator[None]:
-    """Leave every random state and torch's settings as they were, and start from known ones.
-
-    Only the CPU's generator is seeded: an answer on an accelerator draws as it likes.
-    """
-    states = torch.get_rng_state(), random.getstate(), np.random.get_state()
-    dtype = torch.get_default_dtype()
-    with warnings.catch_warnings(), torch.enable_grad():
-        torch.set_default_dtype(torch.float32)
-        warnings.simplefilter("ignore")
-        torch.default_generator.manual_seed(0)
-        random.seed(0)
-        np.random.seed(0)
-        try:
-            yield
-        finally:
-            torch.set_default_dtype(dtype)
-            torch.set_rng_state(states[0])
-            random.setstate(states[1])
-            np.random.set_state(states[2])
 
 
 def own_line(error: BaseException) -> str:

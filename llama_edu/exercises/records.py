@@ -47,10 +47,20 @@ def in_solutions(folder: Path) -> bool:
     return folder.name == "solutions" or "solutions" in folder.relative_to(home(folder)).parts
 
 
-def read() -> dict[str, Record]:
-    """All records by exercise id; none where the file is missing or broken."""
+def place() -> Path | None:
+    """Where the reader works; None if that folder is gone."""
     try:
-        held = json.loads((home(Path.cwd()) / FILE).read_text(encoding="utf-8"))["exercises"]
+        return Path.cwd()
+    except OSError:
+        return None
+
+
+def read(folder: Path | None) -> dict[str, Record]:
+    """All records by exercise id; none where the file is missing or broken."""
+    if folder is None:
+        return {}
+    try:
+        held = json.loads((home(folder) / FILE).read_text(encoding="utf-8"))["exercises"]
         return {id: Record(each["solved"] is True, max(0, int(each["tries"])))
                 for id, each in held.items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError,
@@ -58,23 +68,26 @@ def read() -> dict[str, Record]:
         return {}
 
 
-def record(report: Report) -> str:
-    """Count a try. Returns why it could not be saved, or an empty text."""
+def record(report: Report, folder: Path | None) -> str:
+    """Count a try made in this folder. Returns why it could not be saved, or an empty text."""
+    if report.status not in ("correct", "wrong"):
+        return ""
+    if folder is None:
+        return "not saved: the working directory is gone"
     try:
-        if report.status not in ("correct", "wrong") or in_solutions(Path.cwd()):
+        if in_solutions(folder):
             return ""
-        held = read()
+        held = read(folder)
         old = held.get(report.exercise, Record())
         tries = old.tries if old.solved else old.tries + 1
-        _write(held | {report.exercise: Record(old.solved or report.passed, tries)})
+        _write(home(folder), held | {report.exercise: Record(old.solved or report.passed, tries)})
     except OSError as error:
         return f"not saved: {error.strerror or type(error).__name__}"
     return ""
 
 
-def _write(held: dict[str, Record]) -> None:
+def _write(folder: Path, held: dict[str, Record]) -> None:
     """All at once: another notebook sees the old file or the new one, never half of one."""
-    folder = home(Path.cwd())
     text = json.dumps({"exercises": {id: vars(each) for id, each in sorted(held.items())}},
                       indent=2)
     handle, draft = tempfile.mkstemp(dir=folder, prefix=FILE)
@@ -123,5 +136,5 @@ class Progress:
 
 def table() -> Progress:
     """Every exercise of the course with its record."""
-    held: dict[str, Any] = read()
+    held: dict[str, Any] = read(place())
     return Progress(tuple((each, held.get(id, Record())) for id, each in exercises().items()))

@@ -107,13 +107,12 @@ class Layer(torch.nn.Module):
     functools.partial(right), Layer(), lambda *values: right(*values),
     lambda x, weight, eps=1e-5, more=1: right(x, weight, eps),
     lambda x, weight, eps: right(x.clone().requires_grad_(), weight, eps),
-    lambda x, weight, eps: torch.nn.Parameter(right(x, weight, eps)),
     lambda x, weight, eps: right(x, weight, eps)[:],
     lambda x, weight, eps: x.float().mul(
         (x.float() ** 2).mean(-1, True).add(eps) ** -0.5).to(x.dtype) * weight,
     lambda x, weight, eps: (x.double() / (x.double() ** 2).mean(-1, True).add(eps).sqrt()
                             * weight.double()).to(x.dtype),
-], ids=["partial", "module", "star", "defaults", "grad", "parameter", "view", "powers", "float64"])
+], ids=["partial", "module", "star", "defaults", "grad", "view", "powers", "float64"])
 def test_any_right_answer_passes_however_it_is_written(answer: Callable):
     assert check("1.1", answer).passed
 
@@ -159,13 +158,14 @@ def _unshowable(x, weight, eps):
     (lambda x, weight, eps: right(x, weight, eps).int(), "returned int32; float32 is needed."),
     (lambda x, weight, eps: (right(x, weight, eps),), "returned a tuple; a Tensor is needed."),
     (lambda x, weight, eps: right, "Did you return the function, and not its result?"),
+    (lambda x, weight, eps: torch.nn.Parameter(right(x, weight, eps)), "cut off from `x`"),
     (lambda x, weight, eps: x.div_(2), "changed its argument `x` in place."),
     (lambda x, weight, eps: x, "never uses `weight`"),
     (lambda x, weight: x, "has the parameters (x, weight); the check calls it with "
                           "(x, weight, eps). Take these values, in this order."),
     (lambda x, weight, *, eps: x, "has the parameters (x, weight, *, eps); the check calls it"),
     (torch.rsqrt, "raised TypeError: "),
-], ids=range(18))
+], ids=range(19))
 def test_a_wrong_answer_is_told_what_is_wrong(answer: Callable, message: str):
     report = check("1.1", answer)
     assert report.status == "wrong"

@@ -1,0 +1,58 @@
+"""Whether gradients flow through an answer as they do through the reference."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .compare import difference
+from .data import Exercise, call_plainly
+from .probing import run
+
+SEED = 3            # for the inputs, and for the directions in which the result is pulled
+CUT_OFF = ("returned the right values, but cut off from `{name}`: no gradient flows back, so "
+           "nothing before it could learn. Stay with torch's functions from the input to the "
+           "result, without .item(), .tolist(), .detach(), .data or torch.tensor(...).")
+ANOTHER = ("returned the right values, but another gradient for `{name}`. Is a part of the "
+           "computation cut off by .item(), .detach(), .data or torch.no_grad()?")
+
+
+def wrong_gradient(exercise: Exercise, answer: Callable) -> str:
+    """What is wrong with the gradient of an answer whose values are right; empty if nothing is.
+
+    Only the first probe is asked: the others may stand where a right formula has no gradient.
+    """
+    if not exercise.gradients:
+        return ""
+    right, got = (_gradients(exercise, each) for each in (exercise.reference, answer))
+    for name, expected in right.items():
+        found = got.get(name)
+        if found is None:
+            return CUT_OFF.format(name=name)
+        if difference(expected, found) is not None:
+            return ANOTHER.format(name=name)
+    return ""
+
+
+def _gradients(exercise: Exercise, answer: Callable) -> dict[str, Tensor | None]:
+    """For each input that matters, the gradient of the result pulled in a fixed direction.
+
+    None where there is none, for all of them where the answer refuses inputs that ask for one.
+    """
+    inputs = exercise.probes[0].inputs(seed=SEED)
+    names = [name for name in inputs if name in exercise.gradients]
+
+    def pulled(*values: Any) -> list[Tensor | None]:
+        held = dict(zip(inputs, values, strict=True))
+        leaves = [held[name].requires_grad_() for name in names]
+        result = exercise.adapt(answer, *values)
+        if not result.requires_grad:
+            return [None] * len(leaves)
+        fixed = torch.Generator("cpu").manual_seed(SEED)
+        pull = torch.randn(result.shape, generator=fixed, device="cpu").type_as(result)
+        return list(torch.autograd.grad(result, leaves, pull, allow_unused=True))
+
+    outcome = run(replace(exercise, adapt=call_plainly), pulled, inputs)
+    return {} if outcome.raised else dict(zip(names, outcome.value, strict=True))

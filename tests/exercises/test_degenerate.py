@@ -1,0 +1,183 @@
+"""Answers that do no work: zeros, a constant, a flipped sign, an input, a value without a past."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, singledispatch
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from llama_edu.exercises.data import Exercise, call_plainly
+from llama_edu.exercises.judge import SEED, judge
+from llama_edu.exercises.registry import exercises
+
+ALL = list(exercises().values())
+each_exercise = pytest.mark.parametrize("exercise", ALL, ids=lambda each: each.id)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the reader's own progress out of it."""
+    monkeypatch.chdir(tmp_path)
+
+
+def plain(exercise: Exercise) -> Exercise:
+    """The same exercise, asked as a plain function; no mistake is looked for, which takes time."""
+    return replace(exercise, adapt=call_plainly, misconceptions=(),
+                   reference=lambda *values: exercise.adapt(exercise.reference, *values))
+
+
+@singledispatch
+def filled(value: Any, n: int) -> Any:
+    """The value with n in the place of every number, and nothing in the place of a text."""
+    return type(value)(n)
+
+
+@filled.register
+def _(value: Tensor, n: int) -> Tensor:
+    return torch.full_like(value, n)
+
+
+@filled.register(str)
+@filled.register(bytes)
+def _(value: Any, n: int) -> Any:
+    return value[:0] if n == 0 else type(value)().join([value[:1]] * len(value))
+
+
+@filled.register(list)
+@filled.register(tuple)
+def _(value: Any, n: int) -> Any:
+    return type(value)(filled(each, n) for each in value)
+
+
+@singledispatch
+def flipped(value: Any) -> Any:
+    """The value with the other sign, or the other truth, or back to front."""
+    return -value
+
+
+@flipped.register
+def _(value: bool) -> bool:
+    return not value
+
+
+@flipped.register
+def _(value: Tensor) -> Tensor:
+    return ~value if value.dtype == torch.bool else -value
+
+
+@flipped.register(str)
+@flipped.register(bytes)
+def _(value: Any) -> Any:
+    return value[::-1]
+
+
+@flipped.register(list)
+@flipped.register(tuple)
+def _(value: Any) -> Any:
+    return type(value)(map(flipped, value))
+
+
+def refused(exercise: Exercise, spoil: Callable[[Any], Any]) -> None:
+    """Judge the right answer, spoiled at the end."""
+    asked = plain(exercise)
+    report = judge(asked, lambda *values: spoil(asked.reference(*values)))
+    assert report.status == "wrong", report
+    assert report.message
+
+
+@each_exercise
+@pytest.mark.parametrize("n", [0, 1])
+def test_a_result_of_the_right_form_filled_with_one_number_is_refused(exercise: Exercise, n: int):
+    refused(exercise, lambda value: filled(value, n))
+
+
+@each_exercise
+def test_the_right_answer_to_one_probe_is_refused_as_the_answer_to_all(exercise: Exercise):
+    asked = plain(exercise)
+
+    @cache
+    def right_for(i: int) -> Any:
+        return asked.reference(*asked.probes[i].inputs(seed=SEED).values())
+
+    for i in range(len(asked.probes)):
+        try:
+            constant = right_for(i)
+        except ValueError:                  # the exercise asks for an error there
+            continue
+        assert judge(asked, lambda *values, constant=constant: constant).status == "wrong"
+
+
+@each_exercise
+def test_a_flipped_sign_is_refused(exercise: Exercise):
+    refused(exercise, flipped)
+
+
+@each_exercise
+def test_an_input_returned_as_it_is_is_refused(exercise: Exercise):
+    asked = plain(exercise)
+    for i in range(len(exercise.probes[0].inputs(seed=SEED))):
+        assert judge(asked, lambda *values, i=i: values[i]).status == "wrong"
+
+
+# -- gradients ----------------------------------------------------------------------------------
+
+# What training runs through: the other exercises count, cut, convert, or only generate.
+TRAINED = ["1.1", "1.2", "1.3", "2.2", "2.5", "3.2", "3.3", "4.1", "4.2", "6.2", "6.3", "8.1"]
+each_trained = pytest.mark.parametrize("exercise", [exercises()[id] for id in TRAINED],
+                                       ids=TRAINED)
+
+
+def test_the_exercises_that_look_at_gradients_are_these():
+    assert [each.id for each in ALL if each.gradients] == TRAINED
+
+
+@each_trained
+@pytest.mark.parametrize("cut", [
+    Tensor.detach, lambda value: value.data, torch.nn.Parameter,
+    lambda value: torch.tensor(value.tolist(), dtype=value.dtype)],
+    ids=["detach", "data", "parameter", "tensor"])
+def test_the_right_value_cut_off_from_its_inputs_is_refused(exercise: Exercise, cut: Callable):
+    asked = plain(exercise)
+    report = judge(asked, lambda *values: cut(asked.reference(*values)))
+    assert report.status == "wrong"
+    assert "cut off from" in report.message
+
+
+@each_trained
+def test_an_input_cut_off_is_named(exercise: Exercise):
+    asked = plain(exercise)
+    names = list(exercise.probes[0].inputs(seed=SEED))
+    for name in exercise.gradients:
+        place = names.index(name)
+
+        def cut(*values, place=place):
+            heard = [each.detach() if i == place else each for i, each in enumerate(values)]
+            return asked.reference(*heard)
+
+        report = judge(asked, cut)
+        assert report.status == "wrong"
+        assert report.message.startswith(f"returned the right values, but cut off from `{name}`")
+
+
+@each_trained
+def test_a_right_value_with_another_gradient_is_refused(exercise: Exercise):
+    asked = plain(exercise)
+
+    def halved(*values):
+        result = asked.reference(*values)
+        return result.detach() / 2 + result / 2
+
+    report = judge(asked, halved)
+    assert report.status == "wrong"
+    assert "but another gradient for" in report.message
+
+
+def test_8_1_as_a_bare_number_is_refused():
+    exercise = exercises()["8.1"]
+    report = judge(exercise, lambda *values: torch.tensor(exercise.reference(*values).item()))
+    assert report.status == "wrong"
+    assert "cut off from `logits`" in report.message
