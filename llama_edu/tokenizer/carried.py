@@ -1,12 +1,13 @@
 """The files of a tokenizer, to be carried along when its model is written elsewhere."""
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ..formats.gguf.header import read as read_header
-from ..formats.whole_files import read_whole
+from ..formats.whole_files import inside, read_whole
 from . import find, json_made, load
 from .base import beside
 from .bpe import BytePairs
@@ -29,14 +30,13 @@ def files(path: Path) -> dict[str, bytes]:
     """What lies in a folder or a file of a tokenizer, under the names by which `load` finds it.
 
     Files stay as they are. What a GGUF file says of its tokenizer becomes files of its own.
-    Raises ValueError for a file that has no vocabulary, or a GGUF file with one that is broken.
+    Raises ValueError for a file that has no vocabulary, for a GGUF file with one that is broken,
+    and for a link that leads out of the folder.
     """
     if path.is_dir():
-        return {name: read_whole(path / name, most=MAX_BYTES) for name in NAMES
-                if (path / name).is_file()}
+        return _in_folder(path, NAMES)
     if (stored := kind(path)) != "gguf":
-        return {name: read_whole(path.with_name(name), most=MAX_BYTES) for name in BESIDE
-                if path.with_name(name).is_file()} | {
+        return _in_folder(path.parent, BESIDE) | {
             NAME_OF.get(stored, "tokenizer.model"): read_whole(path, most=MAX_BYTES)}
     tokenizer, said = load(path), {"templates": templates(path), "pad": pad(path)}
     if type(tokenizer) is JsonTokenizer:
@@ -45,6 +45,11 @@ def files(path: Path) -> dict[str, bytes]:
     same = json_made.over_characters(rows(fields), tokenizer, prefix=begins_with_space(fields))
     return json_made.files(same, **said) | {
         "tokenizer.model": tokenizer.inner.serialized_model_proto()}
+
+
+def _in_folder(folder: Path, names: Sequence[str]) -> dict[str, bytes]:
+    return {name: read_whole(file, most=MAX_BYTES) for name in names
+            if (file := inside(folder, name)).is_file()}
 
 
 def files_for_transformers(path: Path) -> dict[str, bytes]:
@@ -111,7 +116,7 @@ def pad(path: Path) -> str | None:
     if not path.is_dir() and kind(path) == "gguf":
         fields = read_header(path).fields
         token, pieces = fields.get(PAD), fields[FIELD + "tokens"]
-        return pieces[token] if type(token) is int and token < len(pieces) else None
+        return pieces[token] if type(token) is int and 0 <= token < len(pieces) else None
     given = beside((path if path.is_dir() else path.parent) / CONFIG, CONFIG).get("pad_token")
     piece = given.get("content") if type(given) is dict else given
     return piece if type(piece) is str else None

@@ -48,3 +48,12 @@ def test_a_template_that_is_not_utf_8_is_refused(folder):
     (folder / "chat_template.jinja").write_bytes(b"\xff{{ 1 }}")
     with pytest.raises(ValueError, match="is not UTF-8; a text is needed"):
         carried.templates(folder)
+
+
+def test_a_link_out_of_the_folder_is_not_followed(folder, tmp_path_factory):
+    secret = tmp_path_factory.mktemp("elsewhere") / "secret"
+    secret.write_text('{"secret": 1}')
+    (folder / "added_tokens.json").symlink_to(secret)
+    for path in (folder, folder / "tokenizer.json"):
+        with pytest.raises(ValueError, match=r"added_tokens.json is a link to .*secret, outside"):
+            carried.files(path)
