@@ -69,11 +69,6 @@ def _enter(path: str | None) -> None:
             os.chdir(path)
 
 
-def _set_environment(held: dict[str, str]) -> None:
-    os.environ.clear()
-    os.environ.update(held)
-
-
 def _set_device(device: torch.device) -> None:
     torch.set_default_device(None if device.type == "cpu" else device)
 
@@ -92,7 +87,6 @@ SETTINGS: tuple[tuple[Callable[[], Any], Callable[[Any], object]], ...] = (
     (torch.is_grad_enabled, torch.set_grad_enabled),
     (torch.is_anomaly_enabled, torch.autograd.set_detect_anomaly),
     (sys.getrecursionlimit, sys.setrecursionlimit),
-    (lambda: dict(os.environ), _set_environment),
     (folder, _enter),
 )
 
