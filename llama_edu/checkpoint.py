@@ -78,15 +78,20 @@ def open_source(path: str | Path, *, tokenizer: str | Path | None = None) -> Sou
     try:
         place = Path(path)
         if not place.exists():
-            place = BUNDLED[path]() if path in BUNDLED else hub.fetch(str(path))
+            place = _bundled(path) or hub.fetch(str(path))
         source = _format(place)
     except OSError as unreadable:
         raise ValueError(f"{str(path)!r} cannot be opened ({unreadable.strerror}); a folder that "
                          "you may read is needed. Check its rights.") from None
     check_whole(source)
     return replace(source, name=source.name or place.stem,
-                   tokenizer=source.tokenizer if tokenizer is None else BUNDLED.get(
-                       tokenizer, lambda: Path(tokenizer))())
+                   tokenizer=source.tokenizer if tokenizer is None else (
+                       _bundled(tokenizer) or Path(tokenizer)))
+
+
+def _bundled(name: str | Path) -> Path | None:
+    """Where a model with a name of its own lies; None for any other name."""
+    return BUNDLED[str(name)]() if str(name) in BUNDLED else None
 
 
 def _format(place: Path) -> Source:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
@@ -386,3 +387,7 @@ def test_a_stop_token_without_a_row(one, token):
 def test_stop_tokens_that_are_no_numbers(one, ids):
     change_json(one / "generation_config.json", eos_token_id=ids)
     refused(one, "generation_config.json says eos_token_id = .*; a token's number")
+
+
+def test_a_name_may_be_a_path():
+    assert checkpoint.open_source(Path("tales")).config == checkpoint.open_source("tales").config

@@ -35,9 +35,9 @@ def fetch(name: str, *, endpoint: str | None = None, cache: Path | None = None) 
             allow_patterns=patterns, ignore_patterns="*/*"))
     try:
         if file is not None:
-            found = get([re.sub(r"-\d{5}-of-", "-*-of-", file)]) / file
-            if found.is_file():
-                return found
+            place = get([re.sub(r"-\d{5}-of-", "-*-of-", file)]) / file
+            if place.is_file():
+                return place
         folder = get(TEXTS + WEIGHTS)
         if (folder / "params.json").is_file() and not (folder / "config.json").is_file():
             folder = get(TEXTS + META_WEIGHTS)

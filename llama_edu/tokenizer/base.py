@@ -110,6 +110,11 @@ def show(piece: bytes) -> str:
     return re.sub("[\udc80-\udcff]", lambda byte: f"<0x{ord(byte[0]) - 0xDC00:02X}>", text)
 
 
+def named(given: object) -> object:
+    """The piece that a JSON file gives, by itself or in a table with its content."""
+    return given.get("content") if type(given) is dict else given
+
+
 def beside(file: Path, name: str) -> dict[str, Any]:
     """The object in a JSON file beside this one; empty where there is none. Raises ValueError for
     a file that holds something else."""

@@ -9,7 +9,7 @@ from typing import Any
 from ..formats.gguf.header import read as read_header
 from ..formats.whole_files import inside, read_whole
 from . import find, json_made, load
-from .base import beside
+from .base import beside, named
 from .bpe import BytePairs
 from .gguf.reader import FIELD, PAD, begins_with_space, rows
 from .json_file import JsonTokenizer
@@ -60,13 +60,13 @@ def files_for_transformers(path: Path) -> dict[str, bytes]:
     if "tokenizer.model" not in found or "tokenizer.json" in found:
         return found
     with suppress(ValueError):      # rules that no Llama has: the file goes alone
-        made = json_made.files(_in_json(find(path)), templates=templates(path), pad=pad(path))
+        made = json_made.files(in_json(find(path)), templates=templates(path), pad=pad(path))
         config = json.loads(found.get(CONFIG, b"{}")) | json.loads(made[CONFIG])
         return found | made | {CONFIG: json.dumps(config, indent=1).encode()}
     return found
 
 
-def _in_json(file: Path) -> JsonTokenizer:
+def in_json(file: Path) -> JsonTokenizer:
     """The tokens of a `tokenizer.model`, on the library of `tokenizer.json`. Raises ValueError for
     rules that no Llama has."""
     tokenizer = load(file)
@@ -117,8 +117,8 @@ def pad(path: Path) -> str | None:
         fields = read_header(path).fields
         token, pieces = fields.get(PAD), fields[FIELD + "tokens"]
         return pieces[token] if type(token) is int and 0 <= token < len(pieces) else None
-    given = beside((path if path.is_dir() else path.parent) / CONFIG, CONFIG).get("pad_token")
-    piece = given.get("content") if type(given) is dict else given
+    folder = path if path.is_dir() else path.parent
+    piece = named(beside(folder / CONFIG, CONFIG).get("pad_token"))
     return piece if type(piece) is str else None
 
 

@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ import tokenizers
 from tokenizers import decoders, models, pre_tokenizers, processors
 
 from ..formats.whole_files import read_whole
-from .base import beside, check_ids, check_special, check_text, cut, needed, spelled
+from .base import beside, check_ids, check_special, check_text, cut, named, needed, spelled
 from .vocabulary_files import MAX_BYTES, in_the_library
 
 # What makes a text longer in a rule: letters put in, and steps that must come once at most.
@@ -36,6 +36,13 @@ def over_bytes(vocab: Mapping[str, int], merges: Sequence[tuple[str, str]], *,
     inner.decoder = decoders.ByteLevel()
     inner.encode_special_tokens = True      # special text from a user stays text
     return inner
+
+
+def add_pieces(inner: tokenizers.Tokenizer, special: Iterable[str], own: Iterable[str]) -> None:
+    """Let these pieces be found before a text is cut: special ones, and those of its users."""
+    inner.add_special_tokens([tokenizers.AddedToken(piece, special=True, normalized=False)
+                              for piece in special])
+    inner.add_tokens([tokenizers.AddedToken(piece, normalized=False) for piece in own])
 
 
 def add_ends(inner: tokenizers.Tokenizer, bos: int | None, eos: int | None) -> None:
@@ -167,8 +174,7 @@ def _named(file: Path, name: str, inner: tokenizers.Tokenizer, default: int | No
     """The token that the files beside tokenizer.json give this name, by a string or by a table
     with its content; else the default."""
     for notes in ("tokenizer_config.json", "special_tokens_map.json"):
-        given = beside(file, notes).get(name)
-        piece = given.get("content") if type(given) is dict else given
+        piece = named(given := beside(file, notes).get(name))
         if piece is None:
             continue
         if type(piece) is not str:

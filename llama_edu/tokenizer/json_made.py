@@ -8,7 +8,7 @@ from tokenizers import decoders, models, normalizers
 
 from .base import Tokenizer
 from .bpe import BytePairs
-from .json_file import JsonTokenizer, add_ends, over_bytes
+from .json_file import JsonTokenizer, add_ends, add_pieces, over_bytes
 from .vocabulary_files import CONTROL, NORMAL, UNKNOWN, USER_DEFINED
 
 
@@ -25,7 +25,7 @@ def to_json(tokenizer: BytePairs) -> JsonTokenizer:
                          "Number them so.")
     inner = over_bytes(vocab, _merges(tokenizer.ranks), patterns=[tokenizer.pattern],
                        whole_words=True)
-    inner.add_special_tokens([*map(_special, tokenizer.special)])
+    add_pieces(inner, tokenizer.special, ())
     add_ends(inner, tokenizer.bos_id, None)
     return JsonTokenizer(inner, tokenizer.bos_id, tokenizer.eos_id, tokenizer.stop_ids)
 
@@ -46,18 +46,12 @@ def over_characters(rows: Sequence[tuple[str, float, int]], tokenizer: Tokenizer
     strip = [decoders.Strip(content=" ", left=1)] if prefix else []
     inner.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(),
                                        decoders.Fuse(), *strip])
-    inner.add_special_tokens([_special(piece) for piece, _, kind in rows
-                              if kind in (CONTROL, UNKNOWN)])
-    inner.add_tokens([tokenizers.AddedToken(piece, normalized=False) for piece, _, kind in rows
-                      if kind == USER_DEFINED])
+    add_pieces(inner, (piece for piece, _, kind in rows if kind in (CONTROL, UNKNOWN)),
+               (piece for piece, _, kind in rows if kind == USER_DEFINED))
     inner.encode_special_tokens = True
     add_ends(inner, tokenizer.bos_id if tokenizer.adds_bos else None,
              tokenizer.eos_id if tokenizer.adds_eos else None)
     return JsonTokenizer(inner, tokenizer.bos_id, tokenizer.eos_id, tokenizer.stop_ids)
-
-
-def _special(piece: str) -> tokenizers.AddedToken:
-    return tokenizers.AddedToken(piece, special=True, normalized=False)
 
 
 def files(tokenizer: JsonTokenizer, *, templates: Mapping[str, str] | None = None,

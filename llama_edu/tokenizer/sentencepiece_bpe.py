@@ -6,7 +6,7 @@ from types import MappingProxyType
 
 import sentencepiece
 
-from .base import beside, check_ids, check_special, check_text, cut, needed, spelled
+from .base import beside, check_ids, check_special, check_text, cut, named, needed, spelled
 from .vocabulary_files import AGAIN, read_sentencepiece
 
 SPACE = "▁"
@@ -96,7 +96,7 @@ class SentencePieceTokenizer:
 def _named(given: object, added: Mapping[str, int], inner: sentencepiece.SentencePieceProcessor,
            default: int) -> int:
     """The token that a file names by a string, or by a table with its content; else the default."""
-    piece = given.get("content") if type(given) is dict else given
+    piece = named(given)
     if type(piece) is not str:
         return default
     token = added.get(piece, inner.piece_to_id(piece))

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from meta_folders import FIRST, SECOND, write_sound
+from spoiling import cut_out, cut_short, flip_bits
 
 from llama_edu.formats import meta
 from llama_edu.formats.meta_params import BESIDE, PARAMS
@@ -18,20 +19,6 @@ from llama_edu.formats.meta_params import BESIDE, PARAMS
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory) -> Path:
     return write_sound(tmp_path_factory.mktemp("sound"))
-
-
-def flip_bits(content: bytearray, dice: random.Random) -> None:
-    for _ in range(dice.choice((1, 1, 4, 30))):
-        content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
-
-
-def cut_short(content: bytearray, dice: random.Random) -> None:
-    del content[dice.randrange(len(content)):]
-
-
-def cut_out(content: bytearray, dice: random.Random) -> None:
-    begin = dice.randrange(len(content))
-    del content[begin:begin + dice.randint(1, 200)]
 
 
 def overwrite(content: bytearray, dice: random.Random) -> None:

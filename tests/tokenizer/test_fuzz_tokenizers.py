@@ -17,6 +17,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from spoiling import cut_out, cut_short, flip_bits
 
 from llama_edu.tokenizer import BytePairs, RebuiltSentencePiece, load, tiktoken_bpe
 from llama_edu.tokenizer.gguf import reader
@@ -75,20 +76,6 @@ def tekken(words: BytePairs) -> dict:
 
 
 # -- ways to spoil them ------------------------------------------------------------------------
-
-
-def flip_bits(content: bytearray, dice: random.Random) -> None:
-    for _ in range(dice.choice((1, 1, 4, 30))):
-        content[dice.randrange(len(content))] ^= 1 << dice.randrange(8)
-
-
-def cut_short(content: bytearray, dice: random.Random) -> None:
-    del content[dice.randrange(len(content)):]
-
-
-def cut_out(content: bytearray, dice: random.Random) -> None:
-    begin = dice.randrange(len(content))
-    del content[begin : begin + dice.randint(1, 200)]
 
 
 def insert(content: bytearray, dice: random.Random) -> None:

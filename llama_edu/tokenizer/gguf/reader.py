@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import sentencepiece
-import tokenizers
 
 from ...formats.gguf.header import read as read_header
 from .. import json_made
 from ..base import Tokenizer
-from ..json_file import JsonTokenizer, add_ends, over_bytes
+from ..json_file import JsonTokenizer, add_ends, add_pieces, over_bytes
 from ..sentencepiece_bpe import SentencePieceTokenizer
 from ..vocabulary_files import CONTROL, NORMAL, UNUSED, USER_DEFINED
 from .cuts import CUTS
@@ -138,10 +137,9 @@ def _over_bytes(fields: Mapping[str, Any], stop_ids: tuple[int, ...]) -> Tokeniz
         inner = over_bytes(vocab, merges, patterns=how.patterns, whole_words=how.whole_words)
     except Exception as broken:     # the library raises plain Exception
         raise _wrong(f"its merges do not fit its pieces ({str(broken):.200})") from None
-    inner.add_special_tokens([_added(piece) for piece, kind in zip(pieces, kinds, strict=False)
-                              if kind == CONTROL])
-    inner.add_tokens([_added(piece) for piece, kind in zip(pieces, kinds, strict=False)
-                      if kind == USER_DEFINED])
+    special, own = ([piece for piece, kind in zip(pieces, kinds, strict=False) if kind == wanted]
+                    for wanted in (CONTROL, USER_DEFINED))
+    add_pieces(inner, special, own)
     bos, eos = _token(fields, BOS), _token(fields, EOS)
     try:
         add_ends(inner, bos if fields.get(ADD_BOS, how.adds_bos) is True else None,
@@ -150,10 +148,6 @@ def _over_bytes(fields: Mapping[str, Any], stop_ids: tuple[int, ...]) -> Tokeniz
         raise _wrong(f"no text can stand between its tokens {bos} and {eos} "
                      f"({str(broken):.200})") from None
     return JsonTokenizer(inner, bos, eos, frozenset(stop_ids) | ({eos} - {None}))
-
-
-def _added(piece: str) -> tokenizers.AddedToken:
-    return tokenizers.AddedToken(piece, normalized=False)
 
 
 def _merges(fields: Mapping[str, Any]) -> list[tuple[str, str]]:

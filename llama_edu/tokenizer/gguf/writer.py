@@ -8,12 +8,9 @@ from typing import Any
 
 from ...formats.gguf import header as gguf_header
 from .. import Tokenizer, carried, find, load
-from ..bpe import BytePairs
 from ..json_file import JsonTokenizer
-from ..json_made import to_json
 from ..sentencepiece_bpe import SentencePieceTokenizer
 from ..sentencepiece_rebuilt import check_rules
-from ..tiktoken_bpe import TiktokenTokenizer
 from ..vocabulary_files import (
     BYTE,
     CONTROL,
@@ -126,9 +123,7 @@ def _from_sentencepiece(file: Path) -> dict[str, Any]:
 
 
 def _from_ranks(file: Path) -> dict[str, Any]:
-    tokenizer = TiktokenTokenizer.read(file)
-    same = to_json(BytePairs(tokenizer.ranks, special=tokenizer.special))
-    return _from_fields(json.loads(same.inner.to_str()), file)
+    return _from_fields(json.loads(carried.in_json(file).inner.to_str()), file)
 
 
 def _from_json(file: Path) -> dict[str, Any]:
