@@ -1,17 +1,22 @@
-"""Exercises that know what went wrong: `check` an answer, ask for a `hint`, see your `progress`."""
+"""Exercises that know what went wrong: `check` an answer, ask for a `hint`, see your `progress`.
+
+`suspects` hands out what a bug hunt is about; `reveal` shows a guess beside the truth.
+"""
 
 from collections import Counter
 from dataclasses import replace
 from typing import Any
 
 from . import records
+from .guesses import reveal
+from .hunts import Hunt, judge_hunt
 from .judge import judge
 from .records import Progress
 from .registry import UnknownExerciseError, find
 from .report import Hint, Report
 from .show import shorten, spoken
 
-__all__ = ["check", "hint", "progress"]
+__all__ = ["check", "hint", "progress", "reveal", "suspects"]
 
 # Hints begin anew with each kernel, so that Restart and Run All shows what it showed before.
 _hints_given: Counter[str] = Counter()
@@ -22,11 +27,12 @@ def check(exercise_id: str, answer: Any = None) -> Report:
 
     Never raises, an interrupt from the keyboard aside: ask the report for `.passed`. Leaves all
     random states and settings as they were. `answer` is the function itself:
-    `check("1.1", rms_norm)`.
+    `check("1.1", rms_norm)`; for a bug hunt, one verdict a suspect: `check("3.6", {"a": "?"})`.
     """
     try:
         place = records.place()             # before the answer runs, which may go elsewhere
-        report = judge(find(exercise_id), answer)
+        exercise = find(exercise_id)
+        report = (judge_hunt if isinstance(exercise, Hunt) else judge)(exercise, answer)
         unsaved = records.record(report, place)
     except UnknownExerciseError as unknown:
         return _unknown(exercise_id, unknown)
@@ -54,6 +60,18 @@ def hint(exercise_id: str) -> Hint | Report:
 def progress() -> Progress:
     """All exercises by chapter, and which of them are solved."""
     return records.table()
+
+
+def suspects(exercise_id: str) -> dict[str, Any]:
+    """The suspects of a bug hunt, made anew: by letter, each a function or a model.
+
+    Raises KeyError for an id that names no exercise, ValueError for one that is no hunt.
+    """
+    hunt = find(exercise_id)
+    if not isinstance(hunt, Hunt):
+        raise ValueError(f"{hunt.id} is no bug hunt and has no suspects: it asks for a function. "
+                         f'Use check("{hunt.id}", your_function).')
+    return {letter: hunt.make(bug) for letter, bug in hunt.hidden.items()}
 
 
 def _unknown(exercise_id: Any, unknown: UnknownExerciseError) -> Report:

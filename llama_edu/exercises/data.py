@@ -4,7 +4,7 @@ A new exercise is one `Exercise(...)` in the list `EXERCISES` of a file `chNN_to
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -41,13 +41,15 @@ class Misconception:
 
     `why` begins in the middle: it is read after the exercise's id, as in "1.1 you subtracted
     the mean: ...". `wrong` has the form of an answer; `also` are other ways to make the mistake,
-    such as the same in the input's own precision.
+    such as the same in the input's own precision. `section` is the heading that explains this
+    mistake, where that is not the exercise's own.
     """
 
     name: str
     wrong: Callable
     why: str
     also: tuple[Callable, ...] = ()
+    section: str | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Exercise:
     `reference` calls the package itself, never a second copy of it. `section` is the heading to
     read again. `adapt(answer, *values)` says how to ask an answer that is not a plain function:
     a class, for instance, as `lambda cls, dim, x: cls(dim)(x)`. `most_lines` stops an answer
-    after so many lines of Python on one probe: for exercises whose loops may fail to end.
+    after so many lines of Python on one probe: fewer where a loop without end would fill memory.
     `gradients` names the inputs that training needs the gradient of, where the answer is a part
     of a model or of its loss: on the first probe, it must equal the reference's.
     """
@@ -70,7 +72,7 @@ class Exercise:
     misconceptions: tuple[Misconception, ...]
     hints: tuple[str, ...]
     adapt: Callable = call_plainly
-    most_lines: int | None = None
+    most_lines: int = 300_000
     gradients: tuple[str, ...] = ()
 
     @property
@@ -82,6 +84,10 @@ class Exercise:
     def place(self) -> str:
         """Where to read again, as in `chapter 1, "The idea"`."""
         return f'chapter {self.chapter}, "{self.section}"'
+
+    def place_of(self, mistake: Misconception) -> str:
+        """Where to read about one mistake."""
+        return replace(self, section=mistake.section or self.section).place
 
 
 def whole(rng: Generator, *shape: int) -> Tensor:

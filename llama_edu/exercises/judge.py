@@ -18,6 +18,7 @@ from .surroundings import undisturbed
 SEED, OTHER_SEED = 1, 2
 NAMED_PROBES = 4            # of the probes passed, how many a report names
 # A failure is reported by its most telling kind: the wrong shape explains the wrong values.
+REFUSALS = (ValueError, LookupError, TypeError)     # by which a right answer refuses bad input
 KINDS = ("raised", "type", "shape", "length", "dtype", "changed", "nan", "value")
 
 
@@ -36,6 +37,9 @@ def _judge(exercise: Exercise, answer: Any) -> Report:
         return Report(exercise.id, "wrong", problem)
     # Before any line of the answer: it may change what the reference calls.
     expected = run_all(exercise, exercise.reference, seed=SEED)
+    for each in expected:
+        if each.raised is not None and not isinstance(each.raised, REFUSALS):
+            raise each.raised           # no refusal: the check itself is broken
     got = run_all(exercise, answer, seed=SEED)
     if (unwritten := _unwritten(got[0])) is not None:
         return _not_attempted(exercise, unwritten)
@@ -130,9 +134,10 @@ def _explain(exercise: Exercise, answer: Callable, expected: list[Outcome], got:
         failed = [i for i in failed if faults[i].kind == worst]
     at = min(failed, key=lambda i: _size(exercise.probes[i]))
     if known is not None:
-        message = f"{known.why.rstrip('.')} ({exercise.place})."
+        message = f"{known.why.rstrip('.')} ({exercise.place_of(known)})."
     elif worst == "value" and (name := ignored(exercise, answer, expected, got)):
-        message = f"never uses `{name}`: the result is the same whatever `{name}` is."
+        message = (f"returned values on which `{name}` has no effect here: with another `{name}` "
+                   "they stay the same.")
     else:
         message = faults[at].problem
     return Report(exercise.id, "wrong", message, known.name if known else None,

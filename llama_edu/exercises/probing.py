@@ -18,7 +18,10 @@ from .show import shorten, spoken
 from .surroundings import undisturbed
 
 PACKAGE = Path(__file__).parent.parent
-INSTALLED = (str(PACKAGE), *{sysconfig.get_path(k) for k in ("stdlib", "purelib", "platlib")})
+# Where code lies that no reader wrote; libraries also make some from strings.
+LIBRARIES = (*{sysconfig.get_path(kind) for kind in ("stdlib", "purelib", "platlib")},
+             "<string>", "<frozen")
+INSTALLED = (str(PACKAGE), *LIBRARIES)
 KEPT_OUTPUT = 2_000         # characters; an answer may print more than memory holds
 
 
@@ -68,18 +71,17 @@ def agree(expected: Outcome, got: Outcome) -> bool:
 
 
 @contextmanager
-def within(most_lines: int | None) -> Iterator[None]:
-    """Raise TimeoutError in what runs here after so many lines of Python; None: let it run.
+def within(most_lines: int) -> Iterator[None]:
+    """Raise TimeoutError in what runs here after so many lines of Python; libraries' do not count.
 
     Lines and not seconds, so that every machine stops at the same place, before memory is full.
     """
-    if most_lines is None:
-        yield
-        return
     left, before = most_lines, sys.gettrace()
 
-    def trace(frame: FrameType, event: str, argument: object) -> Callable:
+    def trace(frame: FrameType, event: str, argument: object) -> Callable | None:
         nonlocal left
+        if event == "call" and frame.f_code.co_filename.startswith(LIBRARIES):
+            return None
         left -= event == "line"
         if left < 0:
             raise TimeoutError(f"it did not end after {most_lines:,} lines of Python. Does every "

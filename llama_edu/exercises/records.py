@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from .data import Exercise
+from .hunts import Hunt
 from .registry import exercises
 from .report import BOX, CELL, LOOKS, Report
 
@@ -104,7 +105,7 @@ def _write(folder: Path, held: dict[str, Record]) -> None:
 class Progress:
     """All exercises by chapter, with what the reader has done: a table, as text or as HTML."""
 
-    rows: tuple[tuple[Exercise, Record], ...]
+    rows: tuple[tuple[Exercise | Hunt, Record], ...]
 
     @property
     def summary(self) -> str:

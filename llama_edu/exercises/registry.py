@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import Any
 
 from .data import Exercise
+from .hunts import Hunt
 from .show import a
 
 
@@ -16,8 +17,8 @@ class UnknownExerciseError(KeyError):
 
 
 @cache
-def exercises() -> dict[str, Exercise]:
-    """All exercises by id, in the order of the course.
+def exercises() -> dict[str, Exercise | Hunt]:
+    """All exercises and bug hunts by id, in the order of the course.
 
     A file `chNN_topic.py` in this folder takes part by having a list `EXERCISES`; a chapter may
     have several.
@@ -36,7 +37,7 @@ def exercises() -> dict[str, Exercise]:
     return by_id
 
 
-def find(exercise_id: Any) -> Exercise:
+def find(exercise_id: Any) -> Exercise | Hunt:
     """The exercise of that id; UnknownExerciseError names the nearest one if there is none."""
     known = exercises()
     asked = str(exercise_id) if type(exercise_id) in (str, float, int) else ""

@@ -4,6 +4,7 @@ import functools
 import linecache
 import random
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from learner import right, stub, wrong
 
 from llama_edu import exercises as engine
 from llama_edu.exercises import check, hint
+from llama_edu.exercises.judge import judge
+from llama_edu.exercises.registry import find
 from llama_edu.exercises.show import brief
 
 pytestmark = pytest.mark.usefixtures("folder")
@@ -160,7 +163,7 @@ def _unshowable(x, weight, eps):
     (lambda x, weight, eps: right, "Did you return the function, and not its result?"),
     (lambda x, weight, eps: torch.nn.Parameter(right(x, weight, eps)), "cut off from `x`"),
     (lambda x, weight, eps: x.div_(2), "changed its argument `x` in place."),
-    (lambda x, weight, eps: x, "never uses `weight`"),
+    (lambda x, weight, eps: x, "`weight` has no effect here"),
     (lambda x, weight: x, "has the parameters (x, weight); the check calls it with "
                           "(x, weight, eps). Take these values, in this order."),
     (lambda x, weight, *, eps: x, "has the parameters (x, weight, *, eps); the check calls it"),
@@ -262,3 +265,22 @@ def test_a_check_gives_the_same_report_twice():
     assert str(check("1.1", torch.rand_like)) == str(check("1.1", torch.rand_like))
     noisy = [str(check("1.1", lambda x, weight, eps: x + torch.rand_like(x))) for _ in range(2)]
     assert noisy[0] == noisy[1]
+
+
+def test_an_answer_that_never_ends_is_stopped_with_a_sentence():
+    def endless(x, weight, eps):
+        while True:
+            x = x + 0
+
+    report = check("1.1", endless)
+    assert report.status == "wrong"
+    assert report.message.startswith("raised TimeoutError: it did not end after 300,000 lines")
+
+
+def test_a_reference_that_fails_is_no_measure_for_an_answer():
+    """Else an answer that fails in the same way would be right."""
+    def broken(x, weight, eps):
+        raise AttributeError("no such thing")
+
+    with pytest.raises(AttributeError, match="no such thing"):
+        judge(replace(find("1.1"), reference=broken), broken)

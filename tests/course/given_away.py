@@ -1,0 +1,126 @@
+"""How much of an exercise's solution stands in the code above it.
+
+    python tests/course/given_away.py           a table of all chapters
+    python tests/course/given_away.py 01 07     only these
+
+The *shape* of a piece of code is its tokens without comments and docstrings, with the names that
+it binds itself (arguments, variables, its own name) all alike: what one copies and renames. A
+token of the solution is given away if it lies in a run of six tokens that stands, in one piece,
+in a code cell above.
+"""
+
+import ast
+import io
+import re
+import sys
+import tokenize
+from pathlib import Path
+
+import jupytext
+
+SOURCES = Path(__file__).resolve().parent.parent.parent / "chapters" / "src"
+RUN = 6  # tokens
+HALF = 0.5
+REGION = re.compile(r"^([ \t]+)### BEGIN SOLUTION[ \t]*\n(.*?)^[ \t]*### END SOLUTION", re.M | re.S)
+EXERCISE = re.compile(r"Exercise (\d+\.\d+)")
+SILENT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
+          tokenize.ENCODING, tokenize.ENDMARKER}  # fmt: skip
+OWN = "·"
+
+
+def bound(code: str) -> set[str]:
+    """The names that a piece of code binds itself: arguments, variables, functions, classes."""
+    names = set()
+    for node in ast.walk(ast.parse(code)):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+    return names
+
+
+def without_docstrings(code: str) -> str:
+    tree = ast.parse(code)
+    lines = code.splitlines(keepends=True)
+    for node in ast.walk(tree):
+        if (
+            isinstance(node, ast.FunctionDef | ast.ClassDef)
+            and ast.get_docstring(node) is not None
+        ):
+            for n in range(node.body[0].lineno - 1, node.body[0].end_lineno):
+                lines[n] = "\n"
+    return "".join(lines)
+
+
+def shape(code: str, own: set[str]) -> list[str]:
+    """The tokens of a piece of code, the names in `own` all alike."""
+    found = []
+    for token in tokenize.generate_tokens(io.StringIO(code).readline):
+        if token.type in SILENT:
+            continue
+        after_dot = bool(found) and found[-1] == "."
+        found.append(OWN if token.string in own and not after_dot else token.string)
+    return found
+
+
+def runs(tokens: list[str], n: int) -> set[tuple[str, ...]]:
+    return {tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)}
+
+
+def shares(cells: list[tuple[str, str]]) -> dict[str, float]:
+    """For each exercise of a chapter, the share of its solution that stands above it.
+
+    `cells` are (kind, source) in order, solutions included.
+    """
+    above: list[list[str]] = []
+    found = {}
+    for kind, source in cells:
+        if kind != "code":
+            continue
+        source = re.sub(r"^[ \t]*%.*$", "", source, flags=re.M)
+        if (parts := REGION.findall(source)) and (named := EXERCISE.search(source)):
+            own = bound(source)
+            solution = [
+                token
+                for part in parts
+                for token in shape(_dedent(*part), own)
+            ]
+            found[named[1]] = given(solution, above)
+        elif "### BEGIN SOLUTION" in source and (named := EXERCISE.search(source)):
+            found[named[1]] = 0.0  # verdicts of a hunt: no code to copy
+        above.append(shape(without_docstrings(source), bound(source)))
+    return found
+
+
+def given(solution: list[str], above: list[list[str]]) -> float:
+    """The share of a solution's tokens that lie in a run of six which stands above."""
+    n = min(RUN, len(solution))
+    seen = set().union(*(runs(tokens, n) for tokens in above))
+    covered = {
+        i + k
+        for i in range(len(solution) - n + 1)
+        if tuple(solution[i : i + n]) in seen
+        for k in range(n)
+    }
+    return len(covered) / max(len(solution), 1)
+
+
+def _dedent(indent: str, body: str) -> str:
+    return "".join(line.removeprefix(indent) for line in body.splitlines(keepends=True))
+
+
+def of_chapter(source: Path) -> dict[str, float]:
+    notebook = jupytext.read(source, fmt="py:percent")
+    return shares([(cell.cell_type, cell.source) for cell in notebook.cells])
+
+
+if __name__ == "__main__":
+    for path in sorted(SOURCES.glob("*.py")):
+        if sys.argv[1:] and not path.name.startswith(tuple(sys.argv[1:])):
+            continue
+        found = of_chapter(path)
+        too_much = sum(share > HALF for share in found.values())
+        print(f"{path.stem}: {too_much} of {len(found)} more than half given away")
+        print("   ", "  ".join(f"{id} {share:.0%}" for id, share in found.items()))
