@@ -108,15 +108,23 @@ def test_prose_and_docstrings_give_nothing_away():
 
 
 def test_more_than_a_quarter_given_away_is_too_much():
-    three_new = [task(n, f"return {'t.exp() - ' * n} t.cos() ** {n}") for n in (2, 3, 4)]
+    new = (NEW, "return max(len(t), 3) % 2 + 1", "return [t[k] for k in range(4)]")
+    three_new = [task(n, solution) for n, solution in enumerate(new, start=2)]
     assert given(given_away.shares([BEFORE, task(1, COPIED), *three_new])) == []
     assert given(given_away.shares([BEFORE, task(1, COPIED), *three_new[:2]])) == ["9.1 100%"]
 
 
 GOOD = (
-    "prose: # Title", "code: guess = None", 'code: reveal("x", guess, 1)',
-    'prose: ## Your turn: divide', 'code: # 9.1 ●●●\ncheck("9.1", f)', "prose: ## Build it: divide",
-    'code: claims.judge({"D01": "?"})', 'code: claims.show("D01")', 'code: check("9.2", found)')  # fmt: skip
+    "prose: # Title",
+    "code: guess = None",
+    'code: reveal("x", guess, 1)',
+    "prose: ## Your turn: divide",
+    'code: # 9.1 ●●●\ncheck("9.1", f)',
+    "prose: ## Build it: divide",
+    'code: claims.judge({"D01": "?"})',
+    'code: claims.show("D01")',
+    'code: check("9.2", found)',
+)
 
 
 def test_a_chapter_of_the_right_form_passes(make_notebook):

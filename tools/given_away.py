@@ -1,7 +1,7 @@
 """How much of an exercise's solution stands in the code above it.
 
-    python tests/course/given_away.py           a table of all chapters
-    python tests/course/given_away.py 01 07     only these
+    python tools/given_away.py           a table of all chapters
+    python tools/given_away.py 01 07     only these
 
 The *shape* of a piece of code is its tokens without comments and docstrings, with the names that
 it binds itself (arguments, variables, its own name) all alike: what one copies and renames. A
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import jupytext
 
-SOURCES = Path(__file__).resolve().parent.parent.parent / "chapters" / "src"
+SOURCES = Path(__file__).resolve().parent.parent / "chapters" / "src"
 RUN = 6  # tokens
 HALF = 0.5
 REGION = re.compile(r"^([ \t]+)### BEGIN SOLUTION[ \t]*\n(.*?)^[ \t]*### END SOLUTION", re.M | re.S)
