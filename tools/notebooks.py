@@ -126,6 +126,7 @@ def run(notebook: NotebookNode, folder: Path) -> None:
         record_timing=False,
         kernel_name="python3",
         extra_arguments=["--IPKernelApp.log_level=ERROR"],
+        coalesce_streams=True,
         on_cell_execute=lambda cell, cell_index: begun.append(cell),
         resources={"metadata": {"path": str(folder)}},
     )

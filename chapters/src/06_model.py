@@ -3,17 +3,18 @@
 #
 # **The question.** You have built the norm, the rotation, attention, the gate and the tokenizer. One
 # class puts them together, and eleven settings decide whether it is a Llama 1 or a Llama 3.3. Where do
-# eight billion parameters sit, and what did three generations really change?
+# eight billion parameters sit, what did three generations really change, and which part of a Llama
+# says "Paris"?
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | `Block` and `Llama`, as they stand in `llama_edu.model` | chapters 01 to 04 | 65 |
+# | `Block` and `Llama`, as they stand in `llama_edu.model` | chapters 01 to 04 | 100 |
 
 # %%
 import importlib.util
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor, nn
@@ -24,128 +25,148 @@ from llama_edu import checkpoint, claims, plots
 from llama_edu.cache import KVCache
 from llama_edu.config import ModelConfig
 from llama_edu.data import tales
-from llama_edu.exercises import check, hint
+from llama_edu.exercises import check, hint, reveal, suspects
 from llama_edu.family.accounting import parameters
 from llama_edu.family.releases import RELEASES, release
 from llama_edu.layers import (
     Attention, FeedForward, RMSNorm, causal_mask, rope_frequencies, rope_table, widen)
-from llama_edu.losses import next_token
 from llama_edu.tokenizer import installed
 
 plots.use_style()
 torch.set_num_threads(1)      # small tensors: threads would wait for one another
 
 # %% [markdown]
-# > **Predict.** Llama 3.2 1B has a vocabulary of 128,256 pieces. Which part of it holds the most
-# > parameters: the embedding table, all its attention layers together, or all its feed-forward layers
-# > together? And in which order do the three come?
-#
+# > **Predict.** Llama 3.2 1B has a vocabulary of 128,256 pieces. Three parts hold nearly all of its
+# > parameters: the embedding table, its attention layers together, and its feed-forward layers
+# > together. In which order do they come, and how much of the whole is the table? Write it down here;
+# > the answer comes under *Where do the parameters sit?*
+
+# %%
+my_order = "?"          # "attention, embedding, feed-forward": the largest first
+my_share = None         # of the table, in percent
+
+# %% [markdown]
 # ## By hand: count a Llama that fits on a napkin
 #
 # Two layers, eight features, four query heads that share two key/value heads, 24 features inside
-# the feed-forward layer, ten pieces in the vocabulary.
+# the feed-forward layer, ten pieces in the vocabulary. How many numbers is that? A model knows. On the
+# `meta` device PyTorch makes tensors that have a shape and no memory, so we can build any Llama, the
+# largest included, and look at what it is made of.
 
 # %%
-tiny = ModelConfig(dim=8, n_layers=2, n_heads=4, n_kv_heads=2, hidden_dim=24, vocab_size=10,
-                   norm_eps=1e-5, rope_theta=1e4, max_seq_len=32)
+tiny = ModelConfig(dim=8, n_layers=2, n_heads=4, n_kv_heads=2, hidden_dim=24,
+                   vocab_size=10, norm_eps=1e-5, rope_theta=1e4, max_seq_len=32)
 
-settings = [field.name for field in fields(ModelConfig) if field.name != "own_head_dim"]
+settings = [field.name for field in fields(ModelConfig)
+            if field.name != "own_head_dim"]
 assert len(settings) == 11 and all(r.config.own_head_dim is None for r in RELEASES)
-print(*settings)        # a twelfth serves relatives whose heads are not dim / n_heads wide
+print(*settings)        # a twelfth serves relatives with heads of another width
 
-embedding = 10 * 8                              # one row of 8 features a piece
-attention = 8 * 8 + 8 * 4 + 8 * 4 + 8 * 8       # wq, wk, wv, wo: two kv heads of 2 features are 4
-feed_forward = 3 * 8 * 24                       # w1, w2, w3
-norms = 2 * 8                                   # one before each half
-output = 10 * 8
-total = embedding + 2 * (attention + feed_forward + norms) + 8 + output     # 8: the last norm
-total
-
-# %% [markdown]
-# Is that what the package builds? On the `meta` device PyTorch makes tensors that have a shape and no
-# memory. So we can build any Llama, the largest included, and count.
-
-# %%
 with torch.device("meta"):
     napkin = llama_edu.model.Llama(tiny)
-
 for name, p in napkin.named_parameters():
     if not name.startswith("layers.1"):
         print(f"{name:32}{str(tuple(p.shape)):>10}{p.numel():>6}")
-assert sum(p.numel() for p in napkin.parameters()) == parameters(tiny).total == total
 
 # %% [markdown]
-# (Layer 1 has the same nine tensors as layer 0, so it is not shown.) The names are Meta's. A file of
-# Meta's weights fits into this class without renaming anything.
+# Layer 1 has the same nine tensors as layer 0, so it is not shown. The names are Meta's: a file of
+# Meta's weights fits into this class without renaming anything. PyTorch keeps a matrix as
+# (outputs, inputs): `wk` reads 8 features and makes 4, two key/value heads of two features each.
+#
+# Of the eleven settings four leave no number behind: `norm_eps`, `rope_theta`, `rope_scaling` and
+# `max_seq_len` change what the model computes, and not its size. `tied_embeddings` says that the output
+# uses the embedding's table a second time, and has no matrix of its own.
+#
+# ## Your turn: count any Llama
+#
+# From the shapes to a formula. Replace `raise NotImplementedError`, run the cell, and the check says
+# whether it is right, or which mistake it is. `hint("6.1")` gives one hint more at each call. The
+# solutions are in [their own notebook](../solutions/06_model.ipynb).
+
+# %%
+def count_parameters(config: ModelConfig) -> int:
+    """Exercise 6.1 ●●○ 10 min. All parameters of a text Llama, from its config.
+
+    Fields: dim, n_layers, n_heads, n_kv_heads, hidden_dim, vocab_size,
+    tied_embeddings; and head_dim, which is dim / n_heads.
+    """
+    ### BEGIN SOLUTION
+    c = config
+    table = c.vocab_size * c.dim
+    attention = 2 * c.dim * c.head_dim * (c.n_heads + c.n_kv_heads)
+    block = attention + 3 * c.dim * c.hidden_dim + 2 * c.dim
+    return table + c.n_layers * block + c.dim + (0 if c.tied_embeddings else table)
+    ### END SOLUTION
+
+
+check("6.1", count_parameters)
+
+# %% [markdown]
+# ### BEGIN SOLUTION
+# **Discussion of 6.1.** *Keys and values with all heads* is the slip of anyone who learnt attention
+# before heads were shared. *Two feed-forward matrices* comes from the older Transformer. *The shared
+# table counted twice* makes the 1B a fifth larger, and that number circulates too: Meta's own class
+# for the 1B holds both. *The final norm forgotten* is wrong by `dim`, which nobody notices in
+# billions. That is why this course asks for every last parameter.
+# ### END SOLUTION
 #
 # ## The idea: a stream that parts write to
 #
-# A token enters as a row of the embedding table. That row is the start of the *residual stream*.
-# Each half of each block reads the stream through its own norm and adds what it found. Nothing is ever
-# replaced (Touvron et al. 2023a, section 2.2):
+# A token enters as a row of the embedding table. That row is the start of the *residual stream*: one
+# vector of `c` features a token, `b t c` for `b` texts of `t` tokens. Each half of each block reads the
+# stream through a norm of its own and adds what it found. Nothing is ever replaced (Touvron et al.
+# 2023a, section 2.2):
 #
 # $$ h = x + \mathrm{Attention}(\mathrm{norm}_1(x)), \qquad
 #    y = h + \mathrm{FeedForward}(\mathrm{norm}_2(h)) $$
 #
-# After the last block one more norm, and a matrix with one row for each piece of the vocabulary. The
-# product says how well the stream matches each piece: the *logits*, one score a piece.
-#
 # The order matters. The feed-forward layer reads $h$, not $x$: it sees what attention has just
-# fetched from other tokens. Since every part only adds, the stream at the end is a sum, and we can
-# watch it grow.
-
-# %% mystnb={"image": {"alt": "Size of the residual stream after each of 32 blocks of a random pre-norm model: it rises steadily, following the square root of the number of parts that have written to it."}}
-torch.manual_seed(0)
-deep = ModelConfig(dim=64, n_layers=32, n_heads=4, n_kv_heads=2, hidden_dim=176, vocab_size=100,
-                   norm_eps=1e-5, rope_theta=1e4, max_seq_len=32)
-blocks = [llama_edu.model.Block(deep, i) for i in range(32)]
-now = llama_edu.model.Pass(rope_table(rope_frequencies(16, 1e4), torch.arange(32)),
-                           causal_mask(32, 32), None)
-stream, sizes = torch.randn(8, 32, 64), [1.0]
-with torch.no_grad():
-    for block in blocks:
-        for part in block.parameters():
-            if part.ndim == 2:
-                nn.init.normal_(part, std=1.2 * part.shape[1] ** -0.5)
-        stream = block(stream, now)
-        sizes.append(float(stream.pow(2).mean().sqrt()))
-
-fig, ax = plots.figure("The stream is a sum: it grows with every block that writes",
-                       x="blocks passed", y="root mean square of the stream")
-ax.plot(range(33), sizes, label="32 random blocks")
-growth = (sizes[-1] ** 2 - 1) / 32
-ax.plot(range(33), [(1 + growth * n) ** 0.5 for n in range(33)], "--",
-        label="square root of a straight line")
-_ = ax.legend()
-
-# %% [markdown]
-# That is why the last norm must be there. Without it a deeper model would shout louder, and the
-# softmax after it would be too sure of itself. In a stack of *random* blocks late ones change the stream
-# by a smaller share than early ones, for the stream has grown and they have not. Whether that is so in
-# a trained model we shall measure (see *Play*).
+# fetched from other tokens. After the last block one more norm, and a matrix with one row for each
+# piece of the vocabulary. The product says how well the stream matches each piece: the *logits*, one
+# score a piece, `b t v`.
 #
-# ## Build it: naive first
+# ## Your turn: join the parts
 #
-# With the parts from earlier chapters, a whole Llama is a loop. Here is one without a cache, as a
-# plain function of a dictionary of modules:
+# You have everything. `model.layers` are the blocks; each has `attention_norm`, `attention`,
+# `ffn_norm` and `feed_forward`. Attention takes three things: what it reads, the table of rotations of
+# chapter 02, and the mask of chapter 03. Two details are Meta's: the last product is made in the type of
+# the weights, and its result is cast to float32. And `model.output` is None where the table is tied.
 
 # %%
-def naive_llama(model: nn.Module, config: ModelConfig, tokens: Tensor) -> Tensor:
-    """Tokens `b t` to logits `b t v`, the straight way."""
-    t = tokens.shape[1]
-    rope = rope_table(rope_frequencies(config.head_dim, config.rope_theta, config.rope_scaling),
-                      torch.arange(t))
-    x = model.tok_embeddings(tokens)
+def forward(model: nn.Module, rope: tuple[Tensor, Tensor], mask: Tensor,
+            tokens: Tensor) -> Tensor:
+    """Exercise 6.2 ●●○ 12 min. Tokens `b t` to logits `b t v`, in float32.
+
+    A block's attention is called as block.attention(reads, rope, mask).
+    """
+    ### BEGIN SOLUTION
+    stream = model.tok_embeddings(tokens)
     for block in model.layers:
-        x = x + block.attention(block.attention_norm(x), rope, causal_mask(t, t))
-        x = x + block.feed_forward(block.ffn_norm(x))
-    return model.output(model.norm(x))
+        stream = stream + block.attention(block.attention_norm(stream), rope, mask)
+        stream = stream + block.feed_forward(block.ffn_norm(stream))
+    last = model.tok_embeddings if model.output is None else model.output
+    return F.linear(model.norm(stream), last.weight).float()
+    ### END SOLUTION
+
+
+check("6.2", forward)
 
 # %% [markdown]
-# The package's version differs in three ways. What all blocks need to know in one pass (the table of
-# rotations, the mask, the cache) travels in one small object, `Pass`. A cache of keys and values may
-# come along; chapter 07 is about it. And a caller may say where tokens stand and what they may see,
-# which chapters 07 and 08 need.
+# ### BEGIN SOLUTION
+# **Discussion of 6.2.** *Both halves at once* is a real design (GPT-J and PaLM run attention and
+# feed-forward in parallel), and therefore tempting. *The second residual from x* throws away what
+# attention wrote, in every layer; the model becomes a bag of tokens. A *softmax inside the model* is the
+# quiet one: the loss applies another, training still goes down, and everything is a little worse for
+# ever. *The last norm left out* keeps most first choices and spoils the probabilities: greedy text
+# looks fine, sampled text does not.
+# ### END SOLUTION
+#
+# ## Build it: the class that holds them all
+#
+# A function would do; your 6.2 is the whole architecture. The package's version differs in three ways. What
+# all blocks need to know in one pass (the table of rotations, the mask, the cache) travels in one small
+# object, `Pass`. A cache of keys and values may come along; chapter 07 is about it. And a caller may say
+# where tokens stand and what they may see, which chapters 07 and 08 need.
 
 # %%
 # twin: llama_edu.model.Pass, llama_edu.model.Block
@@ -238,13 +259,10 @@ class Llama(nn.Module):
         return widen(self.output(hidden))
 
 # %% [markdown]
-# One line deserves a second look: `F.linear(hidden, self.tok_embeddings.weight)`. In the two smallest
-# Llamas 3.2 there is no output matrix: the embedding table is used twice. The row that says what a
-# piece means also says how well the stream matches it.
-#
 # ## Prove it: follow the shapes, then compare
 #
-# A *hook* is a function that PyTorch calls after a module has run. Ours print what goes out. Read the letters with the numbers: `b t c` is 2, 5, 8.
+# A *hook* is a function that PyTorch calls after a module has run. Ours print what goes out. Read the
+# letters with the numbers: `b t c` is 2, 5, 8.
 
 # %%
 torch.manual_seed(0)
@@ -257,26 +275,39 @@ def report(name: str):
 
 
 watched = ["tok_embeddings", "layers.0.attention.wq", "layers.0.attention.wk",
-           "layers.0.attention", "layers.0.feed_forward.w1", "layers.0.feed_forward", "norm", "output"]
-handles = [model.get_submodule(name).register_forward_hook(report(name)) for name in watched]
+           "layers.0.attention", "layers.0.feed_forward.w1",
+           "layers.0.feed_forward", "norm", "output"]
+handles = [model.get_submodule(name).register_forward_hook(report(name))
+           for name in watched]
 with torch.no_grad():
     logits = model(tokens)
 for handle in handles:
     handle.remove()
 
 # %% [markdown]
-# `wk` makes 4 features where `wq` makes 8: two key/value heads against four query heads, two
-# features each. Everything that returns to the stream has 8 again.
+# `wk` makes 4 features where `wq` makes 8: two key/value heads against four query heads. Everything that
+# returns to the stream has 8 again.
 #
-# Against the naive loop and against the package:
+# Against the same wiring as one plain function, and against the package:
 
 # %%
+def plain_llama(model: nn.Module, config: ModelConfig, tokens: Tensor) -> Tensor:
+    """Tokens `b t` to logits `b t v`, for a model with an output matrix."""
+    t = tokens.shape[1]
+    rope = rope_table(rope_frequencies(config.head_dim, config.rope_theta),
+                      torch.arange(t))
+    x = model.tok_embeddings(tokens)
+    for block in model.layers:
+        x = block(x, llama_edu.model.Pass(rope, causal_mask(t, t), None))
+    return model.output(model.norm(x))
+
+
 twin = llama_edu.model.Llama(tiny).eval()
 twin.load_state_dict(model.state_dict())
 with torch.no_grad():
-    torch.testing.assert_close(logits, naive_llama(model, tiny, tokens))
+    torch.testing.assert_close(logits, plain_llama(model, tiny, tokens))
     assert torch.equal(logits, twin(tokens))
-print("equal to the loop and to the package")
+print("equal to the function and to the package")
 
 # %% [markdown]
 # And against Meta's own class. It ships in the package `llama-models`, which is not needed for
@@ -322,34 +353,47 @@ else:
 # tales that it never saw. Then we remove a block, exchange two, or run one twice. Nothing is trained
 # again.
 #
-# > **Predict.** Each block was trained in its own place, to read what the block before it wrote. What
-# > hurts more: to leave a block out, or to run it twice in a row? And is it worse at the bottom or at
-# > the top?
+# > **Predict.** Each block was trained in its own place, to read what the block before it wrote. As
+# > trained, the loss is 0.44; guessing blindly among all pieces costs 6.6. What will it be when the
+# > middle block runs *twice* in a row? And when the *first* block is left out?
 
 # %%
+my_twice, my_missing = None, None       # nats per piece
+
+# %% [markdown]
+# The loss, and how to change the order:
+
+# %%
+@torch.no_grad()
+def loss(model: nn.Module, texts: list[Tensor]) -> float:
+    """Nats per piece over texts of `1 t` tokens: the surprise at each next one."""
+    nats = sum(F.cross_entropy(model(ids)[0, :-1], ids[0, 1:], reduction="sum")
+               for ids in texts)
+    return float(nats) / sum(ids.shape[1] - 1 for ids in texts)
+
+
 teller, tokenizer = checkpoint.load(checkpoint.TALES)
 unseen = [torch.tensor([tokenizer.encode(text, bos=True, eos=True)])
           for text in tales.stories(40, seed=10**6)]
 whole = list(teller.layers)
 
 
-@torch.no_grad()
 def loss_with(*order: int) -> float:
-    """Nats per piece when these blocks run in this order."""
+    """The teller's loss when these blocks run in this order."""
     teller.layers = nn.ModuleList(whole[i] for i in order)
-    parts = [next_token(teller, {"tokens": ids}) for ids in unseen]
+    found = loss(teller, unseen)
     teller.layers = nn.ModuleList(whole)
-    return sum(part.total.item() for part in parts) / sum(part.count for part in parts)
+    return found
 
 
+# %% mystnb={"image": {"alt": "Bars of the loss of the tale teller when its three blocks run in other orders. As trained it is 0.44 nats per piece; a block run twice costs up to 0.6; exchanging or leaving out the upper blocks about 1 to 1.4; without block 0 it is above 9, worse than the 6.6 of blind guessing."}}
 orders = {"as trained": (0, 1, 2), "1 twice": (0, 1, 1, 2), "2 twice": (0, 1, 2, 2),
           "0 twice": (0, 0, 1, 2), "1 and 2 exchanged": (0, 2, 1), "without 1": (0, 2),
           "without 2": (0, 1), "0 and 1 exchanged": (1, 0, 2), "without 0": (1, 2)}
 surprise = {name: loss_with(*order) for name, order in orders.items()}
 guessing = torch.tensor(float(teller.config.vocab_size)).log().item()
 
-# %% mystnb={"image": {"alt": "Bars of the loss of the tale teller when its three blocks run in other orders. As trained it is 0.44 nats per piece; a block run twice costs up to 0.6; exchanging or leaving out the upper blocks about 1 to 1.4; without block 0 it is above 9, worse than the 6.6 of blind guessing."}}
-fig, ax = plots.figure("A block run twice hardly hurts; the first block cannot be missed",
+fig, ax = plots.figure("In the teller a block run twice hardly hurts",
                        x="loss on unseen tales (nats per piece)", y="")
 names = list(surprise)[::-1]
 ax.barh(names, [surprise[name] for name in names],
@@ -365,86 +409,244 @@ assert surprise["without 0"] > guessing > surprise["without 1"]
 assert surprise["1 and 2 exchanged"] < surprise["without 1"]
 
 # %% [markdown]
+# Beside your guesses:
+
+# %%
+print(reveal("the middle block twice", my_twice, round(surprise["1 twice"], 2)))
+print(reveal("without the first block", my_missing, round(surprise["without 0"], 2)))
+
+# %% [markdown]
 # Two surprises. A block that runs twice hardly hurts. And the upper two may even change places, at a
 # lower price than leaving either out. Parts that *add* to a stream are not links of a chain. Only the
 # first block cannot be missed. It turns the bare rows of the table into something that the others can
 # read, and without it the model is confidently wrong: worse than guessing among all pieces.
 #
-# What does a block add when it runs for the second time? And how large is the stream of a trained model?
+# Is that so in a model that has seen the world? SmolLM2-135M is a relative of the Llamas: the same
+# architecture, 30 blocks, other weights. We give it three short texts of our own.
+
+# %%
+PROSE = [
+    "The lighthouse keeper climbed the stairs every evening at dusk, lit the lamp "
+    "and wrote down the weather. When the storm came, the ships turned away.",
+    "Water boils at a lower temperature on a mountain than at the sea, because the "
+    "air above it is thinner. That is why cooks in the mountains close the pot.",
+    "My grandmother kept a list of everyone who had borrowed a book from her. After "
+    "she died we found it, and four names were still waiting for their line."]
+
+here = installed.find("smollm2") is not None
+if here:
+    real, words = checkpoint.load("smollm2")
+    texts = [torch.tensor([words.encode(text, bos=words.adds_bos)]) for text in PROSE]
+    blocks = list(real.layers)
+    print("SmolLM2 as it is:", [round(loss(real, [text]), 2) for text in texts])
+else:
+    print(installed.how_to_get("smollm2"))
+
+# %% [markdown]
+# Each time one block is left out, or runs twice. (The next cell takes about 20 seconds.)
+
+# %% mystnb={"image": {"alt": "Loss of SmolLM2 on three short texts with one of its thirty blocks left out or run twice. As it is about 4 nats per piece. Without block 0 it is 12, without block 1 about 7; without one from the middle 4 to 5; without one of the last two about 5. Block 0 run twice costs over 5."}}
+changed = (0, 1, 2, 5, 10, 15, 20, 25, 28, 29) if here else ()
+fig, ax = plots.figure("SmolLM2 needs its first blocks; those in the middle it can miss",
+                       x="block", y="loss (nats per piece)")
+for name, copies, style in (("left out", 0, "o-"), ("run twice", 2, "s--")):
+    losses = []
+    for i in changed:
+        real.layers = nn.ModuleList(blocks[:i] + [blocks[i]] * copies + blocks[i + 1:])
+        losses.append([loss(real, [text]) for text in texts])
+        real.layers = nn.ModuleList(blocks)
+    means = [sum(each) / 3 for each in losses]
+    line, = ax.plot(changed, means, style, label=name)
+    ax.vlines(changed, list(map(min, losses)), list(map(max, losses)), line.get_color())
+    print(name, {i: round(mean, 1) for i, mean in zip(changed, means, strict=True)})
+_ = ax.legend()
+
+# %% [markdown]
+# (A dot is the mean, a bar goes from the smallest to the largest of the three texts.) The first block carries the real
+# model too, and one from the middle is hardly missed. But here the *second* block matters much, and the
+# last two are dearer than the middle; and running the first block twice, nearly free in the teller, costs
+# more than losing any in the middle. What one toy shows is a question to ask, not an answer.
+#
+# ## The stream of a trained model
+#
+# Why is there a norm after the last block? Because the stream is a sum, and a sum grows. We look at what
+# each block reads.
 
 # %%
 @torch.no_grad()
-def streams(model: Llama, ids: Tensor) -> list[Tensor]:
+def streams(model: nn.Module, ids: Tensor) -> list[Tensor]:
     """What each block reads, in order, and then what the last norm reads: `t c` each."""
     seen: list[Tensor] = []
     hooks = [part.register_forward_pre_hook(lambda _, given: seen.append(given[0][0]))
-             for part in {*model.layers, model.norm}]
+             for part in (*model.layers, model.norm)]
     model(ids)
     for hook in hooks:
         hook.remove()
     return seen
 
+# %% [markdown]
+# Each point is the median over a text's tokens.
 
-for i in range(3):
-    teller.layers = nn.ModuleList(whole[j] for j in sorted([0, 1, 2, i]))
-    adds = [(x[i + 1] - x[i], x[i + 2] - x[i + 1]) for x in (streams(teller, t) for t in unseen[:10])]
-    once, again = (torch.cat(each) for each in zip(*adds, strict=True))
-    print(f"block {i} again adds {again.norm() / once.norm():.2f} times as much,"
-          f" at a cosine of {F.cosine_similarity(once, again).mean():.2f} to what it added before")
-teller.layers = nn.ModuleList(whole)
+# %% mystnb={"image": {"alt": "Size of a token's residual stream against the share of blocks passed, on a logarithmic axis. In the teller it grows from 0.13 to about 16 over three blocks; in SmolLM2 it jumps from 0.12 to about 2 in the first block and then keeps growing, to about 35."}}
+fig, ax = plots.figure("The stream grows to the end, in the small model and in the larger",
+                       x="blocks passed (share of all)", y="size (root mean square)")
+both = {"teller": (teller, unseen[0])}
+if here:
+    both["SmolLM2"] = (real, texts[0])
+for (name, (model_, ids)), style in zip(both.items(), ("o-", "s--"), strict=False):
+    sizes = [float(x.pow(2).mean(-1).sqrt().median()) for x in streams(model_, ids)]
+    ax.semilogy(torch.linspace(0, 1, len(sizes)), sizes, style, markersize=4, label=name)
+    print(f"{name}: {sizes[0]:.2f} before the first block, {sizes[1]:.2f} after it, "
+          f"{sizes[-2]:.1f} before the last, {sizes[-1]:.1f} at the end")
+    assert sizes[-1] > 1.5 * sizes[len(sizes) // 2] > 3 * sizes[0]
+_ = ax.legend()
 
 # %% [markdown]
-# The upper blocks, run again, add about half as much again in nearly the same direction; the first one,
-# which expects bare rows, adds something else. Now the size of the stream, in the teller and in a
-# relative of the Llamas (the same architecture, other weights):
+# And the teller without its last norm:
 
 # %%
-for name in ("tales", "smollm2"):
-    if name == "smollm2" and installed.find(name) is None:
-        print(installed.how_to_get(name))
-        continue
-    trained, words = checkpoint.load(name)
-    text = torch.tensor([words.encode(next(tales.stories(1, seed=7)), bos=words.adds_bos)])
-    sizes = [float(x.pow(2).mean(-1).sqrt().median()) for x in streams(trained, text)]
-    print(f"{name}: a token's stream (median) before and after each block:",
-          *(f"{size:.2f}" for size in sizes))
-    assert sizes[-1] > 1.5 * sizes[len(sizes) // 2] > 3 * sizes[0]      # it grows to the end
-
 last_norm, teller.norm = teller.norm, nn.Identity()
-print(f"without the last norm the teller's loss is {loss_with(0, 1, 2):.2f}")
+print(f"the teller's loss without the last norm: {loss_with(0, 1, 2):.2f}")
 teller.norm = last_norm
 
 # %% [markdown]
-# So the rule of the random stack does not hold of trained ones. In the teller the last block more than
-# doubles what came before it. In SmolLM2 the first block changes the stream most by far, yet it goes on
-# growing to the end, for late blocks write larger numbers.
+# Late blocks write larger numbers than early ones. In the teller the last block trebles what came before
+# it. Without the last norm the loss is nearly six times as large: the output reads a stream that is far too
+# loud, and the softmax after it is far too sure.
+#
+# ## Stop early: what would it say now?
 #
 # The stream has the same form after every block. So we can stop early and ask what the model would say
-# *now*, through the last norm and the output matrix. (nostalgebraist 2020 named this the *logit lens*.)
+# *now*, through the last norm and the output matrix. nostalgebraist (2020) named this the *logit lens*.
+# Change the sentence to one of your own; the real model answers where it is installed.
+#
+# > **Predict.** SmolLM2 has 30 blocks. After how many will it first say "Paris"?
 
 # %%
-prompt = "Once upon a time, there was a"
-ids = torch.tensor([tokenizer.encode(prompt, bos=True, eos=False)])
-for n in range(4):
-    teller.layers = nn.ModuleList(whole[:n])
-    with torch.no_grad():
-        odds = teller(ids)[0, -1].softmax(-1)
-    best = odds.topk(3)
-    said = ", ".join(f"{tokenizer.decode([i])!r} {p:.0%}" for p, i in
-                     zip(best.values.tolist(), best.indices.tolist(), strict=True))
-    loss = loss_with(*range(n))
-    print(f"after {n} blocks   loss {loss:5.2f}   {prompt!r} goes on with {said}")
+sentence = "The capital of France is the city of"
+my_block = None         # the number of blocks
+
+# %%
+@torch.no_grad()
+def lens(model: nn.Module, ids: Tensor, n: int) -> tuple[list[int], list[float]]:
+    """The two likeliest next pieces after only n blocks, and their probabilities."""
+    all_blocks = model.layers
+    model.layers = nn.ModuleList(list(all_blocks)[:n])
+    best = model(ids)[0, -1].softmax(-1).topk(2)
+    model.layers = all_blocks
+    return best.indices.tolist(), best.values.tolist()
+
+
+asked = [(teller, tokenizer, "Once upon a time, there was a", range(4))]
+if here:
+    asked.append((real, words, sentence, (0, 1, 5, 10, 15, 20, 24, 26, 27, 28, 29, 30)))
+for model_, spells, prompt, depths in asked:
+    print(repr(prompt))
+    ids = torch.tensor([spells.encode(prompt, bos=spells.adds_bos)])
+    for n in depths:
+        found = zip(*lens(model_, ids, n), strict=True)
+        said = ", ".join(f"{spells.decode([i])!r} {odds:.0%}" for i, odds in found)
+        print(f"  after {n:2} blocks: {said}")
 
 # %% [markdown]
-# With no block at all the model repeats what it was given: the table is tied, so a row is most like
-# itself. This place in the tale is easy, and one block is enough for it. The loss over whole tales shows
-# what the others add.
+# Beside your guess:
+
+# %%
+france = "The capital of France is the city of"
+if here:
+    ids = torch.tensor([words.encode(france, bos=words.adds_bos)])
+    first = next(n for n in range(31)
+                 if words.decode(lens(real, ids, n)[0][:1]) == " Paris")
+    print(reveal("'Paris' comes first after so many blocks", my_block, first))
+
+# %% [markdown]
+# With no block at all a model repeats what it was given: the table is tied, so a row is most like
+# itself. For over twenty blocks the likeliest pieces of SmolLM2 are commas, brackets, small words. Then the
+# name of the city stands there, and the last block makes it sure. Does that mean that the last blocks
+# *know* the capital of France?
+#
+# ## Your turn: who said it?
+#
+# The lens asks what the model would say if it stopped. A sharper question: in the *final* logit of
+# "Paris", how much comes from which part? The stream at the end is a sum of everything that was
+# written: the embedding's row, then what each half of each block added. Only the last norm stands
+# between that sum and the logit. For one given text the norm divides by one number, and a division
+# by one number can be shared out.
+
+# %%
+def contributions(writes: Tensor, weight: Tensor, eps: float, row: Tensor) -> Tensor:
+    """Exercise 6.3 ●●● 12 min. The share of each part in one logit, `n`.
+
+    writes `n c`: what each of n parts added to one token's stream, in order.
+    weight `c`, eps: of the last norm. row `c`: the piece's row of the output.
+    The shares add up to the logit that the model gives this piece.
+    """
+    ### BEGIN SOLUTION
+    stream = writes.sum(0)
+    size = (stream.pow(2).mean() + eps).sqrt()
+    return (writes / size * weight) @ row
+    ### END SOLUTION
+
+
+check("6.3", contributions)
+
+# %% [markdown]
+# ### BEGIN SOLUTION
+# **Discussion of 6.3.** *Each part normed by itself* is the natural slip: it turns every whisper into a
+# shout, and the shares no longer add up. *Steps of the logit lens* do add up, and mean something
+# else: when a part makes the stream longer, everything said before is divided by more, and the step
+# blames that part for it. Our shares are exact for this text, but they describe *who wrote it*, not who
+# caused it: a late part may only pass on what an early one found.
+# ### END SOLUTION
+#
+# Now the real thing. We subtract two rows, "Paris" and "London", so that what helps both alike does
+# not count. A part above zero argued for Paris.
+
+# %%
+@torch.no_grad()
+def written(model: nn.Module, ids: Tensor) -> Tensor:
+    """What was added to the last token's stream, `n c`: embedding, then each half."""
+    parts = [model.tok_embeddings(ids)[0, -1]]
+    hooks = [half.register_forward_hook(lambda _, given, made: parts.append(made[0, -1]))
+             for block in model.layers for half in (block.attention, block.feed_forward)]
+    model(ids)
+    for hook in hooks:
+        hook.remove()
+    return torch.stack(parts)
+
+# %% [markdown]
+# The shares must add up to what the model says:
+
+# %% mystnb={"image": {"alt": "Contributions of the attention and feed-forward halves of SmolLM2's thirty blocks to the logit of Paris minus that of London. Nearly all are close to zero; the attention of block 23 gives about 3 of 5 and the feed-forward layer of block 29 about 2."}}
+votes = torch.zeros(61)
+if here:
+    paris, london = (words.encode(city, bos=False)[0] for city in (" Paris", " London"))
+    with torch.no_grad():
+        logits, rows, parts = real(ids)[0, -1], real.tok_embeddings.weight, written(real, ids)
+        scale = torch.rsqrt(parts.sum(0).pow(2).mean() + real.norm.eps) * real.norm.weight
+        votes = (parts * scale) @ (rows[paris] - rows[london])
+    gap = logits[paris] - logits[london]
+    torch.testing.assert_close(votes.sum(), gap, atol=1e-3, rtol=0)
+    print(f"in all {gap:.1f}: attention {votes[1::2].sum():.1f} (block 23 alone "
+          f"{votes[1 + 2 * 23]:.1f}), feed-forward {votes[2::2].sum():.1f}")
+
+fig, ax = plots.figure("Attention in block 23 brings Paris", x="block",
+                       y="logit of Paris minus London")
+ax.bar(torch.arange(30) - 0.2, votes[1::2], 0.4, color=plots.BLUE, label="attention")
+ax.bar(torch.arange(30) + 0.2, votes[2::2], 0.4, color=plots.ORANGE, hatch="//",
+       label="feed-forward")
+_ = ax.legend()
+
+# %% [markdown]
+# One layer of attention, in block 23, brings more than half of the difference. Attention makes nothing: it
+# carries over what stands in the stream of some token. So the name was there before the lens could see
+# it, and block 23 brought it to the place where it was needed. (One sentence, one small model. Ask it
+# for Rome and Florence instead: there several feed-forward layers share the work.)
 #
 # ## Where do the parameters sit?
 #
-# `accounting` counts from the config alone, by the sum that you did on the napkin. For every release
-# it agrees with the model on the `meta` device, to the last parameter. (For the vision models
-# this is the text part.)
+# `accounting` counts from the config alone, by your formula. For every release it agrees with the model
+# on the `meta` device, to the last parameter. (For the vision models this is the text part.)
 
 # %%
 for r in RELEASES:
@@ -478,14 +680,15 @@ _ = ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=4)
 # %%
 for name in ("llama-3.2-1b", "llama-2-7b", "llama-3.1-405b"):
     print(f"{name:16}" + "".join(f"{kind} {shares[name][kind]:6.1%}   " for kind in kinds))
+one_b = shares["llama-3.2-1b"]
+order = sorted(("embedding", "attention", "feed_forward"), key=one_b.get, reverse=True)
+print(reveal("the order in the 1B", my_order, ", ".join(order).replace("_", "-")))
+print(reveal("the table's share (%)", my_share, round(100 * one_b["embedding"])))
 
 # %% [markdown]
-# Did you predict it? In the 1B the feed-forward layers come first, the embedding second, and
-# attention last. Its table is larger than all its attention. And the table is counted once: were it
-# not tied, the model would be 21 % larger. In the 405B both tables together are a
-# rounding error.
-#
-# The norms are not drawn. They would be thinner than a line.
+# In the 1B the table is larger than all attention together. And it is counted once: were it not tied,
+# the model would be 21 % larger. In the 405B both tables together are a rounding error. (The norms are
+# not drawn. They would be thinner than a line.)
 #
 # ## In the Llamas: what changed, and what never did
 #
@@ -526,8 +729,15 @@ print(dict(sorted(Counter(r.config.vocab_size for r in RELEASES).items())))
 # %% [markdown]
 # ## Fact check: three sentences that circulate
 #
-# The course's ledger of claims has their words, a verdict, and the expression that decides it. The
-# cell below each asks the configs ourselves.
+# The course's ledger of claims has their words. Judge them first, each "right", "wrong" or "imprecise";
+# "?" is for later.
+
+# %%
+claims.judge({"A13": "?", "A26": "?", "A04": "?"})
+
+# %% [markdown]
+# Now the verdicts, each with the expression that decides it. The cells below ask the configs
+# ourselves.
 
 # %%
 claims.show("A13")
@@ -563,82 +773,87 @@ for r in RELEASES:
         print(f"{r.id:12} {parameters(r.config).total:>14,}   printed in the paper: {r.published_size}")
 
 # %% [markdown]
-# ## Exercises: now you
+# ## Bug hunt: six tellers
 #
-# `hint("6.1")` gives a hint. The solutions are in [their own notebook](../solutions/06_model.ipynb).
+# `suspects("6.4")` hands out six functions. Each takes tokens `b t` and returns what the shipped teller
+# says, `b t v`; but most of them are wired wrongly. The weights are the teller's own, and right. Which
+# has which mistake? The verdicts to choose from, some of which fit nobody:
+#
+# | verdict | the mistake |
+# |---|---|
+# | `healthy` | none |
+# | `no last norm` | the stream goes to the output as it is |
+# | `mask dropped` | every token sees all others |
+# | `no rotation` | queries and keys are not turned |
+# | `halves at once` | the feed-forward layer reads $x$ and not $h$ |
+# | `second sum from x` | the second sum begins from $x$: what attention wrote is lost |
+# | `no second residual` | what the feed-forward layer makes *replaces* the stream |
+# | `norms exchanged` | attention reads through `ffn_norm`, the other half through `attention_norm` |
+# | `blocks backwards` | the last block runs first |
+# | `softmax inside` | probabilities in the place of logits |
+#
+# Some show themselves in one line. For others, build the mistake from the teller's parts with your
+# 6.2, and compare.
 
 # %%
-def count_parameters(config: ModelConfig) -> int:
-    """Exercise 6.1 ●●○ 10 min. All parameters of a text Llama, from its config.
+# Exercise 6.4 ●●● 15 min. Which mistake is in which teller?
+tellers = suspects("6.4")
+found = {"a": "?", "b": "?", "c": "?", "d": "?", "e": "?", "f": "?"}
+### BEGIN SOLUTION
+found = {"a": "norms exchanged", "b": "no last norm", "c": "healthy",
+         "d": "second sum from x", "e": "no rotation", "f": "halves at once"}
+### END SOLUTION
 
-    Fields: dim, n_layers, n_heads, n_kv_heads, hidden_dim, vocab_size, tied_embeddings; and
-    head_dim, which is dim / n_heads.
-    """
-    ### BEGIN SOLUTION
-    c = config
-    table = c.vocab_size * c.dim
-    attention = 2 * c.dim * c.n_heads * c.head_dim + 2 * c.dim * c.n_kv_heads * c.head_dim
-    block = attention + 3 * c.dim * c.hidden_dim + 2 * c.dim
-    return table + c.n_layers * block + c.dim + (0 if c.tied_embeddings else table)
-    ### END SOLUTION
-
-
-check("6.1", count_parameters)
+check("6.4", found)
 
 # %% [markdown]
 # ### BEGIN SOLUTION
-# **Discussion of 6.1.** *Keys and values with all heads* is the slip of anyone who learnt attention
-# before heads were shared. *Two feed-forward matrices* comes from the older Transformer. *The shared
-# table counted twice* makes the 1B a fifth larger, and that number circulates too: Meta's own class
-# for the 1B holds both. *The final norm forgotten* is wrong by `dim`, which nobody notices in
-# billions. That is why this course asks for every last parameter.
+# **Discussion of 6.4.** Sums that are not 1 rule out a *softmax*; early logits that stay when a late
+# token changes rule out the *dropped mask*. `b` has the healthy teller's first choices nearly everywhere,
+# and larger logits: the *last norm* is missing. For the rest no number tells at a glance: all give
+# other logits of a sensible size. That is how such bugs live for months in real code. The sure way is the one
+# by which the course proves its own parts: build the candidate, and compare the logits.
 # ### END SOLUTION
-#
-# Next, one block. You get its four parts as functions; only the wiring is yours.
 
 # %%
-def block_step(x: Tensor, attention_norm: nn.Module, attention: nn.Module, ffn_norm: nn.Module,
-               feed_forward: nn.Module) -> Tensor:
-    """Exercise 6.2 ●○○ 5 min. x: `b t c`. One Llama block, to `b t c`."""
-    ### BEGIN SOLUTION
-    x = x + attention(attention_norm(x))
-    return x + feed_forward(ffn_norm(x))
-    ### END SOLUTION
+### BEGIN SOLUTION
+rope = rope_table(rope_frequencies(24, teller.config.rope_theta), torch.arange(9))
+assert teller.config.head_dim == 24
+sample, one_last = unseen[0][:, :9], torch.tensor([[0] * 8 + [1]])
+healthy = tellers["c"](sample)
 
 
-check("6.2", block_step)
+def first_choices(logits: Tensor) -> float:
+    return float((logits.argmax(-1) == healthy.argmax(-1)).float().mean())
+
+
+for name, suspect in tellers.items():
+    logits = suspect(sample)
+    print(name, f"first choices kept {first_choices(logits):.0%}, largest logit "
+          f"{logits.max():6.1f}, early logits moved by a late token: "
+          f"{not torch.allclose(logits[:, :8], suspect(sample ^ one_last)[:, :8])}")
+
+
+def at_once(x: Tensor, block: nn.Module) -> Tensor:
+    attended = block.attention(block.attention_norm(x), rope, causal_mask(9, 9))
+    return x + attended + block.feed_forward(block.ffn_norm(x))
+
+
+with torch.no_grad():
+    x = teller.tok_embeddings(sample)
+    for block in teller.layers:
+        x = at_once(x, block)
+    print("halves at once is", [name for name, suspect in tellers.items()
+                                if torch.allclose(teller.logits(teller.norm(x)),
+                                                  suspect(sample), atol=1e-4)])
+### END SOLUTION
 
 # %% [markdown]
-# ### BEGIN SOLUTION
-# **Discussion of 6.2.** *Both halves at once* is a real design (GPT-J and PaLM run attention and
-# feed-forward in parallel), and therefore tempting. With a Llama's weights it gives fluent nonsense. *The second
-# residual from x* throws away what attention wrote, in every layer; the model becomes a bag of tokens.
-# ### END SOLUTION
-#
-# Last, from the stream to the logits.
-
-# %%
-def stream_to_logits(x: Tensor, norm: nn.Module, output_weight: Tensor) -> Tensor:
-    """Exercise 6.3 ●○○ 5 min. x: `b t c`, output_weight: `v c`. Logits `b t v`: multiply in the type
-    of x, then cast to float32."""
-    ### BEGIN SOLUTION
-    return (norm(x) @ output_weight.T).float()
-    ### END SOLUTION
-
-
-check("6.3", stream_to_logits)
-
-# %% [markdown]
-# ### BEGIN SOLUTION
-# **Discussion of 6.3.** A *softmax inside the model* is the quiet one: the loss applies another, training
-# still goes down, and everything is a little worse for ever. *The last norm left out* keeps the order of the pieces
-# and spoils the probabilities: greedy text looks fine, sampled text does not.
-# ### END SOLUTION
-#
 # ## Summary: parts that add, and a table that decides
 #
 # - A block adds attention's answer, then the feed-forward layer's, each read through a norm. The
-#   stream is a sum, so it grows, so there is a last norm.
+#   stream is a sum, so it grows, so there is a last norm; and so one can ask who said what.
+# - Blocks are not links of a chain. The first cannot be missed; one from the middle can.
 # - Eleven settings tell one text Llama from another. One class serves them all.
 # - Most parameters are feed-forward. In the 1B the vocabulary weighs more than all attention.
 # - From 1 to 3.2 the vocabulary, the sharing of heads, the width, the rotations and the context
@@ -646,4 +861,4 @@ check("6.3", stream_to_logits)
 #
 # **Read in the package:** `llama_edu.model` (one page), `llama_edu.family.accounting.parameters`,
 # `llama_edu.family.releases`. **Read elsewhere:** Touvron et al. 2023a, *LLaMA: Open and Efficient Foundation
-# Language Models*, section 2.
+# Language Models*, section 2; nostalgebraist 2020, *interpreting GPT: the logit lens*.

@@ -1,14 +1,13 @@
-"""The exercises of chapter 06: count the parameters, join the parts, read the logits."""
+"""The exercises of chapter 06: count the parameters, join the parts."""
 
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from ..config import ModelConfig, swiglu_width
 from ..family.accounting import parameters
-from ..layers import RMSNorm
+from ..layers import causal_mask, rope_frequencies, rope_table
 from ..model import Block, Llama, Pass
 from .data import Exercise, Inputs, Misconception, Probe, count, normal
 
@@ -42,7 +41,8 @@ def _counted(*, tables: Callable[[ModelConfig], int] = lambda c: 1 if c.tied_emb
 
 
 COUNT = Exercise(
-    "6.1", "How many parameters has a Llama?", "By hand", lambda config: parameters(config).total,
+    "6.1", "How many parameters has a Llama?", "By hand: count a Llama that fits on a napkin",
+    lambda config: parameters(config).total,
     probes=(
         Probe("a tiny model", lambda rng: _config(rng, n_layers=1, tied=False)),
         Probe("shared embeddings", lambda rng: _config(rng, n_layers=2, tied=True)),
@@ -83,133 +83,187 @@ COUNT = Exercise(
         "(unless tied).",
     ))
 
-# -- 6.2: join the parts of a block -------------------------------------------------------------
+# -- 6.2: join the parts -------------------------------------------------------------------------
+
+Rope = tuple[Tensor, Tensor]
 
 
-def _package_block(x: Tensor, attention_norm: Callable, attention: Callable, ffn_norm: Callable,
-                   feed_forward: Callable) -> Tensor:
-    parts = SimpleNamespace(attention_norm=attention_norm, ffn_norm=ffn_norm, layer_id=0,
-                            attention=lambda h, *_: attention(h), feed_forward=feed_forward)
-    return Block.forward(parts, x, Pass(rope=None, mask=None, cache=None))
+def _small(rng: Generator, *, n_layers: int = 2, tied: bool = False, batch: int = 1, t: int = 4,
+           seen: int | None = None, dtype: torch.dtype = torch.float32) -> Inputs:
+    """A Llama whose weights are large, so that every mistake shows; `seen` narrows the mask."""
+    config = ModelConfig(dim=12, n_layers=n_layers, n_heads=3, n_kv_heads=1, hidden_dim=20,
+                         vocab_size=7, norm_eps=0.1, rope_theta=10.0 ** count(rng, 2, 5),
+                         max_seq_len=16, tied_embeddings=tied)
+    model = Llama(config)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.copy_(normal(rng, *weight.shape, mean=float("norm" in name), std=0.6))
+    mask = causal_mask(t, t)
+    if seen is not None:
+        mask = mask & ~causal_mask(t, t).tril(-seen)
+    rope = rope_table(rope_frequencies(4, config.rope_theta), torch.arange(t))
+    return {"model": model.to(dtype).eval(), "rope": rope, "mask": mask,
+            "tokens": torch.randint(0, 7, (batch, t), generator=rng)}
 
 
-def _norm(rng: Generator, c: int) -> RMSNorm:
-    norm = RMSNorm(c, eps=0.5)
-    norm.weight = nn.Parameter(normal(rng, c, mean=2.0), requires_grad=False)
-    return norm
+def _package_forward(model: Llama, rope: Rope, mask: Tensor, tokens: Tensor) -> Tensor:
+    x = model.tok_embeddings(tokens)
+    for block in model.layers:
+        x = block(x, Pass(rope, mask, None))
+    return model.logits(model.norm(x))
 
 
-def _block_inputs(rng: Generator, *shape: int) -> Inputs:
-    c = shape[-1]
-    mixes = [normal(rng, c, c) for _ in range(2)]
-    return {"x": normal(rng, *shape, mean=1.0, std=2.0), "attention_norm": _norm(rng, c),
-            "attention": lambda h: torch.tanh(h @ mixes[0]), "ffn_norm": _norm(rng, c),
-            "feed_forward": lambda h: torch.relu(h @ mixes[1])}
+def attend(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
+    """What a block's attention adds to the stream `b t c`."""
+    return block.attention(block.attention_norm(x), rope, mask)
 
 
-def _from_normed(x: Tensor, n1: Callable, att: Callable, n2: Callable, ffn: Callable) -> Tensor:
-    y = n1(x)
-    y = y + att(y)
-    z = n2(y)
-    return z + ffn(z)
+def feed(block: Block, x: Tensor) -> Tensor:
+    """What a block's feed-forward layer adds to the stream `b t c`."""
+    return block.feed_forward(block.ffn_norm(x))
 
 
-BLOCK = Exercise(
-    "6.2", "One block", "The idea", _package_block,
+def right_block(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
+    x = x + attend(block, x, rope, mask)
+    return x + feed(block, x)
+
+
+def second_from_x(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
+    return x + feed(block, x + attend(block, x, rope, mask))
+
+
+def both_at_once(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
+    return x + attend(block, x, rope, mask) + feed(block, x)
+
+
+def no_second(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
+    return feed(block, x + attend(block, x, rope, mask))
+
+
+def _no_first(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
+    x = attend(block, x, rope, mask)
+    return x + feed(block, x)
+
+
+def _post_norm(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
+    x = block.attention_norm(x + block.attention(x, rope, mask))
+    return block.ffn_norm(x + block.feed_forward(x))
+
+
+def _from_normed(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
+    x = block.attention_norm(x)
+    x = block.ffn_norm(x + block.attention(x, rope, mask))
+    return x + block.feed_forward(x)
+
+
+def _no_norms(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
+    x = x + block.attention(x, rope, mask)
+    return x + block.feed_forward(x)
+
+
+def norms_exchanged(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
+    x = x + block.attention(block.ffn_norm(x), rope, mask)
+    return x + block.feed_forward(block.attention_norm(x))
+
+
+def _feed_first(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
+    x = x + feed(block, x)
+    return x + attend(block, x, rope, mask)
+
+
+def joined(*, block: Callable = right_block, start: Callable = lambda model, x: x,
+           blocks: Callable = list, end: Callable = lambda model, x: model.norm(x),
+           head: Callable = lambda model, x: model.logits(x)) -> Callable:
+    """A way to join the parts, right unless told otherwise."""
+
+    def answer(model: Llama, rope: Rope, mask: Tensor, tokens: Tensor) -> Tensor:
+        x = start(model, model.tok_embeddings(tokens))
+        for each in blocks(model.layers):
+            x = block(each, x, rope, mask)
+        return head(model, end(model, x))
+
+    return answer
+
+
+def _table(model: Llama) -> Tensor:
+    return (model.tok_embeddings if model.output is None else model.output).weight
+
+
+FORWARD = Exercise(
+    "6.2", "The whole model", "The idea: a stream that parts write to", _package_forward,
     probes=(
-        Probe("one token", lambda rng: _block_inputs(rng, 1, 1, 3)),
-        Probe("several tokens", lambda rng: _block_inputs(rng, 1, 4, 5)),
-        Probe("a batch", lambda rng: _block_inputs(rng, 2, 3, 4)),
+        Probe("one block, one token", lambda rng: _small(rng, n_layers=1, t=1)),
+        Probe("two blocks", lambda rng: _small(rng, t=3)),
+        Probe("a batch", lambda rng: _small(rng, batch=2)),
+        Probe("a tied table", lambda rng: _small(rng, tied=True, n_layers=3)),
+        Probe("a mask that is not causal only", lambda rng: _small(rng, t=6, seen=2)),
+        Probe("bfloat16", lambda rng: _small(rng, n_layers=1, t=2, dtype=torch.bfloat16)),
     ),
     misconceptions=(
-        Misconception("both at once",
-                      lambda x, n1, att, n2, ffn: x + att(n1(x)) + ffn(n2(x)),
-                      "you fed both halves the same x. The feed-forward layer reads the stream "
-                      "after attention has written to it."),
-        Misconception("second residual from x",
-                      lambda x, n1, att, n2, ffn: x + ffn(n2(x + att(n1(x)))),
+        Misconception("both at once", joined(block=both_at_once),
+                      "you fed both halves of a block the same x. The feed-forward layer reads the "
+                      "stream after attention has written to it."),
+        Misconception("second residual from x", joined(block=second_from_x),
                       "what attention wrote is lost from the stream: the second sum must begin "
                       "from the first sum, not from x."),
-        Misconception("no second residual",
-                      lambda x, n1, att, n2, ffn: ffn(n2(x + att(n1(x)))),
-                      "you left out the second residual: add what the feed-forward layer read."),
-        Misconception("no first residual",
-                      lambda x, n1, att, n2, ffn: att(n1(x)) + ffn(n2(att(n1(x)))),
+        Misconception("no second residual", joined(block=no_second),
+                      "you left out the second residual: add to what the feed-forward layer read."),
+        Misconception("no first residual", joined(block=_no_first),
                       "you left out the first residual: attention adds to x, it does not "
                       "replace it."),
-        Misconception("post-norm",
-                      lambda x, n1, att, n2, ffn: n2(n1(x + att(x)) + ffn(n1(x + att(x)))),
+        Misconception("post-norm", joined(block=_post_norm),
                       "you normalised after each sum: that is post-norm. A Llama normalises what "
                       "each half reads."),
-        Misconception("residual from the norm", _from_normed,
+        Misconception("residual from the norm", joined(block=_from_normed),
                       "you added to the normed tokens. Add to the stream itself."),
-        Misconception("norms exchanged",
-                      lambda x, n1, att, n2, ffn:
-                      x + att(n2(x)) + ffn(n1(x + att(n2(x)))),
+        Misconception("no norms in the blocks", joined(block=_no_norms),
+                      "the halves of your blocks read the stream as it is. Each has a norm of its "
+                      "own in front: attention_norm and ffn_norm."),
+        Misconception("norms exchanged", joined(block=norms_exchanged),
                       "you exchanged the two norms. attention_norm stands before attention."),
-        Misconception("feed-forward first",
-                      lambda x, n1, att, n2, ffn: x + ffn(n2(x)) + att(n1(x + ffn(n2(x)))),
+        Misconception("feed-forward first", joined(block=_feed_first),
                       "you ran the feed-forward layer first. Attention comes first."),
-    ),
-    hints=(
-        "Two steps of the same form: stream = stream + part(norm(stream)).",
-        "The second step reads what the first one returned.",
-    ), gradients=("x",))
-
-# -- 6.3: from the stream to logits -------------------------------------------------------------
-
-
-def _package_logits(x: Tensor, norm: Callable, output_weight: Tensor) -> Tensor:
-    """The end of the package's Llama; its blocks are made to pass the stream through."""
-    parts = SimpleNamespace(output=lambda h: nn.functional.linear(h, output_weight))
-    return Llama.logits(parts, norm(x))
-
-
-def _logit_inputs(rng: Generator, *shape: int, dtype: torch.dtype = torch.float32) -> Inputs:
-    c = shape[-1]
-    return {"x": normal(rng, *shape, mean=1.0, std=2.0).to(dtype), "norm": _norm(rng, c).to(dtype),
-            "output_weight": normal(rng, c + 2, c).to(dtype)}
-
-
-LOGITS = Exercise(
-    "6.3", "From the stream to the logits", "Build it", _package_logits,
-    probes=(
-        Probe("one token", lambda rng: _logit_inputs(rng, 1, 1, 3)),
-        Probe("a batch", lambda rng: _logit_inputs(rng, 2, 3, 4)),
-        Probe("bfloat16", lambda rng: _logit_inputs(rng, 1, 2, 3, dtype=torch.bfloat16)),
-    ),
-    misconceptions=(
-        Misconception("final norm missing", lambda x, norm, output_weight:
-                      (x @ output_weight.T).float(),
+        Misconception("last norm missing", joined(end=lambda model, x: x),
                       "you left out the last norm. The stream grows with depth, and without the "
                       "norm the model is far too sure of itself."),
-        Misconception("softmax inside", lambda x, norm, output_weight:
-                      (norm(x) @ output_weight.T).float().softmax(-1),
+        Misconception("last norm in every block",
+                      joined(block=lambda b, x, rope, mask: right_block(b, x, rope, mask)
+                             / x.pow(2).mean(-1, keepdim=True).sqrt()),
+                      "your stream is divided by its size after every block. It is normed once, "
+                      "after the last."),
+        Misconception("first block only", joined(blocks=lambda layers: layers[:1]),
+                      "only the first block ran. Each reads what the one before it returned."),
+        Misconception("blocks backwards", joined(blocks=lambda layers: layers[::-1]),
+                      "the blocks ran from the last to the first."),
+        Misconception("embeddings scaled",
+                      joined(start=lambda model, x: x * model.config.dim**0.5),
+                      "you multiplied the embeddings by the root of dim, as the Transformer of "
+                      "2017 did. A Llama takes the rows as they are."),
+        Misconception("embeddings normed",
+                      joined(start=lambda model, x: model.layers[0].attention_norm(x)),
+                      "you normed the embeddings before the first block. They enter as they are."),
+        Misconception("softmax inside", joined(head=lambda model, x: model.logits(x).softmax(-1)),
                       "you returned probabilities. A model returns logits; the loss and the "
-                      "sampler apply the softmax."),
-        Misconception("log-softmax inside", lambda x, norm, output_weight:
-                      (norm(x) @ output_weight.T).float().log_softmax(-1),
-                      "you returned log-probabilities. A model returns logits; the loss and the "
-                      "sampler apply the softmax."),
-        Misconception("last token only", lambda x, norm, output_weight:
-                      (norm(x[:, -1]) @ output_weight.T).float(),
+                      "sampler apply the softmax.", also=(
+                          joined(head=lambda model, x: model.logits(x).log_softmax(-1)),)),
+        Misconception("last token only", joined(head=lambda model, x: model.logits(x[:, -1])),
                       "you kept the last token only. Training needs the logits of every "
-                      "position: `b t v`."),
-        Misconception("norm twice", lambda x, norm, output_weight:
-                      (norm(norm(x)) @ output_weight.T).float(),
-                      "you normalised twice. Once, before the output."),
-        Misconception("cast too early", lambda x, norm, output_weight:
-                      norm(x).float() @ output_weight.float().T,
-                      "you cast before the product. A Llama multiplies in the type of its weights "
-                      "and casts the logits: .float() comes last.",
-                      also=(lambda x, norm, output_weight:
-                            norm(x.float()) @ output_weight.float().T,
-                            lambda x, norm, output_weight: norm(x.float()) @ output_weight.T)),
+                      "position: `b t v`.", also=(
+                          joined(head=lambda model, x: model.logits(x[:, -1:])),)),
+        Misconception("cast too early",
+                      joined(head=lambda model, x: x.float() @ _table(model).float().T),
+                      "you cast before the last product. A Llama multiplies in the type of its "
+                      "weights and casts the logits: .float() comes last."),
+        Misconception("embedding for output",
+                      joined(head=lambda model, x: (x @ model.tok_embeddings.weight.T).float()),
+                      "you always used the embedding's table for the logits. Only a tied model "
+                      "does; where there is a `model.output`, it is the last matrix."),
     ),
     hints=(
-        "Two things stand between the last block and the logits.",
-        "The last norm, then a matrix `v c`: every token is compared with every row.",
-        "Return float32: .float() at the end.",
-    ), gradients=("x", "output_weight"))
+        "Embed, then for each block two steps of the same form, then the last norm and the logits.",
+        "Each step is stream = stream + part(norm(stream)); the second reads what the first made.",
+        "Where model.output is None, the rows of model.tok_embeddings.weight (`v c`) score the "
+        "stream: x @ weight.T. Return float32: .float() at the end.",
+    ), gradients=("model",))
 
-EXERCISES = [COUNT, BLOCK, LOGITS]
+EXERCISES = [COUNT, FORWARD]

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .compare import difference
 from .data import Exercise, call_plainly
@@ -39,20 +39,25 @@ def wrong_gradient(exercise: Exercise, answer: Callable) -> str:
 def _gradients(exercise: Exercise, answer: Callable) -> dict[str, Tensor | None]:
     """For each input that matters, the gradient of the result pulled in a fixed direction.
 
-    None where there is none, for all of them where the answer refuses inputs that ask for one.
+    Of a module, for each of its parameters. None where there is none, for all of them where the
+    answer refuses inputs that ask for one.
     """
     inputs = exercise.probes[0].inputs(seed=SEED)
-    names = [name for name in inputs if name in exercise.gradients]
+    leaves = {}
+    for name in exercise.gradients:
+        held = inputs[name]
+        leaves |= ({f"{name}.{part}": leaf for part, leaf in held.named_parameters()}
+                   if isinstance(held, nn.Module) else {name: held})
 
     def pulled(*values: Any) -> list[Tensor | None]:
-        held = dict(zip(inputs, values, strict=True))
-        leaves = [held[name].requires_grad_() for name in names]
+        for leaf in leaves.values():
+            leaf.requires_grad_()
         result = exercise.adapt(answer, *values)
         if not result.requires_grad:
             return [None] * len(leaves)
         fixed = torch.Generator("cpu").manual_seed(SEED)
         pull = torch.randn(result.shape, generator=fixed, device="cpu").type_as(result)
-        return list(torch.autograd.grad(result, leaves, pull, allow_unused=True))
+        return list(torch.autograd.grad(result, list(leaves.values()), pull, allow_unused=True))
 
     outcome = run(replace(exercise, adapt=call_plainly), pulled, inputs)
-    return {} if outcome.raised else dict(zip(names, outcome.value, strict=True))
+    return {} if outcome.raised else dict(zip(leaves, outcome.value, strict=True))

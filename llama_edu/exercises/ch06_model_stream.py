@@ -1,0 +1,189 @@
+"""The exercises of chapter 06 about the stream: who said it, and six tellers wired differently."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Generator, Tensor
+
+from ..checkpoint import TALES, load
+from ..layers import RMSNorm, causal_mask, rope_frequencies, rope_table
+from ..model import Block
+from .ch06_model import (
+    Rope,
+    both_at_once,
+    joined,
+    no_second,
+    norms_exchanged,
+    right_block,
+    second_from_x,
+)
+from .data import Exercise, Inputs, Misconception, Probe, between, normal
+from .hunts import Bug, Hunt
+
+# -- 6.3: who said it? ----------------------------------------------------------------------------
+
+
+def _package_contributions(writes: Tensor, weight: Tensor, eps: float, row: Tensor) -> Tensor:
+    """By the package's own norm: its scale for the sum, then applied to each part."""
+    norm = RMSNorm(len(weight), eps)
+    total = writes.sum(0)
+    ones = torch.ones_like(total)
+    at = total.abs().argmax()
+    scale = norm(total)[at] / total[at]             # the norm's weight is one here
+    return (writes * scale * (ones * weight)) @ row
+
+
+def _written(rng: Generator, n: int, c: int, *, mean: float = 0.5) -> Inputs:
+    return {"writes": normal(rng, n, c, mean=mean, std=2.0), "weight": normal(rng, c, mean=2.0),
+            "eps": between(rng, 0.5, 3.0), "row": normal(rng, c, mean=1.0)}
+
+
+def _size(x: Tensor, eps: float) -> Tensor:
+    return (x.pow(2).mean(-1, keepdim=True) + eps).sqrt()
+
+
+def _each_normed(writes: Tensor, weight: Tensor, eps: float, row: Tensor) -> Tensor:
+    return (writes / _size(writes, eps) * weight) @ row
+
+
+def _as_they_grow(writes: Tensor, weight: Tensor, eps: float, row: Tensor) -> Tensor:
+    return (writes / _size(writes.cumsum(0), eps) * weight) @ row
+
+
+def _lens(writes: Tensor, weight: Tensor, eps: float, row: Tensor) -> Tensor:
+    stream = writes.cumsum(0)
+    return (stream / _size(stream, eps) * weight) @ row
+
+
+def _lens_steps(writes: Tensor, weight: Tensor, eps: float, row: Tensor) -> Tensor:
+    after = _lens(writes, weight, eps, row)
+    return torch.cat([after[:1], after[1:] - after[:-1]])
+
+
+def _scaled(scale: Callable[[Tensor, float], Tensor], *, use_weight: bool = True) -> Callable:
+    def answer(writes: Tensor, weight: Tensor, eps: float, row: Tensor) -> Tensor:
+        shared = writes / scale(writes.sum(0), eps)
+        return (shared * weight if use_weight else shared) @ row
+
+    return answer
+
+
+_right = _scaled(_size)
+
+
+CONTRIBUTIONS = Exercise(
+    "6.3", "Who said it?", "The stream of a trained model", _package_contributions,
+    probes=(
+        Probe("two parts", lambda rng: _written(rng, 2, 3)),
+        Probe("one part", lambda rng: _written(rng, 1, 4)),
+        Probe("seven parts", lambda rng: _written(rng, 7, 5, mean=0.0)),
+        Probe("a large stream", lambda rng: _written(rng, 4, 6, mean=300.0)),
+    ),
+    misconceptions=(
+        Misconception("each part normed", _each_normed,
+                      "you normed each part by its own size. A small whisper then counts as much "
+                      "as a shout, and the shares do not add up to the logit. All parts are "
+                      "divided by the size of the whole stream."),
+        Misconception("the stream so far", _as_they_grow,
+                      "you divided each part by the size of the stream up to it. The last norm "
+                      "reads the whole stream, and divides all of it by one number."),
+        Misconception("logit lens", _lens,
+                      "you asked what the model would say if it stopped after each part: that is "
+                      "the logit lens. Asked is the share of each part in the final logit.",
+                      section="Stop early: what would it say now?"),
+        Misconception("steps of the lens", _lens_steps,
+                      "you took the differences of the logit lens. They do add up, but each is "
+                      "normed by another size: a part is also blamed for shrinking what was "
+                      "said before it.", section="Stop early: what would it say now?"),
+        Misconception("not normed", _scaled(lambda total, eps: torch.ones(())),
+                      "you left out the division: the last norm divides the stream by its size."),
+        Misconception("weight forgotten", _scaled(_size, use_weight=False),
+                      "you left out the norm's weight, one number a feature."),
+        Misconception("epsilon forgotten", _scaled(lambda total, eps: _size(total, 0.0)),
+                      "you left out eps, which the norm adds under the root.",
+                      also=(_scaled(lambda total, eps: _size(total, 0.0) + eps),)),
+        Misconception("length for size",
+                      _scaled(lambda total, eps: (total.pow(2).sum() + eps).sqrt()),
+                      "you divided by the length of the stream. RMSNorm divides by the root of the "
+                      "*mean* square.", also=(_scaled(lambda total, eps: total.norm()),)),
+        Misconception("mean subtracted", _scaled(lambda total, eps: (
+                          total.var(unbiased=False) + eps).sqrt()),
+                      "you measured the stream's size about its mean: that is LayerNorm."),
+        Misconception("softmax over the parts", lambda writes, weight, eps, row: _right(
+                          writes, weight, eps, row).softmax(0),
+                      "you turned the shares into probabilities. They may be negative, and add up "
+                      "to the logit, not to 1."),
+        Misconception("one sum", lambda writes, weight, eps, row: _right(
+                          writes, weight, eps, row).sum(),
+                      "you added all parts: that is the logit itself. Return one number a part."),
+    ),
+    hints=(
+        "The logit is norm(sum of the parts) . row. Only the division keeps it from being a sum.",
+        "Compute what the norm divides by once, from the whole stream. It is one number: divide "
+        "every part by it.",
+        "Then times the norm's weight, then the product with the row: (... * weight) @ row.",
+    ), gradients=("writes", "row"))
+
+# -- 6.4: tellers wired differently ---------------------------------------------------------------
+
+
+def _teller(**ways: Callable) -> Callable[[], Callable[[Tensor], Tensor]]:
+    """A maker of the shipped teller as a function, `b t` to `b t v`, joined in its own way."""
+
+    def make() -> Callable[[Tensor], Tensor]:
+        model, _ = load(TALES)
+        answer, c = joined(**ways), model.config
+
+        @torch.no_grad()
+        def logits(tokens: Tensor) -> Tensor:
+            t = tokens.shape[1]
+            rope = rope_table(rope_frequencies(c.head_dim, c.rope_theta), torch.arange(t))
+            return answer(model, rope, causal_mask(t, t), tokens)
+
+        return logits
+
+    return make
+
+
+def _unmasked(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
+    return right_block(block, x, rope, torch.ones_like(mask))
+
+
+def _unturned(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
+    return right_block(block, x, (torch.ones_like(rope[0]), torch.zeros_like(rope[1])), mask)
+
+
+TELLERS = Hunt(
+    "6.4", "Which teller is wired how?", "Bug hunt: six tellers", _teller(),
+    bugs={
+        "no last norm": Bug(_teller(end=lambda model, x: x),
+                            "keeps most first choices and makes the probabilities far sharper"),
+        "mask dropped": Bug(_teller(block=_unmasked),
+                            "changes the logits of early tokens when only a later token changes"),
+        "no rotation": Bug(_teller(block=_unturned),
+                           "gives the first block no way to tell the order of what came before"),
+        "halves at once": Bug(_teller(block=both_at_once),
+                              "equals a teller whose feed-forward layers read the stream before "
+                              "attention has written to it"),
+        "second sum from x": Bug(_teller(block=second_from_x),
+                                 "equals a teller whose stream loses what attention wrote"),
+        "no second residual": Bug(_teller(block=no_second),
+                                  "equals a teller whose feed-forward layers replace the stream"),
+        "norms exchanged": Bug(_teller(block=norms_exchanged),
+                               "equals a teller whose attention reads through ffn_norm"),
+        "blocks backwards": Bug(_teller(blocks=lambda layers: layers[::-1]),
+                                "equals a teller that runs its last block first"),
+        "softmax inside": Bug(_teller(head=lambda model, x: model.logits(x).softmax(-1)),
+                              "returns numbers between 0 and 1 that sum to 1"),
+    },
+    hidden={"a": "norms exchanged", "b": "no last norm", "c": "healthy", "d": "second sum from x",
+            "e": "no rotation", "f": "halves at once"},
+    look=lambda teller: teller(torch.tensor([[1, 40, 41, 7, 300, 12]])),
+    hints=(
+        "One experiment costs one line: change the last token, and see whether the first token's "
+        "logits move. Then look at how sharp the probabilities are.",
+        "Two tellers give nonsense that looks alike. You have the healthy teller's parts: wire "
+        "each mistake yourself, with your 6.2, and compare with torch.allclose.",
+    ))
+
+EXERCISES = [CONTRIBUTIONS, TELLERS]
