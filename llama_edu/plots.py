@@ -6,7 +6,7 @@ top and right spines; lines take the Okabe-Ito colours, which colour-blind reade
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, timedelta
+from datetime import date
 from math import log2
 
 import matplotlib as mpl
@@ -31,7 +31,7 @@ class FamilyStyle:
 
     colour: str
     marker: str = "o"
-    shift: int = 0              # days to the right, where several families came on one day
+    hollow: bool = False        # an outline, which shows what it lies upon
     lowest: bool = False        # the name stands below the smallest model, not above the largest
     nudge: tuple[float, float] = (0, 7)     # points from that model to the name
 
@@ -40,9 +40,9 @@ FAMILIES = {
     "Llama 1": FamilyStyle(BLACK), "Llama 2": FamilyStyle(BLUE, nudge=(-8, 7)),
     "Code Llama": FamilyStyle(SKY, "s", nudge=(-14, 7)), "Llama 3": FamilyStyle(VERMILION),
     "Llama 3.1": FamilyStyle(ORANGE), "Llama 3.3": FamilyStyle(VERMILION, nudge=(6, -14)),
-    "Llama 3.2": FamilyStyle(GREEN, lowest=True, nudge=(-6, -14)),
+    "Llama 3.2": FamilyStyle(GREEN, lowest=True, nudge=(-30, 0)),
     "Llama 3.2 Vision": FamilyStyle(GREEN, "D"),
-    "Llama Guard": FamilyStyle(PURPLE, "^", shift=16, nudge=(30, 4)),
+    "Llama Guard": FamilyStyle(PURPLE, "^", hollow=True, nudge=(40, 3)),
 }
 
 STYLE = {
@@ -125,7 +125,8 @@ def family_tree(releases: Sequence[Release]) -> Figure:
     for family, style in FAMILIES.items():
         rows = [r for r in releases if r.id in places and r.family == family]
         for r in rows:
-            ax.plot(*places[r.id], style.marker, color=style.colour, markeredgecolor="white",
+            ax.plot(*places[r.id], style.marker, color="none" if style.hollow else style.colour,
+                    markeredgecolor=style.colour if style.hollow else "white",
                     markersize=_mark(r.config.max_seq_len))
         end = (min if style.lowest else max)((places[r.id] for r in rows), key=lambda row: row[1])
         ax.annotate(family, end, style.nudge, textcoords="offset points", ha="center",
@@ -199,6 +200,5 @@ def _label_contexts(ax: Axes, contexts: Sequence[int]) -> None:
 
 
 def _place(r: Release) -> tuple[date, float]:
-    """Where a release stands: its date, moved aside for its family, and its size in billions."""
-    size = r.whole_parameters or accounting.parameters(r.config).total
-    return r.released + timedelta(days=FAMILIES[r.family].shift), size / 1e9
+    """Where a release stands: its date, and its size in billions."""
+    return r.released, (r.whole_parameters or accounting.parameters(r.config).total) / 1e9

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from datetime import timedelta
 from itertools import pairwise
 
 import matplotlib as mpl
@@ -109,13 +108,18 @@ def test_the_family_tree_shows_every_released_model_at_its_size():
     assert sorted(float(y) for _, y in points) == pytest.approx(sorted(sizes))
 
 
-def test_no_model_is_drawn_far_from_its_date():
+def test_every_model_stands_on_its_date():
     points, _, _ = tree()
     for r in RELEASED.values():
         size = (r.whole_parameters or parameters(r.config).total) / 1e9
-        # Models of one day may be moved a little aside, so that all can be seen.
-        assert any(abs(when - r.released) < timedelta(days=31) and y == pytest.approx(size)
-                   for when, y in points), r.id
+        assert any(when == r.released and y == pytest.approx(size) for when, y in points), r.id
+
+
+def test_what_came_on_one_day_in_one_size_is_seen_through_the_guard():
+    ax = plots.family_tree(RELEASES).axes[0]
+    guards = [line for line in ax.get_lines() if line.get_marker() == "^"]
+    assert len(guards) == sum(r.family == "Llama Guard" for r in RELEASED.values()) == 6
+    assert {line.get_markerfacecolor() for line in guards} == {"none"}
 
 
 def test_every_branch_joins_two_releases():
