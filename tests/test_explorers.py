@@ -11,31 +11,81 @@ from pathlib import Path
 import pytest
 import torch
 
-from llama_edu import explorers
+from llama_edu import explorers, sampling
 from llama_edu.config import LLAMA_3_1_SCALING, RopeScaling
 from llama_edu.family.releases import RELEASES
 from llama_edu.layers import rope_frequencies, rope_table, rotate
 
-LARGEST = 20_000        # bytes; the page is stored in every notebook that shows it
-PAGE = explorers.show("rope").page
-FORMULAS = re.search(r'<script id="formulas">(.*?)</script>', PAGE, re.S)[1]
+LARGEST = 20_000        # bytes without its data; the page is stored in every notebook that shows it
+RNG = torch.Generator().manual_seed(0)
+QUERY, KEY = torch.randn(2, 64, generator=RNG)
+PIECES = ["<s>", " the", " cat", "\n", "</script>"]
+WEIGHTS = {f"head {i}": torch.rand(5, 5, generator=RNG).tril().log().softmax(-1) for i in (1, 2, 3)}
+LOGITS = {name: torch.randn(49_000, generator=RNG) * scale
+          for name, scale in (("sure", 5), ("open", 1))}
+PAGES = {
+    "rope": explorers.rope(),
+    "rope of a model": explorers.rope(QUERY, KEY, theta=1e5),
+    "attention": explorers.attention(PIECES, WEIGHTS),
+    "sampling": explorers.sampling(LOGITS, lambda token: f"<{token}>"),
+}
+each_page = pytest.mark.parametrize("page", [each.page for each in PAGES.values()], ids=list(PAGES))
 SHAPES = sorted({(r.config.head_dim, r.config.rope_theta,
                   r.config.rope_scaling.factor if r.config.rope_scaling else 1.0)
                  for r in RELEASES})
 DISTANCES = [0, 1, 7, 64, 1000]
+# As much of a browser as the pages use.
+BROWSER = """
+const made = {};
+const element = id => made[id] ??= {
+  id, value: "", max: "", textContent: "", innerHTML: "", dataset: {}, options: [],
+  said: {}, heard: {}, offsetHeight: 100, classList: { toggle() {} }, add(option) { this.options.push(option); },
+  setAttribute(name, words) { this.said[name] = words; },
+  addEventListener(name, act) { (this.heard[name] ??= []).push(act); } };
+const found = id => { if (!known.has(id)) throw Error(id); return element(id); };
+globalThis.document = { getElementById: found,
+                        documentElement: element("html"), body: element("body") };
+globalThis.window = { frameElement: null };
+globalThis.Option = class { constructor(text, value) { this.text = text; this.value = value; } };
+globalThis.ResizeObserver = class { observe() {} };
+globalThis.matchMedia = () => ({ matches: false, addEventListener() {} });
+const move = (id, value) => {
+  element(id).value = String(value);
+  for (const name of ["input", "change"]) for (const act of element(id).heard[name] ?? []) act({});
+};
+"""
 CHROMIUM_FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
                   "--disable-background-networking", "--disable-component-update",
                   "--disable-sync", "--virtual-time-budget=2000"]
 
 
-def in_node(expression: str):
-    """The value of a JavaScript expression over the page's own formulas."""
+def formulas(name: str) -> str:
+    return re.search(r'<script id="formulas">(.*?)</script>', PAGES[name].page, re.S)[1]
+
+
+def in_node(script: str, value: str):
+    """The value of a JavaScript expression after a script has run."""
     node = shutil.which("node")
     if node is None:
-        pytest.skip("node is not installed: the page's formulas cannot be run")
-    run = subprocess.run([node, "-e", f"{FORMULAS}\nconsole.log(JSON.stringify({expression}))"],
-                         capture_output=True, text=True, check=True, timeout=60)
+        pytest.skip("node is not installed: the page's script cannot be run")
+    run = subprocess.run([node, "-"], input=f"{script}\nconsole.log(JSON.stringify({value}))",
+                         capture_output=True, text=True, timeout=60, check=False)
+    assert run.returncode == 0, run.stderr[-500:]
     return json.loads(run.stdout)
+
+
+def opened(name: str, *moves: tuple[str, object], value: str = 'element("said").textContent'):
+    """A value after the whole page was opened and controls were moved, in a browser of ours."""
+    page = PAGES[name].page
+    ids = re.findall(r'\bid="([\w-]+)"', page)
+    start = [f'element("{id}").value = "{held}";' for id, held in
+             re.findall(r'<input[^>]*\bid="(\w+)"[^>]*\bvalue="(\d+)"', page)]
+    start += [f'element("{id}").value = "{held}";' for id, held in
+              re.findall(r'<select[^>]*\bid="(\w+)"[^>]*>\s*<option value="(\w*)"', page)]
+    scripts = re.findall(r"<script[^>]*>(.*?)</script>", page, re.S)
+    moved = [f"move({json.dumps(id)}, {json.dumps(to)});" for id, to in moves]
+    return in_node("\n".join([f"const known = new Set({json.dumps(ids)});", BROWSER, *start,
+                              *scripts, *moved]), value)
 
 
 def in_chromium(page: str, folder: Path) -> str:
@@ -60,7 +110,7 @@ def scaling(factor: float) -> RopeScaling | None:
 
 def test_the_rope_explorers_frequencies_are_the_packages():
     assert len(SHAPES) >= 6
-    theirs = in_node(f"{json.dumps(SHAPES)}.map(shape => frequencies(...shape))")
+    theirs = in_node(formulas("rope"), f"{json.dumps(SHAPES)}.map(shape => frequencies(...shape))")
     for (head_dim, theta, factor), row in zip(SHAPES, theirs, strict=True):
         # rtol: the package works in float32 and takes the power of numbers up to 1e6, which costs
         # about fourteen roundings of 6e-8; the page works in float64
@@ -69,13 +119,13 @@ def test_the_rope_explorers_frequencies_are_the_packages():
 
 
 def test_the_rope_explorers_bands_are_those_of_the_chapter():
-    counts = in_node("[128, 64].map(d => ['kept', 'blended', 'divided'].map("
+    counts = in_node(formulas("rope"), "[128, 64].map(d => ['kept', 'blended', 'divided'].map("
                      "name => bands(d, 5e5).filter(each => each === name).length))")
     assert counts == [[29, 6, 29], [15, 3, 14]]
 
 
 def test_the_rope_explorers_score_is_that_of_a_rotated_pair_of_equal_vectors():
-    theirs = in_node(f"{DISTANCES}.map(d => meanScore(frequencies(128, 5e5, 8), d))")
+    theirs = in_node(formulas("rope"), f"{DISTANCES}.map(d => meanScore(frequencies(128, 5e5, 8), d))")
     x = torch.tensor([1.0, 0.0] * 64)
     away = rotate(x.expand(1, 1, len(DISTANCES), 128), *rope_table(
         rope_frequencies(128, 5e5, LLAMA_3_1_SCALING), torch.tensor(DISTANCES)))
@@ -84,8 +134,9 @@ def test_the_rope_explorers_score_is_that_of_a_rotated_pair_of_equal_vectors():
 
 
 def test_the_rope_explorer_starts_on_llama_3_1_and_draws_without_an_error(tmp_path):
-    watched = PAGE.replace("<head>", "<head><script>addEventListener('error', e => "
-                           "document.documentElement.dataset.error = e.message);</script>")
+    watched = PAGES["rope"].page.replace(
+        "<head>", "<head><script>addEventListener('error', e => "
+        "document.documentElement.dataset.error = e.message);</script>")
     dom = in_chromium(watched, tmp_path)
     assert "data-error" not in dom
     said = unescape(re.search(r'<p id="said"[^>]*>(.*?)</p>', dom, re.S)[1])
@@ -106,26 +157,126 @@ def test_an_error_on_the_page_would_be_seen(tmp_path, error):
     assert "data-error" in in_chromium(watched, tmp_path)
 
 
-def test_a_page_is_small_and_asks_the_network_for_nothing():
-    assert len(PAGE.encode()) <= LARGEST
-    assert re.findall(r"https?:|\bsrc=|@import|url\(|<link|fetch\(|\bimport\b", PAGE) == []
+@each_page
+def test_a_page_is_small_and_asks_the_network_for_nothing(page):
+    without_data = re.sub(r"const DATA = .*", "", page)
+    assert len(without_data.encode()) <= LARGEST
+    assert re.findall(r"https?:|\bsrc=|@import|url\(|<link|fetch\(|\bimport\b", page) == []
+    assert "/* common" not in page
 
 
-def test_every_control_of_a_page_has_a_label_and_the_values_are_announced():
-    controls = re.findall(r'<(?:input|select)[^>]*\bid="(\w+)"', PAGE)
-    assert len(controls) == 6
-    assert sorted(re.findall(r'<label for="(\w+)"', PAGE)) == sorted(controls)
-    assert 'aria-live="polite"' in PAGE
-    assert "<noscript>" in PAGE
+@each_page
+def test_every_control_of_a_page_has_a_label_and_the_values_are_announced(page):
+    controls = re.findall(r'<(?:input|select)[^>]*\bid="(\w+)"', page)
+    assert len(controls) >= 3
+    assert sorted(re.findall(r'<label for="(\w+)"', page)) == sorted(controls)
+    assert 'aria-live="polite"' in page
+    assert "<noscript>" in page
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_opens_without_an_error_and_speaks(name):
+    assert len(opened(name)) > 60
+    for drawn in opened(name, value="Object.values(made).map(each => each.innerHTML)"):
+        assert not re.search(r"NaN|undefined|Infinity", drawn)
+
+
+def test_a_fault_of_a_script_would_be_seen():
+    with pytest.raises(AssertionError, match="nosuchfunction"):
+        in_node("nosuchfunction();", "1")
+
+
+# A real query and key
+
+
+def test_the_score_of_a_real_query_and_key_is_the_packages():
+    """At every distance, with the rotations of the model and with scaled ones."""
+    for theta, factor in ((1e5, 1), (5e5, 32)):
+        theirs = in_node(formulas("rope"), f"{DISTANCES}.map(d => realScore("
+                         f"{_data('rope of a model')}, frequencies(64, {theta}, {factor}), d))")
+        freqs = rope_frequencies(64, theta, scaling(factor))
+        away = rotate(QUERY.expand(1, 1, len(DISTANCES), 64),
+                      *rope_table(freqs, torch.tensor(DISTANCES)))
+        # atol: the page's products have four decimals, 32 of them; 1000 radians in float32
+        torch.testing.assert_close(torch.tensor(theirs), away[0, 0] @ KEY / 8, rtol=0, atol=4e-3)
+
+
+def test_choosing_the_real_vectors_sets_their_model():
+    said = opened("rope of a model", ("vectors", "real"))
+    assert "of the score" in said
+    assert "(head_dim 64)" in said
+    said = opened("rope of a model", ("vectors", "real"), ("preset", "Llama 3"))
+    assert "the mean of all pairs" in said      # the vectors do not fit a head of 128
+
+
+def _data(name: str) -> str:
+    return re.search(r"const DATA = (.*);", PAGES[name].page)[1]
+
+
+# Attention
+
+
+def test_the_attention_explorer_says_where_the_chosen_token_looks():
+    said = opened("attention", ("token", 2), ("two", "head 3"))
+    assert said.startswith('From " cat" (2): head 1 gives ')
+    row = WEIGHTS["head 3"][2]
+    best = int(row.argmax())
+    assert f'head 3 gives {100 * row[best]:.0f} % to "{PIECES[best]}" ({best})' in said
+
+
+def test_a_piece_cannot_break_out_of_the_attention_explorer():
+    text = opened("attention", value='element("one-text").innerHTML')
+    assert "<s>" not in text.replace("<span>", "")
+    assert "&#60;/script&#62;" in text
+    assert PAGES["attention"].page.count("</script>") == 3
+
+
+def test_weights_that_do_not_fit_the_pieces_are_refused():
+    with pytest.raises(ValueError, match=r"head 1 has weights of shape \(5, 5\); 4 pieces need"):
+        explorers.attention(PIECES[:4], WEIGHTS)
+
+
+# Sampling
+
+
+@pytest.mark.parametrize("place", LOGITS)
+@pytest.mark.parametrize(("heat", "k", "p", "low"), [
+    (1.0, 10**6, 1.0, 0.0), (0.6, 10**6, 0.9, 0.0), (1.5, 50, 1.0, 0.0), (1.0, 10**6, 1.0, 0.1),
+    (1.3, 2000, 0.95, 0.02)])
+def test_the_sampling_explorer_keeps_what_the_package_keeps(place, heat, k, p, low):
+    rules = [sampling.temperature(heat), sampling.top_k(k), sampling.top_p(p)]
+    after = LOGITS[place].double()[None]
+    for rule in [*rules, sampling.min_p(low)] if low else rules:
+        after = rule(after)
+    kept = int(after.isfinite().sum())
+    groups = f"{_data('sampling')}[{json.dumps(place)}].groups"
+    n, best = in_node(formulas("sampling"), f"(g => [count(g), Math.exp(g[0][0])])"
+                      f"(ruled({groups}, {heat}, {k}, {p}, {low}, true))")
+    # tokens beyond the 60 likeliest are grouped: a tenth of the rank is the width of a group
+    assert n == pytest.approx(kept, rel=0 if kept < explorers.NAMED else 0.1)
+    assert best == pytest.approx(float(after.softmax(-1).max()), rel=5e-2)
+
+
+def test_the_order_of_the_rules_matters_in_the_sampling_explorer():
+    said = [opened("sampling", ("heat", 40), ("p", 60), ("order", order))
+            for order in ("heat", "cuts")]
+    kept = [int(re.match(r"[\d,]+", each)[0].replace(",", "")) for each in said]
+    assert kept[0] > kept[1]
+
+
+def test_the_groups_of_a_distribution_hold_all_of_it():
+    for place, logits in LOGITS.items():
+        groups = json.loads(_data("sampling"))[place]["groups"]
+        assert sum(n for _, n in groups) == len(logits)
+        total = sum(n * 2.718281828459045**log for log, n in groups)
+        assert total == pytest.approx(1, abs=1e-3)      # four decimals of each logarithm
+
+
+# In a notebook
 
 
 def test_a_notebook_gets_the_whole_page_in_a_frame_of_its_own():
-    shown = explorers.show("rope")._repr_html_()
-    assert unescape(re.search(r'srcdoc="(.*?)"', shown, re.S)[1]) == PAGE
+    shown = PAGES["rope"]._repr_html_()
+    assert unescape(re.search(r'srcdoc="(.*?)"', shown, re.S)[1]) == PAGES["rope"].page
     assert not shown.startswith("<iframe")      # IPython warns of outputs that begin so
-    assert "0x" not in repr(explorers.show("rope"))
-
-
-def test_an_unknown_explorer_is_an_error_that_names_those_there_are():
-    with pytest.raises(KeyError, match="no explorer is called 'rop'.*Known are: .*rope"):
-        explorers.show("rop")
+    assert "0x" not in repr(PAGES["rope"])

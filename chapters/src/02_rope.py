@@ -368,7 +368,7 @@ plots.label_lines(ax)
 # is the key, the solid one the query. Slide the position of the key last, and watch the score.
 
 # %%
-explorers.show("rope")
+explorers.rope()
 
 # %% [markdown]
 # ## Why does a correct model talk nonsense? Two row orders

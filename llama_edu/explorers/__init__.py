@@ -1,11 +1,23 @@
 """Small pages of HTML and script that let a reader move what a chapter's figures hold still.
 
-Each is one file beside this one: no kernel, no network, no library.
+Each is one page: no kernel, no network, no library. What a model says is computed once, in Python,
+and written into the page.
 """
 
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from html import escape
 from importlib.resources import files
+from itertools import pairwise
+from typing import Any
+
+from torch import Tensor
+
+NAMED = 60          # of a distribution's tokens, the likeliest, are kept one by one
+WIDER = 1.1         # the others in groups of neighbours: the last rank of a group by the one before
 
 
 @dataclass(frozen=True, repr=False)
@@ -25,13 +37,78 @@ class Explorer:
                 "off, as on GitHub, the figures of the chapter show the same.</small></p></div>")
 
 
-def show(name: str) -> Explorer:
-    """The explorer of that name, to stand as the last value of a notebook cell.
+def rope(query: Tensor | None = None, key: Tensor | None = None, *, theta: float = 1e4) -> Explorer:
+    """Rotations by pair, distance, theta and factor; and the score of a query and a key, if given.
 
-    Raises KeyError for a name that no page has.
+    Both are `d`, as a model makes them before it rotates them, in Meta's order of features
+    (pairs side by side); theta is the model's own.
     """
-    pages = {page.name.removesuffix(".html"): page for page in files(__package__).iterdir()
-             if page.name.endswith(".html")}
-    if name not in pages:
-        raise KeyError(f"no explorer is called {name!r}. Known are: {', '.join(sorted(pages))}.")
-    return Explorer(name, pages[name].read_text(encoding="utf-8"))
+    if query is None or key is None:
+        return _explorer("rope", None)
+    (qa, qb), (ka, kb) = (each.unflatten(-1, (-1, 2)).double().T for each in (query, key))
+    scale = len(query) ** -0.5
+    return _explorer("rope", {
+        "theta": theta, "headDim": len(query),
+        "along": _digits((qa * ka + qb * kb) * scale),
+        "across": _digits((qb * ka - qa * kb) * scale)})
+
+
+def attention(pieces: Sequence[str], heads: Mapping[str, Tensor]) -> Explorer:
+    """Where each of a text's tokens looks, for any two of some heads; weights `t t` by name.
+
+    Raises ValueError unless every head has one row and one column a piece.
+    """
+    for name, weights in heads.items():
+        if weights.shape != (len(pieces), len(pieces)):
+            raise ValueError(f"{name} has weights of shape {tuple(weights.shape)}; {len(pieces)} "
+                             f"pieces need ({len(pieces)}, {len(pieces)}). Hand over the weights "
+                             "of one head on this text.")
+    rows = {name: [row[:i + 1] for i, row in enumerate((weights * 1000).round().int().tolist())]
+            for name, weights in heads.items()}
+    return _explorer("attention", {"pieces": list(pieces), "heads": rows})
+
+
+def sampling(places: Mapping[str, Tensor], spell: Callable[[int], str]) -> Explorer:
+    """The rules of `llama_edu.sampling` on real distributions: logits `v` by the text before them.
+
+    `spell` gives the piece of a token. Tokens beyond the likeliest are grouped with neighbours of
+    nearly the same probability.
+    """
+    data = {}
+    for name, logits in places.items():
+        logs, order = logits.double().log_softmax(-1).sort(descending=True)
+        named = [[log, 1] for log in _digits(logs[:NAMED])]
+        rest = [logs[a:b] for a, b in pairwise(_edges(len(logs)))]
+        groups = [[round(float(each.logsumexp(0)) - math.log(len(each)), 4), len(each)]
+                  for each in rest]
+        data[name] = {"pieces": [spell(token) for token in order[:NAMED].tolist()],
+                      "groups": named + groups}
+    return _explorer("sampling", data)
+
+
+def _edges(n: int) -> list[int]:
+    """Ranks from NAMED to n, each further from the one before than that from its own."""
+    edges = [NAMED]
+    while edges[-1] < n:
+        edges.append(min(n, int(edges[-1] * WIDER)))
+    return edges if n > NAMED else []
+
+
+def _digits(values: Tensor) -> list[float]:
+    return [round(each, 4) for each in values.tolist()]
+
+
+@cache
+def _source(name: str) -> str:
+    """The page of an explorer, with what all of them share."""
+    folder = files(__package__)
+    page = (folder / f"{name}.html").read_text(encoding="utf-8")
+    for shared in ("common.css", "common.js"):
+        page = page.replace(f"/* {shared} */", (folder / shared).read_text(encoding="utf-8"))
+    return page
+
+
+def _explorer(name: str, data: Any) -> Explorer:
+    # "</" would end the script in which the data stand
+    written = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    return Explorer(name, _source(name).replace("/* data */null", written))
