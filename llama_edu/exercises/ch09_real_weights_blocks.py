@@ -100,6 +100,11 @@ WEIGHTS = Exercise(
               weight=lambda s, m, q: s * (q + m)),
         _slip("eight subtracted", "you subtracted 8 from q. That is how Q4_0 gets signs; here the "
               "minimum does.", weight=lambda s, m, q: s * (q - 8) + m),
+        _slip("minimum as zero point", "you took the minimum for the number that stands for zero, "
+              "s (q - m). It is a weight, not a q: the weight is s q + m.",
+              weight=lambda s, m, q: s * (q - m)),
+        _slip("q with a sign", "you read q with a sign, from -8 to 7. It runs from 0 to 15.",
+              weight=lambda s, m, q: s * (q if q < 8 else q - 16) + m),
         _slip("eight for the minimum", "you read the block as if it were Q4_0, s (q - 8), and left "
               "the minimum out.", weight=lambda s, m, q: s * (q - 8)),
         _slip("scale and minimum exchanged", "you exchanged scale and minimum. The scale comes "

@@ -71,6 +71,16 @@ ROWS = Exercise(
                       "you sorted the values too. RoPE does not touch them."),
         Misconception("all four", _rows(heads={"q": "h", "k": "k", "v": "k", "o": "h"}),
                       "you sorted all four projections. RoPE touches queries and keys alone."),
+        Misconception("second half first", _rows(heads={"q": "h", "k": "k"}, sort=lambda w, d:
+                                                 rearrange(w, "(h two d) c -> h d two c", two=2,
+                                                           d=d // 2).flip(2).reshape(w.shape)),
+                      "you interleaved the halves with the second one first. x[0] of a pair comes "
+                      "from the first half."),
+        Misconception("width for heads", _rows(heads={"q": "h", "k": "k"}, sort=lambda w, d:
+                                               rearrange(w, "(d two h) c -> (d h two) c", two=2,
+                                                         h=len(w) // d)),
+                      "you exchanged the number of heads and their width: heads lie one behind "
+                      "another, so `h` is the outermost letter."),
         Misconception("across heads", _rows(heads={"q": "1", "k": "1"}),
                       "you sorted across heads, as if all rows were one. Each head is sorted by "
                       "itself."),
@@ -153,7 +163,9 @@ THIRD = Exercise(
                       also=(lambda w, head_dim: -pairs_to_halves(w, head_dim), _quarter_turn)),
         Misconception("not sorted", lambda w, head_dim: _negated(w, head_dim, "d two"),
                       "you mirrored each pair and left it where Meta has it. This program pairs "
-                      "(i, i + d/2)."),
+                      "(i, i + d/2).",
+                      also=(lambda w, head_dim: rearrange(
+                          w, "(n two) c -> n two c", two=2).flip(1).reshape(w.shape),)),
         Misconception("mirrored halves of unsorted rows",
                       lambda w, head_dim: _negated(w, head_dim, "two d"),
                       "you changed signs by halves in rows that are still in Meta's order. Sort "
@@ -161,7 +173,9 @@ THIRD = Exercise(
         Misconception("sorted the other way", lambda w, head_dim: _negated(
             halves_to_pairs(w, head_dim), head_dim, "two d"),
                       "you interleaved the rows. Meta's neighbours have to come apart: evens "
-                      "first, then odds."),
+                      "first, then odds.",
+                      also=(lambda w, head_dim: _negated(
+                          halves_to_pairs(w, head_dim), head_dim, "d two"),)),
         Misconception("signs in pairs, then unsorted halves", lambda w, head_dim: _negated(
             pairs_to_halves(w, head_dim), head_dim, "d two"),
                       "you sorted the rows and then changed every second sign. After sorting, the "

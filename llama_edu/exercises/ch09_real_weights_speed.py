@@ -47,7 +47,7 @@ def _speed(config: ModelConfig, gb_per_second: float, bits: int, context: int, *
 
 
 def _speed_inputs(rng: Generator, *, bits: int, context: int, tied: bool) -> Inputs:
-    return {"config": _config(rng, tied=tied), "gb_per_second": 10.0 * count(rng, 20, 400),
+    return {"config": _config(rng, tied=tied), "gb_per_second": count(rng, 20, 400) / 1000,
             "bits": bits, "context": context + count(rng, 0, 9) if context else 0}
 
 
@@ -86,6 +86,22 @@ SPEED = Exercise(
         Misconception("keys only", partial(
             _speed, cache=lambda c, context, bits: kv_bytes_per_token(c, bits=16) * context / 2),
                       "you counted keys or values. Both are kept, and both are read."),
+        Misconception("one layer's cache", partial(
+            _speed, cache=lambda c, context, bits: 4 * c.n_kv_heads * c.head_dim * context),
+                      "you counted the cache of one layer. Each has its own."),
+        Misconception("cache of one token", partial(
+            _speed, cache=lambda c, context, bits: kv_bytes_per_token(c, bits=16)),
+                      "you counted one token of the cache. `context` of them are read."),
+        Misconception("giga forgotten", partial(_speed, gb=1),
+                      "you divided gigabytes by bytes. A GB has 10**9."),
+        Misconception("whole bytes a weight", lambda config, gb_per_second, bits, context: _speed(
+            config, gb_per_second, bits // 8 * 8, context),
+                      "you rounded the bits of a weight down to whole bytes. Four bits are half a "
+                      "byte: `/`, not `//`."),
+        Misconception("shared table counted twice", partial(
+            _speed, weights=lambda c: parameters(c).non_embedding + parameters(c).embedding
+            * (2 if c.tied_embeddings else 1)),
+                      "you counted a shared table twice. It is read once, as the output."),
         Misconception("embedding read whole", partial(
             _speed, weights=lambda c: parameters(c).total),
                       "you counted the embedding. A token takes one row from it; only where the "
