@@ -7,7 +7,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | a reader of files, the merging of shards, the sorting of rows, a forecast of speed | chapters 02, 03, 06, 07 | 115 |
+# | a reader of files, the merging of shards, the sorting of rows, a forecast of speed | chapters 02, 03, 06, 07 | 120 |
 #
 # Nothing here is downloaded, and no graphics card is needed. If you have one, the same cells use
 # it.
@@ -156,8 +156,8 @@ for name in list(header)[1:]:
         print("same name, same shape, other numbers:", name)
 
 # %% [markdown]
-# Six tensors of 29 are *not* what the model computes with. Keep that in mind; it is the second
-# half of this chapter.
+# Six tensors of 29 are *not* what the model computes with. We come back to them, in the
+# chapter's second idea.
 #
 # A `.pth` file is a zip. Inside lie the numbers of each tensor, and a *pickle* that says what they
 # are.
@@ -419,8 +419,8 @@ claims.show("A67")
 # ## The idea: why rows, why q and k, and why n_kv_heads?
 #
 # Back to the six tensors that were "other numbers". All are `q_proj` and `k_proj`. Chapter 02 had
-# the reason: Meta turns the pair of features $(2i, 2i+1)$, Hugging Face's code turns $(i, i +
-# d/2)$. Let the matrix $P$ sort the features of a head, evens first, then odds, and let $R_m$ be
+# the reason: Meta turns the pair of features $(2i, 2i+1)$, Hugging Face's code turns
+# $(i, i + d/2)$. Let the matrix $P$ sort the features of a head, evens first, then odds, and let $R_m$ be
 # Meta's rotation at position $m$. Then Hugging Face's rotation is $P R_m P^\top$, the same turn on
 # sorted features. If queries and keys come sorted, as $Pq$ and $Pk$, then
 #
@@ -618,7 +618,7 @@ print(f"own loss after 5 to 8 tokens: {right[:, 4:8].nanmean():.1f} nats")
 # %% [markdown]
 # The figure draws the *extra* loss, beside the right model's, for this mistake and three others.
 # One of them, `keys by n_heads`, sorts `wk` back as if it had as many heads as `wq`. Another sets
-# all scores to zero, so that attention looks at all tokens alike.
+# all scores to zero, so that attention looks at all tokens alike. (About 5 seconds.)
 
 # %% mystnb={"image": {"alt": "Extra loss by the number of tokens read, four lines. All are zero for the first eight tokens, even with all scores set to zero, which then costs two to three nats. With the permutation forgotten in all layers it rises to about 3 nats at 90 tokens; with keys cut by n_heads to about 1; with one layer wrong it stays near zero for 40 tokens and reaches half a nat."}}
 def keys_by_n_heads(weights: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -667,7 +667,7 @@ plots.label_lines(ax)
 needed = None           # your number: how many tokens of logits catch all seven mistakes?
 
 # %% [markdown]
-# The mistakes first:
+# The seven mistakes first. Each is a set of weights whose names and shapes all fit:
 
 # %%
 def swapped(weights: dict[str, Tensor], one: str, other: str) -> dict[str, Tensor]:
@@ -786,7 +786,7 @@ with torch.no_grad():
               f"with everything moved {moved.abs().max():.3f}")
 
 # d is healthy. a is nearly right on two tokens: theta. b is right if all is moved. c and f are
-# right on one token, e is not: three pairs of verdicts are left, so we make the candidates.
+# right on one token, e is not: three verdicts are left for each, so we make the candidates.
 in_turn = [0, 2, 1, 3]
 mine = {
     "queries alone sorted": {name: pairs_to_halves(w, 24) if "wq" in name else w
@@ -862,8 +862,7 @@ print(f"{DEVICE}, {DTYPE}: copies {here_gb:.1f} GB/s, multiplies {here_tflops:.3
 # The *roofline* draws both limits at once. Left of the bend the memory decides, right of it the
 # arithmetic. The thick line is your machine. The points are an 8B on an H100: the next token of
 # one text of 1,024 tokens, the same with int8 weights, of 32 such texts at once, and a prompt of
-# 2,048 tokens. Careful with data sheets: consumer cards add up in float16 twice as fast as in
-# float32, and shops print the larger number. Here all sums are in float32, as PyTorch has them.
+# 2,048 tokens.
 
 # %%
 shape = release("llama-3.1-8b").config
@@ -960,7 +959,7 @@ print(f"its embedding: {n.embedding / n.total:.1%}; a GiB: {GIB / 1e9 - 1:.1%} m
 # %% [markdown]
 # Our tale teller is too small for a test: it fits into the processor's cache. So we build a larger
 # model of random numbers (speed does not depend on what the numbers say), decode, and compare.
-# This takes about SECONDS seconds.
+# (About 5 seconds.)
 
 # %%
 sized = release("llama-3.2-1b").config if DEVICE == "cuda" else ModelConfig(
@@ -990,10 +989,9 @@ print(f"{parameters(sized).total / 1e6:,.0f} million parameters, {bits} bits: me
 # Copy and decoding took turns, so that whatever else the machine was busy with met both. The last
 # number, the median of the shares, is a good measure of any inference engine on any machine: how
 # near does it come to the memory's speed? It may pass 100 % a little on a processor, where a copy
-# is not the fastest way to read. The authors of gpt-fast publish 1,397 GB/s
-# for Llama 2 7B in 16 bits on an A100 that reaches about 1,700: 82 %. A far smaller share on a card
-# means that the time goes into starting kernels, one by one, from Python: `StaticLlama` records
-# them once and starts them with one call.
+# is not the fastest way to read. A far smaller share on a card means that the time goes into
+# starting kernels, one by one, from Python: `StaticLlama` records them once and starts them with
+# one call.
 #
 # ## In the Llamas: what fits, and how fast could it be?
 #
@@ -1079,7 +1077,7 @@ check("9.7", weights_of)
 # ### END SOLUTION
 #
 # Now the first block of the first `wq`, from the file itself. The package must read the same 32
-# numbers. (Loading takes about LOADSECS seconds.)
+# numbers.
 
 # %%
 if REAL is None:

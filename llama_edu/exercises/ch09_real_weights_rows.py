@@ -99,7 +99,8 @@ POSITIONS = torch.tensor([3, 4, 9, 17, 30])
 def _scores(wq: Tensor, wk: Tensor, head_dim: int, turn: Callable[..., Tensor]) -> Tensor:
     """Every query against every key, `h t s`; the token at each position has one feature, 1."""
     cos, sin = rope_table(rope_frequencies(head_dim, 100.0), POSITIONS)
-    q, k = (turn(rearrange(w, "(h d) t -> 1 h t d", d=head_dim), cos, sin)[0] for w in (wq, wk))
+    q, k = (turn(rearrange(w, "(h d) t -> 1 h t d", d=head_dim).contiguous(), cos, sin)[0]
+            for w in (wq, wk))
     return q @ k.repeat_interleave(len(q) // len(k), 0).mT
 
 
