@@ -36,7 +36,7 @@ def _projection(rng: Generator, letter: str, rows: int, *, n_heads: int, n_kv_he
 
 
 ROWS = Exercise(
-    "9.3", "Sort the rows back", "Why rows, why q and k", _package_rows,
+    "9.3", "Sort the rows back", "The idea: why rows, why q and k", _package_rows,
     probes=(
         Probe("queries", lambda rng: _projection(rng, "q", 32, n_heads=4, n_kv_heads=2)),
         Probe("keys, two queries to each", lambda rng: _projection(
@@ -145,7 +145,7 @@ def _third_inputs(rng: Generator, heads: int, kv_heads: int, head_dim: int) -> I
 
 
 THIRD = Exercise(
-    "9.4", "Rows for a third program", "Why rows, why q and k", _package_third,
+    "9.4", "Rows for a third program", "The idea: why rows, why q and k", _package_third,
     adapt=_in_third,
     probes=(
         Probe("two queries to each key head", lambda rng: _third_inputs(rng, 4, 2, 6)),

@@ -63,7 +63,7 @@ SPEED = Exercise(
         Probe("8 bits, a long text", lambda rng: _speed_inputs(
             rng, bits=8, context=900, tied=False)),
         Probe("4 bits, shared tables", lambda rng: _speed_inputs(
-            rng, bits=4, context=300, tied=True)),
+            rng, bits=4, context=30_000, tied=True)),
         Probe("16 bits, shared tables, a text", lambda rng: _speed_inputs(
             rng, bits=16, context=500, tied=True)),
     ),
@@ -85,7 +85,12 @@ SPEED = Exercise(
                       "you gave the cache n_heads heads. It keeps n_kv_heads."),
         Misconception("keys only", partial(
             _speed, cache=lambda c, context, bits: kv_bytes_per_token(c, bits=16) * context / 2),
-                      "you counted keys or values. Both are kept, and both are read."),
+                      "you counted half of the cache. Keys and values are both read, and a number "
+                      "has two bytes."),
+        Misconception("one row counted", partial(
+            _speed, weights=lambda c: _read_weights(c) + (0 if c.tied_embeddings else c.dim)),
+                      "you counted the one row that is read of the embedding. That is how it is; "
+                      "here it is to count as nothing."),
         Misconception("one layer's cache", partial(
             _speed, cache=lambda c, context, bits: 4 * c.n_kv_heads * c.head_dim * context),
                       "you counted the cache of one layer. Each has its own."),
