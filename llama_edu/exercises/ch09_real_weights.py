@@ -169,16 +169,16 @@ def _always(*names: str, axis: int) -> Callable[[str, int | None], int | None]:
     return lambda name, right: axis if name.endswith(names) else right
 
 
-def _pieces(rng: Generator, name: str, *shape: int, dim: int = 6) -> Inputs:
-    """Three shards of a tensor; those of a norm are copies."""
+def _pieces(rng: Generator, name: str, *shape: int, dim: int = 6, n_shards: int = 3) -> Inputs:
+    """Shards of a tensor; those of a norm are copies."""
     one = normal(rng, *shape)
-    others = [one.clone() if len(shape) == 1 else normal(rng, *shape) for _ in range(2)]
+    others = [one.clone() if len(shape) == 1 else normal(rng, *shape) for _ in range(n_shards - 1)]
     return {"name": name, "pieces": [one, *others], "dim": dim}
 
 
 EMBEDDING = "tok_embeddings.weight"
 MERGE = Exercise(
-    "9.2", "Merge the shards", "The idea", _package_merge,
+    "9.2", "Merge the shards", "The idea: where is a matrix cut?", _package_merge,
     probes=(
         Probe("queries", lambda rng: _pieces(rng, "layers.0.attention.wq.weight", 2, 6)),
         Probe("attention's output", lambda rng: _pieces(rng, "layers.7.attention.wo.weight", 6, 2)),
@@ -191,7 +191,9 @@ MERGE = Exercise(
         Probe("down, its piece as wide as the stream", lambda rng: _pieces(
             rng, "layers.1.feed_forward.w2.weight", 6, 6)),
         Probe("a Llama 2's embedding", lambda rng: _pieces(rng, EMBEDDING, 10, 2)),
-        Probe("a Llama 3's embedding", lambda rng: _pieces(rng, EMBEDDING, 5, 8, dim=8)),
+        Probe("a Llama 3's embedding", lambda rng: _pieces(rng, EMBEDDING, 11, 8, dim=8)),
+        Probe("few tokens, by feature, in two files", lambda rng: _pieces(
+            rng, EMBEDDING, 3, 4, dim=8, n_shards=2)),
         Probe("the output", lambda rng: _pieces(rng, "output.weight", 5, 6)),
     ),
     misconceptions=(
@@ -204,6 +206,23 @@ MERGE = Exercise(
                       "0), what reads them by columns (axis 1)."),
         Misconception("w3 by columns", _slip(_always("w3.weight", axis=1)),
                       "you joined w3 by columns. It makes features, as w1 does: rows."),
+        Misconception("w1 by columns", _slip(_always("w1.weight", axis=1)),
+                      "you joined w1 by columns. It makes features, as w3 does: rows."),
+        Misconception("heads by columns", _slip(_always("wq.weight", "wk.weight", "wv.weight",
+                                                        axis=1)),
+                      "you joined matrices that make heads by columns. wq, wk and wv make "
+                      "features: rows.", also=(
+                          _slip(_always("wk.weight", "wv.weight", axis=1)),
+                          _slip(_always("wq.weight", axis=1)))),
+        Misconception("all matrices by columns", _slip(
+            lambda name, right: None if right is None else 1),
+                      "you joined all matrices along axis 1. What makes features is cut by rows, "
+                      "axis 0."),
+        Misconception("first piece alone", _slip(lambda name, right: None),
+                      "you returned the first piece. Only norms are whole in every file."),
+        Misconception("pieces added", _slip(lambda name, right: None, several=sum),
+                      "you added the pieces up. It is the workers' answers that are added; their "
+                      "matrices are joined."),
         Misconception("all matrices by rows", _slip(
             lambda name, right: None if right is None else 0),
                       "you joined all matrices along axis 0. wo and w2 read what a worker has "
@@ -238,6 +257,11 @@ MERGE = Exercise(
                 name, pieces, dim),
                       "you went by the shape alone. A piece of w2 can be as wide as the stream, "
                       "and is cut by columns all the same: only the embedding leaves a choice."),
+        Misconception("embedding by its longer side", lambda name, pieces, dim: _slip(
+            lambda name, right: int(pieces[0].shape[0] > pieces[0].shape[1])
+            if name == EMBEDDING else right)(name, pieces, dim),
+                      "you compared the sides of a piece of the embedding. Compare its width with "
+                      "`dim`: as wide as the stream means whole rows."),
         Misconception("output by feature", _slip(_always("output.weight", axis=1)),
                       "you joined the output by feature. Each worker scores its own share of the "
                       "vocabulary: rows, in all generations."),

@@ -1,0 +1,142 @@
+"""Answers to chapter 09 that polite probes let through, each named; and unusual right ones."""
+
+import json
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from llama_edu.exercises import check, suspects
+from llama_edu.exercises.ch09_real_weights_rows import THIRD, _scores
+from llama_edu.exercises.judge import SEED
+from llama_edu.formats.safetensors_file import DTYPES
+from llama_edu.layers import rotate
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the reader's own progress out of it."""
+    monkeypatch.chdir(tmp_path)
+
+
+def mirrored(mirror: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Callable:
+    """Rows for the third program, by any mirror of evens and odds."""
+    def answer(w: Tensor, head_dim: int) -> Tensor:
+        evens, odds = rearrange(w, "(h d two) c -> two h d c", two=2, d=head_dim // 2)
+        return rearrange(list(mirror(evens, odds)), "two h d c -> (h two d) c")
+
+    return answer
+
+
+MIRRORS = {
+    "odds negated": mirrored(lambda x, y: (x, -y)),
+    "evens negated": mirrored(lambda x, y: (-x, y)),
+    "exchanged": mirrored(lambda x, y: (y, x)),
+    "exchanged and negated": mirrored(lambda x, y: (-y, -x)),
+    "at 22.5 degrees": mirrored(lambda x, y: ((x + y) / 2**0.5, (x - y) / 2**0.5)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MIRRORS)
+def test_any_mirror_serves_the_third_program(name: str):
+    assert check("9.4", MIRRORS[name]).passed
+
+
+def test_the_third_program_is_asked_for_the_scores_of_meta():
+    for probe in THIRD.probes:
+        wq, wk, head_dim = probe.inputs(seed=SEED).values()
+        torch.testing.assert_close(THIRD.adapt(THIRD.reference, wq, wk, head_dim),
+                                   _scores(wq, wk, head_dim, rotate), atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("mistake", "diagnosis"), [
+    (mirrored(lambda x, y: (x, y)), "direction forgotten"),
+    (mirrored(lambda x, y: (-y, x)), "direction forgotten"),
+    (lambda w, d: rearrange(w, "(n two) c -> n two c", two=2).flip(1).reshape(w.shape),
+     "not sorted"),
+])  # fmt: skip
+def test_what_is_no_mirror_of_sorted_rows_is_named(mistake: Callable, diagnosis: str):
+    assert check("9.4", mistake).diagnosis == diagnosis
+
+
+# -- the files ----------------------------------------------------------------------------------
+
+
+def test_safetensors_own_reader_passes():
+    reader = pytest.importorskip("safetensors.torch")
+    assert check("9.1", lambda content, name: reader.load(content)[name]).passed
+
+
+def test_a_view_into_the_file_passes():
+    def view(content: bytes, name: str) -> Tensor:
+        n = int.from_bytes(content[:8], "little")
+        entry = json.loads(content[8:8 + n])[name]
+        size = torch.Size(entry["shape"]).numel()
+        return torch.frombuffer(bytearray(content), dtype=DTYPES[entry["dtype"]], count=size,
+                                offset=8 + n + entry["data_offsets"][0]).view(entry["shape"])
+
+    assert check("9.1", view).passed
+
+
+def merged(embedding: Callable[[list[Tensor], int], int]) -> Callable:
+    def answer(name: str, pieces: list[Tensor], dim: int) -> Tensor:
+        if pieces[0].ndim == 1:
+            return torch.stack(pieces).mean(0)
+        if name.startswith("tok"):
+            return torch.cat(pieces, embedding(pieces, dim))
+        return torch.cat(pieces, int(name.split(".")[-2] in ("wo", "w2"))).t().contiguous().t()
+
+    return answer
+
+
+def test_shards_merged_by_the_sum_of_their_widths_pass():
+    by_sum = merged(lambda pieces, dim: int(sum(len(piece.T) for piece in pieces) == dim))
+    assert check("9.2", by_sum).passed
+
+
+def test_the_longer_side_of_an_embedding_proves_nothing():
+    by_side = merged(lambda pieces, dim: int(len(pieces[0]) > len(pieces[0].T)))
+    assert check("9.2", by_side).diagnosis == "embedding by its longer side"
+
+
+def test_blocks_read_as_one_table_pass():
+    def table(stored: bytes) -> Tensor:
+        blocks = np.frombuffer(stored, np.uint8).reshape(-1, 20)
+        s, m = blocks[:, :4].copy().view("<f2").astype(np.float32).T[..., None]
+        q = np.concatenate([blocks[:, 4:] % 16, blocks[:, 4:] // 16], 1)
+        return torch.from_numpy(s * q + m).flatten()
+
+    assert check("9.7", table).passed
+
+
+@pytest.mark.parametrize(("weight", "diagnosis"), [
+    (lambda s, m, q: s * (q - m), "minimum as zero point"),
+    (lambda s, m, q: s * (q - 16 * (q > 7)) + m, "q with a sign"),
+    (lambda s, m, q: s * q - m, "minimum subtracted"),
+])  # fmt: skip
+def test_other_rules_for_a_weight_are_named(weight: Callable, diagnosis: str):
+    def answer(stored: bytes) -> Tensor:
+        made = []
+        for s, m, *packed in struct.iter_unpack("<ee16B", stored):
+            made += [weight(s, m, byte & 15) for byte in packed]
+            made += [weight(s, m, byte >> 4) for byte in packed]
+        return torch.tensor(made)
+
+    assert check("9.7", answer).diagnosis == diagnosis
+
+
+# -- the hunt -----------------------------------------------------------------------------------
+
+
+def test_moved_rows_are_right_where_all_is_moved_and_one_token_hides_the_scores():
+    loaders, tokens = suspects("9.5"), torch.arange(100, 140)[None]
+    right = loaders["d"](tokens)
+    torch.testing.assert_close(loaders["b"](tokens + 1).roll(-1, -1), right)
+    hidden = [letter for letter, logits_of in loaders.items()
+              if torch.allclose(logits_of(tokens[:, :1]), right[:, :1], atol=1e-4)]
+    assert hidden == ["a", "c", "d", "f"]
