@@ -125,7 +125,8 @@ def test_the_rope_explorers_bands_are_those_of_the_chapter():
 
 
 def test_the_rope_explorers_score_is_that_of_a_rotated_pair_of_equal_vectors():
-    theirs = in_node(formulas("rope"), f"{DISTANCES}.map(d => meanScore(frequencies(128, 5e5, 8), d))")
+    theirs = in_node(formulas("rope"),
+                     f"{DISTANCES}.map(d => meanScore(frequencies(128, 5e5, 8), d))")
     x = torch.tensor([1.0, 0.0] * 64)
     away = rotate(x.expand(1, 1, len(DISTANCES), 128), *rope_table(
         rope_frequencies(128, 5e5, LLAMA_3_1_SCALING), torch.tensor(DISTANCES)))
