@@ -39,7 +39,8 @@ BROWSER = """
 const made = {};
 const element = id => made[id] ??= {
   id, value: "", max: "", textContent: "", innerHTML: "", dataset: {}, options: [],
-  said: {}, heard: {}, offsetHeight: 100, classList: { toggle() {} }, add(option) { this.options.push(option); },
+  said: {}, heard: {}, offsetHeight: 100, classList: { toggle() {} },
+  add(option) { this.options.push(option); },
   setAttribute(name, words) { this.said[name] = words; },
   addEventListener(name, act) { (this.heard[name] ??= []).push(act); } };
 const found = id => { if (!known.has(id)) throw Error(id); return element(id); };
