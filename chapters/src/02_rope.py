@@ -7,7 +7,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | `rope_frequencies`, `rope_table`, `rotate`, as in `llama_edu.layers` | chapter 01; sine and cosine | 125 |
+# | `rope_frequencies`, `rope_table`, `rotate`, as in `llama_edu.layers` | chapter 01; sine and cosine | 130 |
 #
 # Run the cells from top to bottom. It is enough for two sittings; the place to rest is marked.
 
@@ -145,7 +145,7 @@ print("different scores:", scores.flatten().round(decimals=3).unique().numel(), 
 # $$ R_m^\top = R_{-m}, \qquad R_a R_b = R_{a+b} $$
 # $$ (R_m q)^\top (R_n k) = q^\top R_m^\top R_n\, k = q^\top R_{n-m}\, k $$
 #
-# Positions went in, and only $n - m$ came out, for vectors of any length. Nothing was learnt, nothing was added, and no table of positions is stored in the model.
+# Positions went in, and only $n - m$ came out. Nothing was learnt, nothing was added, and no table of positions is stored in the model.
 
 # %% [markdown]
 # ## Your turn: the frequencies, then the turn
@@ -326,7 +326,7 @@ looks = {"moved by 5": lambda f: f(e[0], e[0], 8, 5) - f(e[0], e[0], 3, 0),
          "feature 0 with 4": lambda f: f(e[0], e[4], 1, 0),
          "256 to 257": lambda f: f(e[0], e[0], 257, 256)}
 for what, look in looks.items():
-    print(f"{what:16}", {name: round(look(f), 2) for name, f in score.items()})
+    print(f"{what:16}", {name: round(look(f), 2) + 0.0 for name, f in score.items()})
 ### END SOLUTION
 
 # %% [markdown]
@@ -414,8 +414,8 @@ print(f"the slowest pair of theta 500,000 at 50,000: {torch.cos(50_000 * slowest
 # A pair's *wavelength* $2\pi/\omega_i$ is the number of tokens in one full turn. Compare it with the
 # *context*, the number of tokens that a model is made to read. A hand that turns many times in it measures
 # short distances. One that never completes a turn says early or late, and some of its angles never
-# occur in training. Everything below is read
-# from the configs of the releases.
+# occur in training. Everything
+# below is read from the configs of the releases.
 
 # %% mystnb={"image": {"alt": "Wavelengths of all pairs for seven models on a logarithmic axis, with each context length as a bar; dots below it, triangles above it. The longest wave grows from 54 thousand tokens in Llama 1 to 82 million in Llama 3.2 3B; the context grows from 2,048 to 131,072."}}
 shown = {"Llama 1\n7B": "llama-1-7b", "Llama 2\n7B": "llama-2-7b",
@@ -517,8 +517,7 @@ def rope_frequencies(head_dim: int, theta: float, scaling: RopeScaling | None = 
     return (1 - keep) * freqs / scaling.factor + keep * freqs
 
 # %% [markdown]
-# The form is the
-# *NTK-by-parts* of Peng et al. (2023, section 3.2), with 1 and 32 turns there. (NTK, *neural tangent kernel*, is the
+# The form of the rule is the *NTK-by-parts* of Peng et al. (2023, section 3.2), with 1 and 32 turns there. (NTK, *neural tangent kernel*, is the
 # theory that suggested the first rule of this kind; we do not need it.) Meta's code says that its
 # numbers (1, 4 and factor 8) were found by grid search.
 #
@@ -540,6 +539,9 @@ assert bands(128) == (29, 6, 29)
 assert bands(64) == (15, 3, 14)
 print("head_dim 128:", bands(128), "   head_dim 64:", bands(64))
 reveal("pairs of 64 that are kept", guess, bands(128)[0])
+
+# %% [markdown]
+# The rule in a picture, with Llama 3.2 beside it, whose factor is larger:
 
 # %% mystnb={"image": {"alt": "Wavelength by pair for Llama 3 and for 3.1 and 3.2. The first 29 pairs agree; pairs 29 to 34 bend away; the last 29 run parallel, 8 times longer for factor 8 and 32 times for factor 32. The bend lies between 2,048 and 8,192 tokens."}}
 fig, ax = plots.figure("29 pairs are kept, 6 blended, 29 slowed by the full factor",
@@ -673,7 +675,7 @@ def game(n: int, length: int, rng: torch.Generator, distance: int | None = None)
 game(1, 12, torch.Generator().manual_seed(0), distance=6)
 
 # %% [markdown]
-# We train on sequences of 32 tokens only, which takes about 15 seconds. The loss counts the numbers whose name was
+# We train on sequences of 32 tokens only, which takes about 10 seconds. The loss counts the numbers whose name was
 # there before.
 
 # %%
@@ -743,7 +745,7 @@ print("the slowest hand is slower by", {name: round((slowest["as trained"] / w).
                                         for name, w in slowest.items()})
 
 # %% [markdown]
-# We ask 64 texts of 256 tokens at each distance, beginning with seed 0. This takes a few seconds.
+# We ask 64 texts of 256 tokens at each distance, beginning with seed 0. This takes about 10 seconds.
 
 # %%
 def recall(model: Llama, way: ModelConfig, distance: int, length: int) -> float:
@@ -786,7 +788,7 @@ plots.label_lines(ax, gap=11)
 # the *text* is longer than ever, with more keys, most of them at such distances, that may draw the attention away.
 # A control holds the one and moves the other: the answer always 8 tokens back, in texts of 32 to 256.
 # We measure both in one row. The rows of five seeds were recorded with the cells above, `train(200, seed)`;
-# seed 0 is measured again here (about 10 seconds), and `row(train(200, 1)[0])` does the same for seed 1.
+# seed 0 is measured again here (about 5 seconds), and `row(train(200, 1)[0])` does the same for seed 1.
 
 # %%
 texts = [32, 64, 128, 256]
@@ -1010,7 +1012,7 @@ assert looks == {"as set": [1], "interpolated": [8], "3.1 rule": [1]}
 # - A match fades with distance if a model uses all pairs; it may use the slow ones and see far.
 # - Beyond its training length a model meets angles that it never saw. The 3.1 rule slows only the hands that
 #   need it: 29, 6 and 29 of 64.
-# - Turns add up: a cached key moves by one turn more, and a head that looks a fixed way back is a query turned beforehand.
+# - Turns add up, so a cached key can move without being made anew.
 # - Meta pairs neighbours, Hugging Face pairs halves. Forget the permutation and nothing raises.
 #
 # **Read in the package:** `llama_edu.layers.rope_frequencies`, `rope_table`, `rotate`;

@@ -93,11 +93,11 @@ def _package_turn(x: Tensor, positions: Tensor, freqs: Tensor) -> Tensor:
     return rotate(x, *rope_table(freqs, positions))
 
 
-def _rotation_inputs(rng: Generator, x: Tensor, *, far: bool = False) -> Inputs:
+def _rotation_inputs(rng: Generator, x: Tensor, *, first: int = 0) -> Inputs:
     """Positions that do not begin at zero and have gaps; frequencies of no particular theta."""
     steps = torch.randint(2, 5, (x.shape[2],), generator=rng)
     freqs = 0.05 + torch.rand(x.shape[-1] // 2, generator=rng)
-    return {"x": x, "positions": 4_001 * far + steps.cumsum(0), "freqs": freqs}
+    return {"x": x, "positions": first + steps.cumsum(0), "freqs": freqs}
 
 
 def _turn_slip(name: str, turn: Callable[[Tensor, Tensor, Tensor], Tensor],
@@ -184,10 +184,10 @@ ROTATION = Exercise(
         Probe("two features", lambda rng: _rotation_inputs(rng, normal(rng, 1, 1, 2, 2, mean=2.0))),
         Probe("one token, as with a cache",
               lambda rng: _rotation_inputs(rng, normal(rng, 1, 2, 1, 8, mean=2.0))),
-        Probe("float32, position 4,000",
-              lambda rng: _rotation_inputs(rng, normal(rng, 1, 1, 3, 4), far=True)),
+        Probe("float32, position 1,000",
+              lambda rng: _rotation_inputs(rng, normal(rng, 1, 1, 3, 4), first=1_001)),
         Probe("bfloat16, position 4,000",
-              lambda rng: _rotation_inputs(rng, normal(rng, 1, 2, 3, 4).bfloat16(), far=True)),
+              lambda rng: _rotation_inputs(rng, normal(rng, 1, 2, 3, 4).bfloat16(), first=4_001)),
     ),
     misconceptions=(
         _turn_slip("halves", _by_halves,
@@ -224,8 +224,9 @@ ROTATION = Exercise(
         _at_slip("positions from zero", lambda p: torch.arange(len(p)),
                  "you counted positions from zero. Use those that are given: with a cache the "
                  "first new token is not at zero.", lambda p: torch.arange(1, len(p) + 1)),
-        _at_slip("positions from one", lambda p: p + 1,
-                 "every token stands one place too far. The positions are given; add nothing."),
+        _at_slip("one place off", lambda p: p + 1,
+                 "every token stands one place too far, or too near. The positions are given; add "
+                 "nothing.", lambda p: p - 1),
         _at_slip("from the first", lambda p: p - p[0],
                  "you subtracted the first position. Use the positions as they are given."),
         _at_slip("degrees", lambda p: torch.deg2rad(p.double()),

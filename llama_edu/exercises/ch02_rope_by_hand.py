@@ -16,7 +16,7 @@ def _looks(answer: Callable, distance: int, freqs: Tensor) -> tuple[str, str]:
     """Where the largest score of each query stands, and whether it is ahead of all others."""
     vectors, d = answer(distance, freqs), 2 * len(freqs)
     if not isinstance(vectors, tuple | list) or [
-            getattr(x, "shape", None) for x in vectors] != [(d,), (d,)]:
+            x.shape for x in vectors if isinstance(x, Tensor)] != [(d,), (d,)]:
         raise ValueError(f"two vectors of {d} numbers are needed: `return q, k`.")
     q, k = (_turn(x.float().expand(1, 1, TEXT, d), freqs)[0, 0] for x in vectors)
     scores = (q @ k.T)[distance:]
@@ -91,15 +91,17 @@ HEAD_BY_HAND = Exercise(
         Misconception("forward", _pair_of(_by(1)),
                       "your head looks forward, to tokens that are still to come. The angle is "
                       "the other way round.",
-                      also=(_pair_of(_by(0), _by(-1)), _pair_of(_by(1), _by(-1)))),
+                      also=(_pair_of(_by(1, size=1.0)), _pair_of(_by(0), _by(-1)),
+                            _pair_of(_by(1), _by(-1)))),
         Misconception("nothing turned", _pair_of(_by(0)),
                       "every query likes its own place best: query and key point the same way. "
                       "RoPE turns them apart; turn one of them, beforehand, against that.",
-                      also=(_pair_of(_by(1), _by(1)), _pair_of(_by(-1), _by(-1)))),
+                      also=(_pair_of(_by(0, size=1.0)), _pair_of(_by(1), _by(1)),
+                            _pair_of(_by(-1), _by(-1)))),
         Misconception("not ahead", _pair_of(_by(-1, size=1.0)),
                       "the right place is best, and not by 5. Scores grow with the lengths of q "
                       "and k, and so do their differences.",
-                      also=(_pair_of(_by(-1, size=0.1)), _pair_of(_by(-1, size=1.4)))),
+                      also=tuple(_pair_of(_by(-1, size=size)) for size in (0.1, 1.4, 10.0))),
         Misconception("one hand", _pair_of(_one_pair(0)),
                       "you use one pair only. After a full turn of one hand, places look alike; "
                       "use all hands.",
@@ -110,7 +112,7 @@ HEAD_BY_HAND = Exercise(
         Misconception("smallest", _pair_of(_by(-1, size=-100.0)),
                       "the right place has the smallest score, not the largest."),
         Misconception("both turned", _pair_of(_by(-1), _by(1)),
-                      "your head looks twice as far: query and key were both turned. One of them "
+                      "your head looks twice as far. Were query and key both turned? One of them "
                       "is enough."),
         Misconception("halves", _pair_of(_halves_back),
                       "your turned pairs are laid out in halves. The pairs are 2i and 2i + 1.",

@@ -116,6 +116,8 @@ THE_RULE = Exercise(
                        f / s.factor, f, _keep(2 * math.pi * _turns(f, s), s)),
                    "you left out 2 pi, or its 2: turns = context * frequency / (2 pi).",
                    lambda f, keep, s: torch.lerp(f / s.factor, f, _keep(2 * _turns(f, s), s))),
+        _rule_slip("slow part forgotten", lambda f, keep, s: keep * f,
+                   "your slow pairs stand still: to keep * freq belongs (1 - keep) * freq / factor."),
         _rule_slip("turns upside down",
                    lambda f, keep, s: torch.lerp(f / s.factor, f, _keep(1 / _turns(f, s), s)),
                    "you count contexts in a turn. Count turns in the context: original_context / "
