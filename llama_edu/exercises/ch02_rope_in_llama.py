@@ -117,7 +117,7 @@ THE_RULE = Exercise(
                    "you left out 2 pi, or its 2: turns = context * frequency / (2 pi).",
                    lambda f, keep, s: torch.lerp(f / s.factor, f, _keep(2 * _turns(f, s), s))),
         _rule_slip("slow part forgotten", lambda f, keep, s: keep * f,
-                   "your slow pairs stand still: to keep * freq belongs (1 - keep) * freq / factor."),
+                   "your slow pairs stand still: the part (1 - keep) * freq / factor is missing."),
         _rule_slip("turns upside down",
                    lambda f, keep, s: torch.lerp(f / s.factor, f, _keep(1 / _turns(f, s), s)),
                    "you count contexts in a turn. Count turns in the context: original_context / "
