@@ -1,13 +1,12 @@
-"""The exercises of chapter 02: 2.1 frequencies, 2.2 rotation, 2.3 row order."""
+"""The exercises of chapter 02: 2.1 frequencies, 2.2 rotation."""
 
 import math
 from collections.abc import Callable
 
 import torch
-from einops import einsum, rearrange, repeat
+from einops import repeat
 from torch import Generator, Tensor
 
-from ..formats.names import halves_to_pairs, pairs_to_halves
 from ..layers import rope_frequencies, rope_table, rotate
 from .data import Exercise, Inputs, Misconception, Probe, between, normal
 
@@ -49,6 +48,18 @@ FREQUENCIES = Exercise(
         Misconception("counted from one", lambda d, theta: _power((_even(d) + 2) / d, theta),
                       "you count pairs from one. The first pair has i = 0 and turns one radian "
                       "per token."),
+        Misconception("one too few", lambda d, theta: _power((_even(d) - 2) / d, theta),
+                      "your first pair turns faster than one radian per token: with i - 1 in the "
+                      "exponent, i must begin at 1, as it does in the paper."),
+        Misconception("whole-number division",
+                      lambda d, theta: _power((torch.arange(0, d, 2) // d).float(), theta),
+                      "all your pairs turn at one speed. `//` rounds every exponent down to 0: "
+                      "divide with `/`."),
+        Misconception("theta / exponent", lambda d, theta: 1 / (theta * _even(d) / d),
+                      "you multiplied theta by the exponent. Raise it: `theta ** exponent`."),
+        Misconception("last pair forgotten",
+                      lambda d, theta: _power(_even(d) / d, theta)[:-1],
+                      "the last pair is missing: a head of d features has d/2 pairs."),
         Misconception("inverted", lambda d, theta: _power(-_even(d) / d, theta),
                       "the sign of your exponent is wrong: later pairs must turn more slowly."),
         Misconception("wavelengths", lambda d, theta: 2 * math.pi / _power(_even(d) / d, theta),
@@ -57,6 +68,8 @@ FREQUENCIES = Exercise(
         Misconception("turns", lambda d, theta: _power(_even(d) / d, theta) / (2 * math.pi),
                       "you returned turns per token. Asked for are radians per token: without "
                       "the division by 2 pi."),
+        Misconception("degrees", lambda d, theta: torch.rad2deg(_power(_even(d) / d, theta)),
+                      "you returned degrees per token. Sine and cosine want radians."),
         Misconception("ends at 1 / theta",
                       lambda d, theta: _power(_even(d) / max(d - 2, 1), theta),
                       "your exponents run from 0 to 1. They stop one step short of 1: divide by "
@@ -80,11 +93,11 @@ def _package_turn(x: Tensor, positions: Tensor, freqs: Tensor) -> Tensor:
     return rotate(x, *rope_table(freqs, positions))
 
 
-def _rotation_inputs(rng: Generator, x: Tensor, *, far: bool = False) -> Inputs:
+def _rotation_inputs(rng: Generator, x: Tensor, *, first: int = 0) -> Inputs:
     """Positions that do not begin at zero and have gaps; frequencies of no particular theta."""
     steps = torch.randint(2, 5, (x.shape[2],), generator=rng)
     freqs = 0.05 + torch.rand(x.shape[-1] // 2, generator=rng)
-    return {"x": x, "positions": 4_001 * far + steps.cumsum(0), "freqs": freqs}
+    return {"x": x, "positions": first + steps.cumsum(0), "freqs": freqs}
 
 
 def _turn_slip(name: str, turn: Callable[[Tensor, Tensor, Tensor], Tensor],
@@ -95,9 +108,12 @@ def _turn_slip(name: str, turn: Callable[[Tensor, Tensor, Tensor], Tensor],
             x.float(), *rope_table(freqs, positions)).type_as(x), why)
 
 
-def _at_slip(name: str, place: Callable[[Tensor], Tensor], why: str) -> Misconception:
-    return Misconception(
-        name, lambda x, positions, freqs: _package_turn(x, place(positions), freqs), why)
+def _at_slip(name: str, place: Callable[[Tensor], Tensor], why: str,
+             *also: Callable) -> Misconception:
+    """A mistake in the positions."""
+    def wrong(place: Callable[[Tensor], Tensor]) -> Callable:
+        return lambda x, positions, freqs: _package_turn(x, place(positions), freqs)
+    return Misconception(name, wrong(place), why, also=tuple(map(wrong, also)))
 
 
 def _pairs(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -136,20 +152,42 @@ def _no_minus(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return _join(real * cos + imag * sin, real * sin + imag * cos)
 
 
-def _narrow(x: Tensor, positions: Tensor, freqs: Tensor) -> Tensor:
-    angles = einsum(positions.to(x.dtype), freqs.to(x.dtype), "t, d -> t d")
-    return rotate(x, angles.cos(), angles.sin())
+def _second_row(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    real, imag = _pairs(x)
+    return _join(real * cos - imag * sin, real * cos + imag * sin)
 
+
+def _by_feature(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Neighbours are paired, and each feature has an angle of its own."""
+    real, imag = _pairs(x)
+    return x * cos.repeat(1, 2) + _join(-imag, real) * sin.repeat(1, 2)
+
+
+def _narrow(rounded: str, dtype: torch.dtype | None) -> Callable:
+    """Positions ("p"), frequencies ("f") or angles ("a") in a narrow dtype, or in that of x."""
+    def answer(x: Tensor, positions: Tensor, freqs: Tensor) -> Tensor:
+        def cut(name: str, value: Tensor) -> Tensor:
+            return value.to(dtype or x.dtype).float() if name in rounded else value.float()
+
+        angles = cut("a", cut("p", positions)[:, None] * cut("f", freqs))
+        return rotate(x, angles.cos(), angles.sin())
+    return answer
+
+
+NARROW = [_narrow(rounded, dtype) for dtype in (None, torch.bfloat16, torch.float16)
+          for rounded in ("pfa", "p", "f", "a", "pf", "pa", "fa")]
 
 ROTATION = Exercise(
-    "2.2", "Turn the pairs", "Build it", _package_turn,
+    "2.2", "Turn the pairs", "The idea", _package_turn,
     probes=(
         Probe("float32", lambda rng: _rotation_inputs(rng, normal(rng, 2, 3, 4, 6, mean=2.0))),
         Probe("two features", lambda rng: _rotation_inputs(rng, normal(rng, 1, 1, 2, 2, mean=2.0))),
         Probe("one token, as with a cache",
               lambda rng: _rotation_inputs(rng, normal(rng, 1, 2, 1, 8, mean=2.0))),
+        Probe("float32, position 1,000",
+              lambda rng: _rotation_inputs(rng, normal(rng, 1, 1, 3, 4), first=1_001)),
         Probe("bfloat16, position 4,000",
-              lambda rng: _rotation_inputs(rng, normal(rng, 1, 2, 3, 4).bfloat16(), far=True)),
+              lambda rng: _rotation_inputs(rng, normal(rng, 1, 2, 3, 4).bfloat16(), first=4_001)),
     ),
     misconceptions=(
         _turn_slip("halves", _by_halves,
@@ -165,6 +203,12 @@ ROTATION = Exercise(
         _turn_slip("no minus", _no_minus,
                    "one minus is missing, so pairs change their length. The first of a pair "
                    "becomes real * cos - imag * sin."),
+        _turn_slip("second row", _second_row,
+                   "the second of a pair becomes real * sin + imag * cos: the sine belongs to the "
+                   "first of the pair here."),
+        _turn_slip("by feature", _by_feature,
+                   "your neighbours turn together, and by different angles: one for each feature. "
+                   "Both features of a pair take the angle of the pair."),
         _turn_slip("overwritten", _overwritten,
                    "you overwrote the first of each pair and then used it for the second. Compute "
                    "both from the old values."),
@@ -179,13 +223,24 @@ ROTATION = Exercise(
                    "it turns."),
         _at_slip("positions from zero", lambda p: torch.arange(len(p)),
                  "you counted positions from zero. Use those that are given: with a cache the "
-                 "first new token is not at zero."),
+                 "first new token is not at zero.", lambda p: torch.arange(1, len(p) + 1)),
+        _at_slip("one place off", lambda p: p + 1,
+                 "every token stands one place too far, or too near. The positions are given; add "
+                 "nothing.", lambda p: p - 1),
+        _at_slip("from the first", lambda p: p - p[0],
+                 "you subtracted the first position. Use the positions as they are given."),
+        _at_slip("degrees", lambda p: torch.deg2rad(p.double()),
+                 "you took the angles for degrees. Frequencies are radians per token, and "
+                 "torch.cos wants radians."),
+        _at_slip("full turns", lambda p: 2 * math.pi * p.double(),
+                 "you multiplied by 2 pi. The frequencies are radians per token already."),
         _at_slip("no position", torch.ones_like,
                  "every token is turned by the same angle. The angle is position times "
                  "frequency."),
-        Misconception("narrow angles", _narrow,
-                      "you computed the angles in the input's dtype. bfloat16 cannot tell "
-                      "position 4,001 from 4,007: keep angles in float32."),
+        Misconception("narrow angles", NARROW[0],
+                      "your angles, or what they are made of, are rounded to 16 bits. bfloat16 "
+                      "cannot tell position 4,001 from 4,007: keep them in float32.",
+                      also=tuple(NARROW[1:]), section="Build it"),
     ),
     hints=(
         "Angles first: one for each position and each pair, `t d/2`.",
@@ -194,57 +249,4 @@ ROTATION = Exercise(
         "torch.stack(..., -1).flatten(-2), and back to the dtype of x.",
     ), gradients=("x",))
 
-# -- 2.3: row order ------------------------------------------------------------------------------
-
-
-def _rows(rng: Generator, heads: int, head_dim: int, c: int) -> Inputs:
-    return {"w": normal(rng, heads * head_dim, c), "head_dim": head_dim}
-
-
-def _columns(w: Tensor, head_dim: int) -> Tensor:
-    if w.shape[1] % head_dim:
-        return w
-    return pairs_to_halves(w.T, head_dim).T
-
-
-ROW_ORDER = Exercise(
-    "2.3", "From Meta's rows to Hugging Face's", "Why does a correct model talk nonsense?",
-    pairs_to_halves,
-    probes=(
-        Probe("3 heads of 6", lambda rng: _rows(rng, 3, 6, 4)),
-        Probe("1 head of 8", lambda rng: _rows(rng, 1, 8, 2)),
-        Probe("a square matrix", lambda rng: _rows(rng, 2, 6, 12)),
-        Probe("bfloat16", lambda rng: _rows(rng, 2, 6, 3) | {"w": normal(rng, 12, 3).bfloat16()}),
-    ),
-    misconceptions=(
-        Misconception("inverse", halves_to_pairs,
-                      "you went the other way, from Hugging Face's rows to Meta's. With "
-                      "head_dim 4 nobody could tell: there the permutation undoes itself."),
-        Misconception("whole matrix", lambda w, head_dim: pairs_to_halves(w, len(w)),
-                      "you sorted the rows of the whole matrix, so heads are mixed. Sort inside "
-                      "each head."),
-        Misconception("columns", _columns,
-                      "you permuted columns. Columns read the residual stream, which RoPE never "
-                      "touches; rows write the features that turn."),
-        Misconception("halves swapped", lambda w, head_dim: rearrange(
-                          rearrange(w, "(h two d) c -> h two d c", two=2, d=head_dim // 2).flip(1),
-                          "h two d c -> (h two d) c"),
-                      "you swapped the two halves of each head. Evens come first, then odds."),
-        Misconception("odds first", lambda w, head_dim: rearrange(
-                          rearrange(w, "(h d two) c -> h two d c", two=2, d=head_dim // 2).flip(1),
-                          "h two d c -> (h two d) c"),
-                      "you put the odd rows first. The even ones, the firsts of the pairs, lead."),
-        Misconception("heads inside", lambda w, head_dim: rearrange(
-                          w, "(d two h) c -> (two d h) c", two=2, d=head_dim // 2),
-                      "you read the rows as if neighbours belonged to different heads. The rows "
-                      "of one head stand together: `(h d)`, not `(d h)`."),
-        Misconception("nothing moved", lambda w, head_dim: w.clone(),
-                      "the rows are where they were: that is the bug itself."),
-    ),
-    hints=(
-        "Cut the rows into heads, each head into pairs: `(h d two) c`.",
-        "In Hugging Face's order the first features of all pairs come first: `(h two d) c`.",
-        'One rearrange does it: from "(h d two) c" to "(h two d) c", with two=2.',
-    ))
-
-EXERCISES = [FREQUENCIES, ROTATION, ROW_ORDER]
+EXERCISES = [FREQUENCIES, ROTATION]

@@ -1,17 +1,19 @@
-"""The exercises of chapter 02, continued: 2.4 the rule of Llama 3.1, 2.5 scores with a cache."""
+"""The exercises of chapter 02, continued: 2.5 the rule of Llama 3.1, 2.6 row order."""
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
-from einops import einsum
+from einops import rearrange
 from torch import Generator, Tensor
 
 from ..config import LLAMA_3_1_SCALING, RopeScaling
-from ..layers import rope_frequencies, rope_table, rotate
+from ..formats.names import halves_to_pairs, pairs_to_halves
+from ..layers import rope_frequencies
 from .data import Exercise, Inputs, Misconception, Probe, between, normal
 
-# -- 2.4: the 3.1 rule ---------------------------------------------------------------------------
+# -- 2.5: the 3.1 rule ---------------------------------------------------------------------------
 
 
 def _scaling_inputs(rng: Generator, head_dim: int, context: int) -> Inputs:
@@ -58,8 +60,22 @@ def _share_by_wavelength(freqs: Tensor, keep: Tensor, scaling: RopeScaling) -> T
     return torch.lerp(freqs / scaling.factor, freqs, share)
 
 
+def _context_stretched(freqs: Tensor, keep: Tensor, scaling: RopeScaling) -> Tensor:
+    turns = _turns(freqs, scaling) * scaling.factor
+    return torch.lerp(freqs / scaling.factor, freqs, _keep(turns, scaling))
+
+
+def _typed_in(name: str, why: str, *constants: dict[str, float]) -> Misconception:
+    """The right rule with one thing not read from `scaling`."""
+    def wrong(constant: dict[str, float]) -> Callable:
+        return lambda head_dim, theta, scaling: rope_frequencies(
+            head_dim, theta, replace(scaling, **constant))
+    first, *others = map(wrong, constants)
+    return Misconception(name, first, why, also=tuple(others))
+
+
 THE_RULE = Exercise(
-    "2.4", "The 3.1 rule", "How did 8K become 128K?", rope_frequencies,
+    "2.5", "The 3.1 rule", "How did 8K become 128K?", rope_frequencies,
     probes=(
         Probe("head_dim 16, context 300", lambda rng: _scaling_inputs(rng, 16, 300)),
         Probe("head_dim 12, context 1000", lambda rng: _scaling_inputs(rng, 12, 1000)),
@@ -81,7 +97,7 @@ THE_RULE = Exercise(
                    "fast band must be nearly kept."),
         _rule_slip("no blend", lambda f, keep, s: torch.where(keep > 0, f, f / s.factor),
                    "you cut hard between kept and divided. Between the two bands the frequency "
-                   "is a mixture.",
+                   "is a mixture. (If you wrote one: are low and high exchanged?)",
                    lambda f, keep, s: torch.where(keep < 1, f / s.factor, f)),
         _rule_slip("wavelengths blended", lambda f, keep, s: 1 / torch.lerp(s.factor / f, 1 / f,
                                                                              keep),
@@ -98,15 +114,47 @@ THE_RULE = Exercise(
         _rule_slip("no 2 pi",
                    lambda f, keep, s: torch.lerp(
                        f / s.factor, f, _keep(2 * math.pi * _turns(f, s), s)),
-                   "you left out 2 pi: turns = context * frequency / (2 pi)."),
+                   "you left out 2 pi, or its 2: turns = context * frequency / (2 pi).",
+                   lambda f, keep, s: torch.lerp(f / s.factor, f, _keep(2 * _turns(f, s), s))),
+        _rule_slip("slow part forgotten", lambda f, keep, s: keep * f,
+                   "your slow pairs stand still: the part (1 - keep) * freq / factor is missing."),
+        _rule_slip("turns upside down",
+                   lambda f, keep, s: torch.lerp(f / s.factor, f, _keep(1 / _turns(f, s), s)),
+                   "you count contexts in a turn. Count turns in the context: original_context / "
+                   "wavelength."),
+        _rule_slip("line from zero",
+                   lambda f, keep, s: torch.lerp(
+                       f / s.factor, f, (_turns(f, s) / s.high_freq_factor).clamp(0, 1)),
+                   "your straight line does not run from low to high: it is (turns - low) / "
+                   "(high - low), 0 at the one and 1 at the other.",
+                   lambda f, keep, s: torch.lerp(f / s.factor, f, (
+                       (_turns(f, s) - s.low_freq_factor) / s.high_freq_factor).clamp(0, 1))),
         _rule_slip("no clamp",
                    lambda f, keep, s: f / s.factor + (f - f / s.factor) * (
                        _turns(f, s) - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor),
                    "you did not limit the mixture to 0 and 1, so it goes on beyond both bands."),
+        _rule_slip("nothing changed", lambda f, keep, s: f,
+                   "not one frequency has changed. Are frequencies compared with wavelengths? "
+                   "`original_context / factor` is a wavelength, 2 pi / freq."),
+        _rule_slip("wavelengths returned",
+                   lambda f, keep, s: 2 * math.pi / torch.lerp(f / s.factor, f, keep),
+                   "you returned wavelengths. Asked for are frequencies, radians per token."),
+        _rule_slip("factor on the context", _context_stretched,
+                   "you count the turns in the new context. The bands are about the old one: "
+                   "original_context, as the model was trained.",
+                   lambda f, keep, s: torch.lerp(f / s.factor, f, _keep(
+                       _turns(f, s) / s.factor, s))),
         Misconception("factor 8 for all", lambda d, theta, s: rope_frequencies(
                           d, theta, LLAMA_3_1_SCALING),
                       "you typed in the numbers of Llama 3.1. The 1B and 3B of 3.2 use 32: read "
                       "them from `scaling`."),
+        _typed_in("factor typed in", "you typed in a factor. Llama 3.1 has 8, the 1B and 3B of "
+                  "3.2 have 32: read it from `scaling`.", {"factor": 8.0}, {"factor": 32.0}),
+        _typed_in("context typed in", "you typed in the old context of 8,192. Read "
+                  "`scaling.original_context`.", {"original_context": 8192}),
+        _typed_in("bands typed in", "you typed in 1 or 4 for the bounds of the bands. Read both "
+                  "from `scaling`.", {"low_freq_factor": 1.0, "high_freq_factor": 4.0},
+                  {"low_freq_factor": 1.0}, {"high_freq_factor": 4.0}),
     ),
     hints=(
         "How many turns does a pair make in the old context? original_context * freq / (2 pi).",
@@ -116,94 +164,62 @@ THE_RULE = Exercise(
         "keep * freq + (1 - keep) * freq / factor.",
     ))
 
-# -- 2.5: a cache --------------------------------------------------------------------------------
+# -- 2.6: row order ------------------------------------------------------------------------------
 
 
-def _score(q: Tensor, keys: Tensor) -> Tensor:
-    return einsum(q, keys, "b h t d, b h s d -> b h t s")
+def _rows(rng: Generator, heads: int, head_dim: int, c: int) -> Inputs:
+    return {"w": normal(rng, heads * head_dim, c), "head_dim": head_dim}
 
 
-def _turn(x: Tensor, positions: Tensor, freqs: Tensor) -> Tensor:
-    return rotate(x, *rope_table(freqs, positions))
+def _columns(w: Tensor, head_dim: int) -> Tensor:
+    if w.shape[1] % head_dim:
+        return w
+    return pairs_to_halves(w.T, head_dim).T
 
 
-def _places(t: int, s: int) -> Tensor:
-    return torch.arange(s - t, s)
-
-
-def _package_scores(q: Tensor, keys: Tensor, freqs: Tensor) -> Tensor:
-    return _score(_turn(q, _places(q.shape[2], keys.shape[2]), freqs), keys)
-
-
-def _place_slip(name: str, place: Callable[[int, int], Tensor], why: str,
-                *also: Callable) -> Misconception:
-    """A mistake in where the t queries stand among the s keys."""
-    def wrong(place: Callable[[int, int], Tensor]) -> Callable:
-        return lambda q, keys, freqs: _score(
-            _turn(q, place(q.shape[2], keys.shape[2]), freqs), keys)
-    return Misconception(name, wrong(place), why, also=tuple(map(wrong, also)))
-
-
-def _keys_turned(q: Tensor, keys: Tensor, freqs: Tensor) -> Tensor:
-    s = keys.shape[2]
-    return _package_scores(q, _turn(keys, torch.arange(s), freqs), freqs)
-
-
-def _keys_unturned(q: Tensor, keys: Tensor, freqs: Tensor) -> Tensor:
-    s = keys.shape[2]
-    return _package_scores(q, _turn(keys, -torch.arange(s), freqs), freqs)
-
-
-def _cache_inputs(rng: Generator, h: int, t: int, s: int, d: int) -> Inputs:
-    freqs = 0.3 + torch.rand(d // 2, generator=rng)
-    return {"q": normal(rng, 2, h, t, d), "keys": normal(rng, 2, h, s, d), "freqs": freqs}
-
-
-WITH_A_CACHE = Exercise(
-    "2.5", "New queries, old keys", "Build it", _package_scores,
+ROW_ORDER = Exercise(
+    "2.6", "From Meta's rows to Hugging Face's", "Why does a correct model talk nonsense?",
+    pairs_to_halves,
     probes=(
-        Probe("3 new tokens, 4 in the cache", lambda rng: _cache_inputs(rng, 3, 3, 7, 6)),
-        Probe("1 new token, 4 in the cache", lambda rng: _cache_inputs(rng, 1, 1, 5, 4)),
-        Probe("an empty cache", lambda rng: _cache_inputs(rng, 2, 3, 3, 4)),
-        Probe("30 in the cache", lambda rng: _cache_inputs(rng, 1, 2, 32, 8)),
+        Probe("3 heads of 6", lambda rng: _rows(rng, 3, 6, 4)),
+        Probe("1 head of 8", lambda rng: _rows(rng, 1, 8, 2)),
+        Probe("a square matrix", lambda rng: _rows(rng, 2, 6, 12)),
+        Probe("bfloat16", lambda rng: _rows(rng, 2, 6, 3) | {"w": normal(rng, 12, 3).bfloat16()}),
     ),
     misconceptions=(
-        _place_slip("from zero", lambda t, s: torch.arange(t),
-                    "your queries begin at position zero again. With s - t tokens in the cache "
-                    "the first new one stands at s - t."),
-        _place_slip("one late", lambda t, s: _places(t, s) + 1,
-                    "your queries stand one place too far. The t new tokens are the last t of the "
-                    "s, so the last one is at s - 1."),
-        _place_slip("after all keys", lambda t, s: torch.arange(s, s + t),
-                    "you placed the queries after all s keys. The new tokens are among them: "
-                    "their own keys are the last t."),
-        _place_slip("one place for all", lambda t, s: torch.full((t,), s - 1),
-                    "all your queries stand at one position. Each new token has its own.",
-                    lambda t, s: torch.full((t,), s - t)),
-        _place_slip("not turned", lambda t, s: torch.zeros(t),
-                    "you did not turn the queries. The keys are turned, so queries must be too."),
-        _place_slip("turned backwards", lambda t, s: -_places(t, s),
-                    "you turned the queries the other way. Query and key turn in the same sense; "
-                    "the subtraction of the two angles happens in the product."),
-        Misconception("keys turned twice", _keys_turned,
-                      "you turned the keys again. They came out of the cache already turned."),
-        Misconception("keys turned back", _keys_unturned,
-                      "you took the keys' turn away. It belongs there: the score needs both "
-                      "turns, and their difference is the distance."),
-        Misconception("scaled", lambda q, keys, freqs:
-                      _package_scores(q, keys, freqs) / math.sqrt(q.shape[-1]),
-                      "the turning is right, and then you divided by the root of head_dim. That "
-                      "belongs to attention (chapter 3); here the plain product is asked for."),
-        Misconception("transposed", lambda q, keys, freqs:
-                      _package_scores(q, keys, freqs).transpose(-1, -2),
-                      "rows and columns are swapped: one row for each query, one column for each "
-                      "key."),
+        Misconception("inverse", halves_to_pairs,
+                      "you went the other way, from Hugging Face's rows to Meta's. With "
+                      "head_dim 4 nobody could tell: there the permutation undoes itself."),
+        Misconception("whole matrix", lambda w, head_dim: pairs_to_halves(w, len(w)),
+                      "you sorted the rows of the whole matrix, so heads are mixed. Sort inside "
+                      "each head."),
+        Misconception("columns", _columns,
+                      "you permuted columns. Columns read the residual stream, which RoPE never "
+                      "touches; rows write the features that turn.",
+                      also=(lambda w, head_dim: pairs_to_halves(w.T, w.shape[1]).T,)),
+        Misconception("neighbours swapped",
+                      lambda w, head_dim: w.unflatten(0, (-1, 2)).flip(1).flatten(0, 1),
+                      "you exchanged the two of each pair. Sort: firsts to the front, seconds to "
+                      "the back."),
+        Misconception("halves swapped", lambda w, head_dim: rearrange(
+                          rearrange(w, "(h two d) c -> h two d c", two=2, d=head_dim // 2).flip(1),
+                          "h two d c -> (h two d) c"),
+                      "you swapped the two halves of each head. Evens come first, then odds."),
+        Misconception("odds first", lambda w, head_dim: rearrange(
+                          rearrange(w, "(h d two) c -> h two d c", two=2, d=head_dim // 2).flip(1),
+                          "h two d c -> (h two d) c"),
+                      "you put the odd rows first. The even ones, the firsts of the pairs, lead."),
+        Misconception("heads inside", lambda w, head_dim: rearrange(
+                          w, "(d two h) c -> (two d h) c", two=2, d=head_dim // 2),
+                      "you read the rows as if neighbours belonged to different heads. The rows "
+                      "of one head stand together: `(h d)`, not `(d h)`."),
+        Misconception("nothing moved", lambda w, head_dim: w.clone(),
+                      "the rows are where they were: that is the bug itself."),
     ),
     hints=(
-        "Only the queries are left to turn. Where do they stand?",
-        "s keys in all, t of them new: the queries are at s - t, ..., s - 1.",
-        "rotate(q, *rope_table(freqs, torch.arange(s - t, s))), then the product of each query "
-        "with each key.",
-    ), gradients=("q", "keys"))
+        "Cut the rows into heads, each head into pairs: `(h d two) c`.",
+        "In Hugging Face's order the first features of all pairs come first: `(h two d) c`.",
+        'One rearrange does it: from "(h d two) c" to "(h two d) c", with two=2.',
+    ))
 
-EXERCISES = [THE_RULE, WITH_A_CACHE]
+EXERCISES = [THE_RULE, ROW_ORDER]
