@@ -1,4 +1,4 @@
-"""The exercises of chapter 07: 7.1 and 7.2, the sampling rules."""
+"""The exercises of chapter 07: 7.2 and 7.3, the sampling rules."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,16 +9,16 @@ from torch import Generator, Tensor
 from ..sampling import temperature, top_k, top_p
 from .data import Exercise, Inputs, Misconception, Probe, between, normal
 
-# -- 7.1: temperature, then top-k -----------------------------------------------------------------
+# -- 7.2: temperature, then top-k -----------------------------------------------------------------
 
 
 def _package_distribution(logits: Tensor, heat: float, k: int) -> Tensor:
     return top_k(k)(temperature(heat)(logits)).softmax(-1)
 
 
-def _whichever_tie(answer: Callable, logits: Tensor, heat: float, k: int) -> Any:
+def _whichever_tie(answer: Callable, logits: Tensor, *settings: float) -> Any:
     """The answer with tied tokens in order of what they got: any of them may be kept."""
-    probs = answer(logits, heat, k)
+    probs = answer(logits, *settings)
     if type(probs) is not Tensor or probs.shape != logits.shape:
         return probs
     by_share = probs.sort(-1, descending=True).indices
@@ -41,7 +41,7 @@ def _tied_inputs(rng: Generator) -> Inputs:
 
 
 DISTRIBUTION = Exercise(
-    "7.1", "Temperature, then top-k", "Which token?", _package_distribution,
+    "7.2", "Temperature, then top-k", "Which token?", _package_distribution,
     probes=(
         Probe("a hot row", lambda rng: _edge_inputs(rng, 1, 5, 3, 1.5, 3.0)),
         Probe("a batch", lambda rng: _edge_inputs(rng, 3, 8, 4, 1.5, 3.0)),
@@ -69,6 +69,17 @@ DISTRIBUTION = Exercise(
                           x <= x.topk(k, -1).values[:, -1:] - 1e-9 * (k == x.shape[-1]),
                           -torch.inf).softmax(-1),
                       "you kept only tokens above the k-th, so the k-th itself is lost."),
+        Misconception("one too many", lambda x, t, k: top_k(k + 1)(x / t).softmax(-1),
+                      "you kept k + 1 tokens."),
+        Misconception("logits returned", lambda x, t, k: top_k(k)(x / t),
+                      "you returned logits. Probabilities are asked for: a softmax comes last.",
+                      also=(lambda x, t, k: top_k(k)(x / t).log_softmax(-1),)),
+        Misconception("k of the whole batch", lambda x, t, k: torch.nan_to_num(
+                          (x / t).masked_fill(x < x.flatten().topk(k).values[-1], -torch.inf)
+                          .softmax(-1)),
+                      "you kept k tokens of all rows together. Each row keeps k of its own.",
+                      also=(lambda x, t, k: (x / t).masked_fill(
+                          x < x.flatten().topk(k).values[-1], -torch.inf).softmax(-1),)),
         Misconception("not rescaled",
                       lambda x, t, k: top_k(k)((x / t).softmax(-1)).clamp(min=0),
                       "you cut after the softmax and did not scale back: a row sums to less than "
@@ -96,7 +107,7 @@ DISTRIBUTION = Exercise(
     ),
     adapt=_whichever_tie)
 
-# -- 7.2: top-p ------------------------------------------------------------------------------------
+# -- 7.3: top-p ------------------------------------------------------------------------------------
 
 
 def _package_top_p(logits: Tensor, p: float) -> Tensor:
@@ -148,8 +159,32 @@ def _drawn_shares(rng: Generator, b: int, v: int, p: float) -> Inputs:
     return {"logits": normal(rng, b, v, std=2.0), "p": p}
 
 
+def _quarters(rng: Generator, p: float) -> Inputs:
+    """Four tokens of a quarter each, exact in any precision, among two that are cut already."""
+    level = between(rng, 1, 2)
+    return {"logits": torch.tensor([[level, -torch.inf, level, level, -torch.inf, level]]), "p": p}
+
+
+def _until_above(logits: Tensor, p: float) -> Tensor:
+    return _cut(lambda probs, p: _before(probs) > p)(logits, p)
+
+
+def _with_ties(logits: Tensor, p: float) -> Tensor:
+    lowest = top_p(p)(logits).nan_to_num(neginf=torch.inf).amin(-1, keepdim=True)
+    return logits.masked_fill(logits < lowest, -torch.inf)
+
+
+def _over_the_batch(softmax: bool) -> Callable:
+    def rule(logits: Tensor, p: float) -> Tensor:
+        ordered, order = logits.sort(dim=-1, descending=True)
+        probs = ordered.softmax(0) if softmax else ordered.softmax(-1)
+        cut = (_before(probs) if softmax else probs.cumsum(0) - probs) >= p
+        return logits.masked_fill(cut.scatter(-1, order, cut), -torch.inf)
+    return rule
+
+
 TOP_P = Exercise(
-    "7.2", "Top-p, with the token that crosses", "Which token?", _package_top_p,
+    "7.3", "Top-p, with the token that crosses", "Which token?", _package_top_p,
     probes=(
         Probe("five tokens", lambda rng: _from_shares(rng, 0.7, [0.1, 0.42, 0.05, 0.3, 0.13])),
         Probe("a sure row", lambda rng: _from_shares(rng, 0.9, [0.01, 0.03, 0.95, 0.01])),
@@ -157,6 +192,8 @@ TOP_P = Exercise(
             rng, 0.6, [0.05, 0.15, 0.3, 0.5], [0.31, 0.19, 0.28, 0.22], [0.02, 0.9, 0.05, 0.03])),
         Probe("random rows", lambda rng: _drawn_shares(rng, 3, 9, between(rng, 0.8, 0.95))),
         Probe("a small p", lambda rng: _drawn_shares(rng, 2, 6, between(rng, 0.05, 0.1))),
+        Probe("a token exactly at p", lambda rng: _quarters(rng, 0.5)),
+        Probe("a tie that crosses", lambda rng: _quarters(rng, 0.6)),
     ),
     misconceptions=(
         Misconception("the crossing one dropped", _cut(lambda probs, p: probs.cumsum(-1) > p),
@@ -167,11 +204,37 @@ TOP_P = Exercise(
         Misconception("the crossing one dropped, the first kept",
                       _cut(lambda probs, p: _but_first(probs.cumsum(-1) > p)),
                       "you dropped the token that crosses p, and saved only the first one. Ask "
-                      "whether those before a token reach p."),
+                      "whether those before a token reach p.",
+                      also=(_cut(lambda probs, p: _but_first(probs.cumsum(-1) >= p)),)),
+        Misconception("over the batch", _over_the_batch(True),
+                      "you took the softmax or the sum over the batch (dim 0). Each row is a "
+                      "distribution of its own: the last dimension.",
+                      also=(_over_the_batch(False),)),
+        Misconception("the first row's cut", _cut(lambda probs, p: (
+                          _before(probs) >= p)[:1].expand_as(probs)),
+                      "all rows keep as many tokens as the first. Each row is sure or unsure for "
+                      "itself."),
+        Misconception("a low number for minus infinity",
+                      lambda x, p: _package_top_p(x, p).clamp(min=-1e9),
+                      "you cut with a low number. -inf is asked for: a rule that follows counts on "
+                      "it.",
+                      also=(lambda x, p: _package_top_p(x, p).clamp(min=-1e4),)),
+        Misconception("log-probabilities", lambda x, p: _package_top_p(x, p).log_softmax(-1),
+                      "you returned log-probabilities. What is kept keeps its logit: the rule "
+                      "changes nothing else."),
+        Misconception("the rest kept", _cut(lambda probs, p: _before(probs) < p),
+                      "you kept what has to go, and cut what has to stay."),
         Misconception("one too many",
                       _cut(lambda probs, p: _before(probs) - torch.cat(
                           [torch.zeros_like(probs[:, :1]), probs[:, :-1]], -1) >= p),
                       "you kept one token too many, behind the one that crosses p."),
+        Misconception("goes on at p", _until_above,
+                      "you go on where the sum is p exactly. It has reached p then: the set is "
+                      "complete.",
+                      also=(_cut(lambda probs, p: ~(_before(probs) <= p)),)),
+        Misconception("ties kept", _with_ties,
+                      "you keep every token that is as likely as the last of the set. The smallest "
+                      "set that reaches p holds no more of them than it needs."),
         Misconception("not scattered back", _cut_in_place_of_sorted,
                       "your cut belongs to the sorted order, and you applied it to the unsorted "
                       "one. Bring it back with scatter.",
@@ -207,6 +270,7 @@ TOP_P = Exercise(
         "By hand: 0.42, 0.3, 0.13, ... with p = 0.7. Which one crosses?",
         "A token is cut if the sum of those before it is p or more: cumsum minus itself.",
         "cut was made in sorted order; cut.scatter(-1, order, cut) puts it back in place.",
-    ))
+    ),
+    adapt=_whichever_tie)
 
 EXERCISES = [DISTRIBUTION, TOP_P]

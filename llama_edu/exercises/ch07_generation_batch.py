@@ -1,4 +1,4 @@
-"""The exercises of chapter 07, continued: 7.4 and 7.5, ragged prompts and where rows end."""
+"""The exercises of chapter 07, continued: 7.5 and 7.6, ragged prompts and where rows end."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,11 +15,20 @@ from ..layers import causal_mask
 from ..sampling import NO_TOKEN
 from .data import Exercise, Inputs, Misconception, Probe, count
 
-# -- 7.4: ragged prompts --------------------------------------------------------------------------
+# -- 7.5: ragged prompts --------------------------------------------------------------------------
 
 
 def _package_places(pads: Tensor, t: int) -> tuple[Tensor, Tensor]:
     return places(pads, 0, t)
+
+
+def _any_integers(answer: Callable, pads: Tensor, t: int) -> Any:
+    """The answer, its positions as int64: any kind of integer will do."""
+    made = answer(pads, t)
+    if type(made) is not tuple or len(made) != 2 or not isinstance(made[0], Tensor):
+        return made
+    kinds = (torch.int32, torch.int16, torch.int8, torch.uint8)
+    return (made[0].long() if made[0].dtype in kinds else made[0], made[1])
 
 
 def _places_slip(name: str, why: str, *,
@@ -45,13 +54,16 @@ def _eye(t: int) -> Tensor:
 
 
 PLACES = Exercise(
-    "7.4", "Positions and mask of ragged prompts", "Many prompts at once", _package_places,
+    "7.5", "Positions and mask of ragged prompts", "Many prompts at once", _package_places,
     probes=(
         Probe("two rows", lambda rng: {"pads": torch.tensor([0, 2]), "t": 4}),
         Probe("three rows", lambda rng: {"pads": torch.tensor([3, 0, 1]), "t": 5}),
         Probe("drawn", lambda rng: {"pads": torch.randint(1, 5, (3,), generator=rng),
                                     "t": count(rng, 6, 8)}),
         Probe("one token", lambda rng: {"pads": torch.tensor([2, 0]), "t": 3}),
+        Probe("nothing empty", lambda rng: {"pads": torch.tensor([0]), "t": 1}),
+        Probe("short integers", lambda rng: {"pads": torch.tensor([1, 3], dtype=torch.int32),
+                                             "t": 4}),
     ),
     misconceptions=(
         _places_slip("positions by column",
@@ -60,9 +72,21 @@ PLACES = Exercise(
         _places_slip("positions from one",
                      "your first token stands at 1. Positions start at 0: a cumsum of ones has to "
                      "lose one.", positions=lambda pads, t: _real(pads, t).long().cumsum(1)),
+        _places_slip("empty places at one",
+                     "your empty places stand at position 1. Here they stand at 0.",
+                     positions=lambda pads, t: places(pads, 0, t)[0].masked_fill(
+                         ~_real(pads, t), 1)),
+        _places_slip("the first token hidden",
+                     "you hide a row's first token too: it stands in column `pads`, and columns "
+                     "count from 0.", mask=lambda pads, t: causal_mask(t, t)
+                     & (torch.arange(t) > pads[:, None])[:, None] | _eye(t)),
+        _places_slip("the first row's mask", "every row has the mask of the first.",
+                     mask=lambda pads, t: places(pads[:1], 0, t)[1].repeat(len(pads), 1, 1)),
         _places_slip("negative positions",
                      "your empty places have negative positions. Set them to 0: clamp(min=0).",
-                     positions=lambda pads, t: torch.arange(t) - pads[:, None]),
+                     positions=lambda pads, t: torch.arange(t) - pads[:, None],
+                     also=(lambda pads, t: ((torch.arange(t) - pads[:, None]).clamp(min=-1),
+                                            places(pads, 0, t)[1]),)),
         _places_slip("positions as on the right",
                      "you counted as if the empty places were on the right. They are on the left.",
                      positions=lambda pads, t: torch.arange(t).expand(len(pads), t).masked_fill(
@@ -75,7 +99,9 @@ PLACES = Exercise(
         _places_slip("padding sees all",
                      "your empty places see each other. Each sees itself only.",
                      mask=lambda pads, t: causal_mask(t, t)
-                     & (_real(pads, t)[:, None] | ~_real(pads, t)[:, :, None])),
+                     & (_real(pads, t)[:, None] | ~_real(pads, t)[:, :, None]),
+                     also=(lambda pads, t: (places(pads, 0, t)[0],
+                                            _seen(pads, t) | ~_real(pads, t)[:, :, None]),)),
         _places_slip("rows hidden",
                      "you silenced the rows of the empty places. It is their columns that nobody "
                      "may see.", mask=lambda pads, t: causal_mask(t, t)
@@ -97,9 +123,10 @@ PLACES = Exercise(
         "real columns.",
         "real[:, None, :] speaks of columns, real[:, :, None] of rows. At the end: | torch.eye(t, "
         "dtype=torch.bool).",
-    ))
+    ),
+    adapt=_any_integers)
 
-# -- 7.5: where rows of a batch end ----------------------------------------------------------------
+# -- 7.6: where rows of a batch end ----------------------------------------------------------------
 
 
 def _package_stop(drawn: Tensor, stop_ids: list[int]) -> Tensor:
@@ -145,13 +172,16 @@ def _stop_inputs(rng: Generator, at: list[list[int]], n: int, stop_ids: list[int
 
 
 STOP = Exercise(
-    "7.5", "Where each row of a batch ends", "Stream", _package_stop,
+    "7.6", "Where each row of a batch ends", "Stream", _package_stop,
     probes=(
         Probe("two rows", lambda rng: _stop_inputs(rng, [[1], [3]], 6, [2])),
         Probe("a row that never stops", lambda rng: _stop_inputs(rng, [[2], [], [0]], 5, [7])),
         Probe("two kinds of stop", lambda rng: _stop_inputs(rng, [[1], [3], [4]], 7, [2, 5])),
         Probe("a second stop later", lambda rng: _stop_inputs(rng, [[1, 3], [5]], 7, [3])),
         Probe("no row stops", lambda rng: _stop_inputs(rng, [[], []], 3, [4])),
+        Probe("stop token 0", lambda rng: _stop_inputs(rng, [[2], [1]], 5, [0])),
+        Probe("all stop at once", lambda rng: _stop_inputs(rng, [[0], [0]], 4, [0, 3])),
+        Probe("no stop tokens", lambda rng: _stop_inputs(rng, [[]], 4, [])),
     ),
     misconceptions=(
         _stop_slip("the first ends all", lambda drawn, stops, before, _:
@@ -176,6 +206,29 @@ STOP = Exercise(
         _stop_slip("first kind only", lambda drawn, stops, before, ids:
                    _package_stop(drawn, ids[:1]),
                    "you looked for the first stop token only. Any of them ends a row."),
+        _stop_slip("last kind only", lambda drawn, stops, before, ids:
+                   _package_stop(drawn, ids[-1:]),
+                   "you looked for the last stop token only. Any of them ends a row."),
+        _stop_slip("stop token 0 ignored", lambda drawn, stops, before, ids:
+                   _package_stop(drawn, [each for each in ids if each]),
+                   "you take the stop token 0 for no stop token. 0 is a token like any other; ask "
+                   "`in`, not whether it is true."),
+        _stop_slip("a row without stop ends at once", lambda drawn, stops, before, _:
+                   _filled(drawn, torch.arange(drawn.shape[1]) > stops.argmax(1)[:, None],
+                           (before > 0).all(0)),
+                   "a row that never stops is cut after its first token: argmax of nothing but "
+                   "zeros is 0.",
+                   also=(lambda drawn, ids: drawn.masked_fill(
+                       torch.arange(drawn.shape[1]) > _marked(drawn, ids)[0].argmax(1)[:, None],
+                       NO_TOKEN),)),
+        _stop_slip("one column too few", lambda drawn, stops, before, ids:
+                   _package_stop(drawn, ids)[:, :-1],
+                   "your last column is missing. The column in which the last row stops is still "
+                   "said."),
+        _stop_slip("one column too many", lambda drawn, stops, before, _:
+                   _filled(drawn, before > 0, torch.cat([
+                       torch.zeros(1, dtype=torch.bool), (before > 0).all(0)[:-1]])),
+                   "you return one column more, in which nobody says anything."),
         _stop_slip("one too late", lambda drawn, stops, before, _:
                    _filled(drawn, torch.cat([before[:, :1], before[:, :-1]], 1) > 0,
                            (before > 0).all(0)),

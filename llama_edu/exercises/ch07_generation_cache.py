@@ -1,4 +1,4 @@
-"""The exercises of chapter 07, continued: 7.3, attention with a cache."""
+"""The exercises of chapter 07, continued: 7.1, attention with a cache."""
 
 from collections.abc import Callable
 
@@ -9,7 +9,7 @@ from ..cache import KVCache
 from ..layers import attend, causal_mask, rope_frequencies, rope_table, rotate
 from .data import Exercise, Inputs, Misconception, Probe, between, normal
 
-# -- 7.3: attention with a cache ----------------------------------------------------------------
+# -- 7.1: attention with a cache ----------------------------------------------------------------
 
 
 def _turn(x: Tensor, freqs: Tensor, start: int) -> Tensor:
@@ -34,8 +34,11 @@ def _ones(t: int, s: int) -> Tensor:
 def _past_attention(*, q_at: Callable = lambda p: p, k_at: Callable = lambda p: p,
                     keys: Callable = lambda past, k, freqs: torch.cat([past, k], 2),
                     values: Callable = lambda past, v, freqs: torch.cat([past, v], 2),
-                    mask: Callable = causal_mask) -> Callable:
-    """Cached attention with one part done wrongly; a position of None leaves out the rotation."""
+                    mask: Callable = causal_mask, scale: Callable = lambda d: 1.0) -> Callable:
+    """Cached attention with one part done wrongly; a position of None leaves out the rotation.
+
+    scale: by what the scores differ from those over sqrt(d).
+    """
     def turned(x: Tensor, freqs: Tensor, start: int | None) -> Tensor:
         return x if start is None else _turn(x, freqs, start)
 
@@ -44,7 +47,7 @@ def _past_attention(*, q_at: Callable = lambda p: p, k_at: Callable = lambda p: 
         p = past_k.shape[2]
         all_keys = keys(past_k, turned(k, freqs, k_at(p)), freqs)
         all_values = values(past_v, v, freqs)
-        return attend(turned(q, freqs, q_at(p)), all_keys, all_values,
+        return attend(turned(q, freqs, q_at(p)) * scale(q.shape[-1]), all_keys, all_values,
                       mask(q.shape[2], all_keys.shape[2]))
     return attention
 
@@ -61,8 +64,25 @@ def _attention_inputs(rng: Generator, b: int, h: int, k: int, t: int, p: int, d:
             "past_v": normal(rng, b, k, p, d, mean=2.0), "freqs": freqs}
 
 
+def _one_place(where: Callable[[int, int], int]) -> Callable:
+    def attention(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor,
+                  freqs: Tensor) -> Tensor:
+        t, p = q.shape[2], past_k.shape[2]
+        rope = rope_table(freqs, torch.full((t,), where(p, t)))
+        return attend(rotate(q, *rope), torch.cat([past_k, rotate(k, *rope)], 2),
+                      torch.cat([past_v, v], 2), causal_mask(t, p + t))
+    return attention
+
+
+def _heads_apart(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor,
+                 freqs: Tensor) -> Tensor:
+    g = q.shape[1] // k.shape[1]
+    repeated = (each.repeat(1, g, 1, 1) for each in (k, v, past_k, past_v))
+    return _package_attention(q, *repeated, freqs)
+
+
 CACHED = Exercise(
-    "7.3", "Attention with a cache", "Build it", _package_attention,
+    "7.1", "Attention with a cache", "The idea", _package_attention,
     probes=(
         Probe("one new token", lambda rng: _attention_inputs(rng, 1, 2, 2, 1, 4, 4)),
         Probe("three new tokens", lambda rng: _attention_inputs(rng, 2, 2, 1, 3, 5, 6)),
@@ -80,6 +100,20 @@ CACHED = Exercise(
         Misconception("one position late",
                       _past_attention(q_at=lambda p: p + 1, k_at=lambda p: p + 1),
                       "your positions start at p + 1. The cache holds 0 to p - 1, so p is free."),
+        Misconception("one position early",
+                      _past_attention(q_at=lambda p: p - 1, k_at=lambda p: p - 1),
+                      "your positions start at p - 1, where the last token of the cache stands."),
+        Misconception("not scaled", _past_attention(scale=lambda d: d**0.5),
+                      "your scores are not divided by the root of d: the softmax is too sharp."),
+        Misconception("scaled by d", _past_attention(scale=lambda d: d**-0.5),
+                      "you divided the scores by d. It is its root."),
+        Misconception("all at one place", _one_place(lambda p, t: p),
+                      "all your new tokens stand at the same position. They stand one behind the "
+                      "other: p, p + 1, ...",
+                      also=(_one_place(lambda p, t: p + t - 1),)),
+        Misconception("heads paired wrongly", _heads_apart,
+                      "your query heads hear the wrong key heads. With 6 and 2 the first three "
+                      "share the first: repeat_interleave, not repeat; or leave it to `attend`."),
         Misconception("appended before rotation",
                       _past_attention(k_at=lambda p: None, keys=lambda past, k, freqs:
                                       _turn(torch.cat([past, k], 2), freqs, 0)),

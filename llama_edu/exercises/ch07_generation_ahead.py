@@ -1,0 +1,195 @@
+"""The exercises of chapter 07, continued: 7.7 and 7.9, guessing ahead (speculative decoding)."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+from torch.nn.functional import one_hot
+
+from ..inference.speculative import verify
+from .data import Exercise, Inputs, Misconception, Probe, between
+
+# -- 7.7: one pass over guesses, greedily ---------------------------------------------------------
+
+
+def _package_greedy(guesses: Tensor, best: Tensor) -> Tensor:
+    """`verify` with a model and a draft that are both sure."""
+    v = int(torch.cat([guesses, best]).max()) + 1
+    return verify(one_hot(best, v).float(), one_hot(guesses, v).float(), guesses)
+
+
+def _any_integers(answer: Callable, *values: Any) -> Any:
+    """The answer, its tokens as int64: any kind of integer will do."""
+    made = answer(*values)
+    whole = isinstance(made, Tensor) and not (made.is_floating_point() or made.dtype == torch.bool
+                                              or made.is_complex())
+    return made.long() if whole else made
+
+
+def _run(guesses: Tensor, best: Tensor) -> int:
+    """How many guesses hold, up to the first that does not."""
+    return int((guesses == best[:-1]).long().cumprod(0).sum())
+
+
+def _guessed(rng: Generator, t: int, *wrong: int) -> Inputs:
+    """t guesses after which the model would say `best`; those at the places `wrong` are not it."""
+    best = torch.randint(0, 50, (t + 1,), generator=rng) + 50 * torch.arange(t + 1)
+    guesses = best[:-1].clone()
+    guesses[list(wrong)] += 7
+    return {"guesses": guesses, "best": best}
+
+
+GREEDY = Exercise(
+    "7.7", "One pass over guesses", "Guess ahead", _package_greedy,
+    probes=(
+        Probe("the second is wrong", lambda rng: _guessed(rng, 4, 1)),
+        Probe("all hold", lambda rng: _guessed(rng, 3)),
+        Probe("the first is wrong", lambda rng: _guessed(rng, 3, 0)),
+        Probe("two are wrong", lambda rng: _guessed(rng, 6, 2, 4)),
+        Probe("the last is wrong", lambda rng: _guessed(rng, 2, 1)),
+        Probe("no guess", lambda rng: _guessed(rng, 0)),
+        Probe("a token said twice", lambda rng: {
+            "guesses": torch.tensor([4, 4, 9]), "best": torch.tensor([4, 4, 6, 8])}),
+    ),
+    misconceptions=(
+        Misconception("all of the model's tokens", lambda guesses, best: best.clone(),
+                      "you took all the model's tokens. Those after a wrong guess answer another "
+                      "text: the one with the wrong guess in it."),
+        Misconception("guesses after a refusal",
+                      lambda guesses, best: torch.cat([
+                          guesses[guesses == best[:-1]], best[_run(guesses, best)][None]]),
+                      "you kept guesses behind a wrong one. They continue a text that nobody "
+                      "wrote: stop at the first that differs.",
+                      also=(lambda guesses, best: torch.cat([
+                                guesses[guesses == best[:-1]],
+                                best[int((guesses == best[:-1]).sum())][None]]),
+                            lambda guesses, best: torch.cat([
+                                guesses[guesses == best[:-1]], best[-1:]]),
+                            lambda guesses, best: best[:int((guesses == best[:-1]).sum()) + 1])),
+        Misconception("the last token behind the run",
+                      lambda guesses, best: torch.cat([
+                          guesses[:_run(guesses, best)], best[-1:]]),
+                      "behind n guesses that hold comes best[n]. You took the last of `best`, "
+                      "which answers a text with the wrong guess in it."),
+        Misconception("one more than that",
+                      lambda guesses, best: best[:_run(guesses, best) + 2].clone(),
+                      "you took one token too many: it answers a text with the wrong guess in "
+                      "it."),
+        Misconception("guesses thrown away", lambda guesses, best: best[:1].clone(),
+                      "you take one token of the model and throw away all guesses, also those that "
+                      "hold.",
+                      also=(lambda guesses, best: best[_run(guesses, best)][None],)),
+        Misconception("all guesses", lambda guesses, best: torch.cat([guesses, best[-1:]]),
+                      "you kept all guesses, right or wrong."),
+        Misconception("the model's own token forgotten",
+                      lambda guesses, best: guesses[:_run(guesses, best)].clone(),
+                      "you return the guesses that hold and nothing more. The pass has also said "
+                      "what comes after them: that token is free."),
+        Misconception("no token after the last guess",
+                      lambda guesses, best: best[:_run(guesses, best) + 1][:len(guesses)],
+                      "where all guesses hold you forget the token after them: `best` has one more "
+                      "than there are guesses."),
+        Misconception("the wrong guess kept",
+                      lambda guesses, best: torch.cat([guesses, best[-1:]])
+                      [:_run(guesses, best) + 1],
+                      "you kept the guess that was refused. In its place comes the model's own "
+                      "token.",
+                      also=(lambda guesses, best: guesses[:_run(guesses, best) + 1].clone(),)),
+        Misconception("one place late",
+                      lambda guesses, best: (lambda n: torch.cat([guesses[:n], best[n:n + 1]]))(
+                          int((guesses == best[1:]).long().cumprod(0).sum())),
+                      "you compared a guess with the model's token for the next place. Before the "
+                      "first guess the model has spoken already: best[0] stands against "
+                      "guesses[0]."),
+        Misconception("the token after next",
+                      lambda guesses, best: torch.cat([
+                          guesses[:_run(guesses, best)],
+                          best[min(_run(guesses, best) + 1, len(guesses))][None]]),
+                      "behind n guesses that hold comes best[n]: you took another place."),
+        Misconception("all or nothing",
+                      lambda guesses, best: best[:1] if _run(guesses, best) < len(guesses)
+                      else best.clone(),
+                      "you threw away all guesses because one was wrong. Those before it hold."),
+    ),
+    hints=(
+        "Say it for guesses 5 6 7 and best 5 6 9 4. What does the text look like afterwards?",
+        "Find n, the number of guesses before the first that differs from best at its place.",
+        "(guesses == best[:-1]).long().cumprod(0).sum() counts them. The answer is n + 1 long.",
+    ),
+    adapt=_any_integers)
+
+# -- 7.9: tokens a pass ---------------------------------------------------------------------------
+
+
+def _expected_tokens(rate: float, ahead: int) -> float:
+    """The chance of at least i guesses that hold, summed over i; i = 0 is the model's own token."""
+    return float(sum(rate**i for i in range(ahead + 1)))
+
+
+def _tokens(rate: float, ahead: int) -> Inputs:
+    return {"rate": rate, "ahead": ahead}
+
+
+def _series(first: Callable[[int], int], last: Callable[[int], int]) -> Callable:
+    return lambda rate, ahead: float(sum(rate**i for i in range(first(ahead), last(ahead) + 1)))
+
+
+LENGTH = Exercise(
+    "7.9", "Tokens a pass", "Does it pay?", _expected_tokens,
+    probes=(
+        Probe("two guesses", lambda rng: _tokens(between(rng, 0.4, 0.6), 2)),
+        Probe("five guesses", lambda rng: _tokens(between(rng, 0.7, 0.9), 5)),
+        Probe("one guess", lambda rng: _tokens(between(rng, 0.2, 0.4), 1)),
+        Probe("all hold", lambda rng: _tokens(1.0, 3)),
+        Probe("none holds", lambda rng: _tokens(0.0, 4)),
+    ),
+    misconceptions=(
+        Misconception("guesses alone", _series(lambda n: 1, lambda n: n),
+                      "you counted the guesses that hold. One token more comes out of every pass: "
+                      "the model's own."),
+        Misconception("each for itself", lambda rate, ahead: 1 + rate * ahead,
+                      "you counted every guess by itself. One counts only if all before it hold "
+                      "too."),
+        Misconception("each for itself, without the own", lambda rate, ahead: rate * ahead,
+                      "you counted every guess by itself, and forgot the model's own token. A "
+                      "guess counts only if all before it hold too."),
+        Misconception("all or nothing", lambda rate, ahead: 1 + ahead * rate**ahead,
+                      "you counted guesses only where all hold. Those before the first that is "
+                      "refused are won as well.",
+                      also=(lambda rate, ahead: (1 + ahead) * rate**ahead,
+                            lambda rate, ahead: 1 + rate**ahead)),
+        Misconception("runs that hold forgotten",
+                      lambda rate, ahead: float(sum((held + 1) * rate**held * (1 - rate)
+                                                    for held in range(ahead))),
+                      "you averaged over the place of the first refusal and forgot the passes "
+                      "without one: ahead + 1 tokens, with chance rate**ahead."),
+        Misconception("the chance of a refusal",
+                      lambda rate, ahead: float(sum((1 - rate)**i for i in range(ahead + 1))),
+                      "you took `rate` for the chance of a refusal. It is the chance to be kept."),
+        Misconception("one too few", _series(lambda n: 0, lambda n: n - 1),
+                      "your sum ends one guess early: with one guess, two tokens may come."),
+        Misconception("one too many", _series(lambda n: 0, lambda n: n + 1),
+                      "your sum goes on behind the last guess."),
+        Misconception("without end",
+                      lambda rate, ahead: 1 / (1 - rate) if rate < 1 else float("inf"),
+                      "that is for guesses without end. Here there are `ahead` of them."),
+        Misconception("the closed form at 1",
+                      lambda rate, ahead: (1 - rate**(ahead + 1)) / (1 - rate),
+                      "your formula divides by zero where every guess holds. There the answer is "
+                      "ahead + 1; the sum itself has no such hole."),
+        Misconception("another number at 1", lambda rate, ahead: 0.0 if rate == 1 else
+                      (1 - rate**(ahead + 1)) / (1 - rate),
+                      "where every guess holds, ahead + 1 tokens come.",
+                      also=(lambda rate, ahead: 1.0 if rate == 1 else
+                            (1 - rate**(ahead + 1)) / (1 - rate),
+                            lambda rate, ahead: float(ahead) if rate == 1 else
+                            (1 - rate**(ahead + 1)) / (1 - rate))),
+    ),
+    hints=(
+        "With one guess: one token surely, and a second with chance `rate`.",
+        "The i-th guess is won with chance rate to the power i: it and all before it must hold.",
+        "Sum rate**i for i from 0 to ahead.",
+    ))
+
+EXERCISES = [GREEDY, LENGTH]
