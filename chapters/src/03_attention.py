@@ -650,11 +650,13 @@ for seed, model in mha.items():
 # the mean share that the second copy's tokens give to the token after their first copy.
 #
 # Of SmolLM2's 270 heads, how many score above 0.5 on the sentence? (An even split over what may be
-# seen would score about 0.03.) Edit the sentence, too.
+# seen would score about 0.03.) And in ordinary text, what share of all its attention goes to the very
+# first token, where an even split gives 6 %? Edit the sentence, too.
 
 # %%
 sentence = "The quiet llama called Oompa climbed above Tarapaca in a violet raincoat."
 guess_heads = None          # your number from 0 to 270
+guess_sink = None           # your number in %, SmolLM2, the mean of all layers
 
 # %%
 models = {"tales": load("tales")}
@@ -712,18 +714,15 @@ for ax, name in zip(panels, ("smollm2", "tales"), strict=True):
         ax.set_xticks(range(scores[name].shape[1]))
         ax.set_yticks(range(0, len(scores[name]), 5 if len(scores[name]) > 5 else 1))
     ax.grid(visible=False)
-fig.colorbar(image, ax=list(panels), label="induction score, your sentence")
+bar = fig.colorbar(image, ax=list(panels), label="induction score, your sentence")
 
 # %% [markdown]
 # Five heads are above 0.5 on all four inputs, three in layer 17 and two in layer 18: what they do does
 # not depend on what the words mean. A few more come and go. The teller has none at all. Its tales hardly ever repeat a phrase to the
 # letter, and then a copying head earns little; that would explain it, but we have not tested it.
 #
-# Now the sinks. In each layer, which share goes to the very first token, averaged over heads and over
-# all later tokens? We take the first 64 tokens of three tales. An even split gives it 6 %.
-
-# %%
-guess_sink = None           # your number in %, SmolLM2, the mean of all layers
+# Now the sinks: the share of each layer that goes to the first token, averaged over heads and over all
+# later tokens, in the first 64 tokens of three tales.
 
 # %%
 to_first = {}
@@ -1060,11 +1059,11 @@ for family in dict.fromkeys(r.family for r in RELEASES):
 claims.judge({"D63": "?", "D64": "?", "E23": "?", "E20": "?"})
 
 # %% [markdown]
-# In the first, $b$ is the batch, $s$ the prompt and $o$ the output. Two of the boxes of the ledger of
-# published claims:
+# In the first, $b$ is the batch, $s$ the prompt and $o$ the output. The boxes read from the ledger of
+# published claims, and do each sum again:
 
 # %%
-claims.show("D63", "D64")
+claims.show("D63", "D64", "E23", "E20")
 
 # %% [markdown]
 # The source of the formula has $4\,n\,h\,b\,(s+o)$: $n$ *layers* and $h$ the *hidden size*, 2 bytes
@@ -1111,35 +1110,12 @@ assert mixing[0] == mixing[1]
 # heads have different keys. What GQA saves is memory, and the traffic of reading it for every new
 # token.
 #
-# Two sentences are left, on attention that saves memory. If two kernels compute the same function,
-# training cannot tell them apart. We fit a query to a target with both.
-
-# %%
-def losses(kernel) -> Tensor:
-    torch.manual_seed(0)
-    q, k, v, target = torch.randn(4, 1, 4, 8, 16)
-    q.requires_grad_()
-    found = []
-    for _ in range(100):
-        loss = (kernel(q, k, v, causal_mask(8, 8)) - target).square().mean()
-        (slope,) = torch.autograd.grad(loss, q)
-        q.data -= 10 * slope
-        found.append(loss.detach())
-    return torch.stack(found)
-
-
-plain, fused = losses(attend), losses(attend_fused)
-print(f"plain: {plain[0]:.3f} to {plain[-1]:.3f}   fused: {fused[0]:.3f} to {fused[-1]:.3f}")
-torch.testing.assert_close(plain, fused, rtol=1e-4, atol=1e-5)
-
-# %%
-claims.show("E23", "E20")
-
-# %% [markdown]
-# The first is **wrong**. Each of the hundred losses is the same, up to rounding. A faster kernel gives
-# more steps an hour, not better steps.
+# The third sentence is **wrong**. Its box trained with both forms: no two losses differ by more than
+# rounding. If two kernels compute the same function, training cannot tell them apart. A faster kernel
+# gives more steps an hour, not better steps.
 #
-# The title of Rabe & Staats (2021) says only that $O(n^2)$ is not needed. Their $O(1)$ is for
+# The last:
+# the title of Rabe & Staats (2021) says only that $O(n^2)$ is not needed. Their $O(1)$ is for
 # *one* query, and self-attention takes $O(\log n)$, not counting what goes in and comes out. Our
 # measurement agrees with the first half: the line of one query is flat. For all queries at once
 # our loop is linear, as the result itself is. **Right with its conditions**,

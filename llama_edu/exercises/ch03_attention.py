@@ -44,6 +44,14 @@ MASK = Exercise(
         Misconception("upper triangle", lambda t, s: _ones(t, s).triu(s - t),
                       "each token sees itself and what comes after. Tokens look back: the lower "
                       "triangle."),
+        Misconception("old tokens hidden",
+                      lambda t, s: causal_mask(t, s) & (torch.arange(s) >= s - t),
+                      "your new tokens see only each other. What is in the cache came before "
+                      "them: they see all of it."),
+        Misconception("new tokens first", lambda t, s: torch.cat([
+            causal_mask(t, t), _ones(t, s - t)], dim=1),
+                      "you put the new tokens at the start. They are the last t of the s: the "
+                      "first columns are the cache, which all may see."),
         Misconception("on its side", lambda t, s: causal_mask(t, s).T,
                       "your mask is `s t`. A row stands for a token that looks, a column for one "
                       "that is looked at: `t s`."),
@@ -124,7 +132,7 @@ ATTENTION = Exercise(
         Probe("2 key heads, a cache", lambda rng: _heads(rng, 1, 6, 2, causal_mask(3, 7), 4)),
         Probe("one head, two tokens", lambda rng: _heads(rng, 1, 1, 1, causal_mask(2, 2), 2)),
         Probe("as many key heads (MHA), large queries",
-              lambda rng: _heads(rng, 1, 3, 3, causal_mask(3, 4), 7, std=30.0)),
+              lambda rng: _heads(rng, 1, 3, 3, causal_mask(3, 4), 7, std=1000.0)),
         Probe("one key head (MQA), one new token",
               lambda rng: _heads(rng, 2, 4, 1, causal_mask(1, 5), 3)),
         Probe("a mask that is a window of two", lambda rng: _heads(
@@ -159,6 +167,10 @@ ATTENTION = Exercise(
         Misconception("mask added", _shared_by(lambda scores, mask: (scores + mask).softmax(-1)),
                       "you added the mask: True counts as 1, so what is hidden loses 1 and still "
                       "gets a share. Put -inf where the mask is False."),
+        Misconception("not normalised", _shared_by(
+            lambda scores, mask: (scores - scores.amax(-1, keepdim=True)).exp() * mask),
+                      "your weights do not add up to 1: a softmax divides by their total.",
+                      also=(_shared_by(lambda scores, mask: scores.exp() * mask),)),
         Misconception("scale 1/d", _scaled(lambda q, k: q.shape[-1] ** -0.5),
                       "you divided the scores by d. Divide by its root: that is how much a sum of "
                       "d random products spreads."),

@@ -25,7 +25,7 @@ def _through_softmax(shares: Tensor, slope: Tensor) -> Tensor:
 
 
 def _backward(*, softmax: Callable = _through_softmax, scale_q: bool = True, scale_k: bool = True,
-              gather: str = "sum", shares_again: bool = False) -> Callable:
+              gather: str = "sum", shares_again: bool = False, power: int = 1) -> Callable:
     """The backward pass by hand with one part done wrongly."""
     def backward(q: Tensor, k: Tensor, v: Tensor, shares: Tensor, slope: Tensor) -> Slopes:
         n, root = k.shape[1], math.sqrt(q.shape[-1])
@@ -37,6 +37,7 @@ def _backward(*, softmax: Callable = _through_softmax, scale_q: bool = True, sca
         dk = einsum(to_scores, q, "b k g t s, b k g t d -> b k g s d")
         dv = einsum(to_scores if shares_again else shares, slope,
                     "b k g t s, b k g t d -> b k g s d")
+        root = root**power
         dq, dk = dq / (root if scale_q else 1), dk / (root if scale_k else 1)
         if gather == "first":
             dk, dv = dk[:, :, 0], dv[:, :, 0]
@@ -94,6 +95,15 @@ BACKWARD = Exercise(
         Misconception("no scale", _backward(scale_q=False, scale_k=False),
                       "you forgot the root of d on the way back. The scores were divided by it, so "
                       "the slopes of q and k are too."),
+        Misconception("scale twice", _backward(power=2),
+                      "you divided by d. The scores were divided by its root, once, so the slopes "
+                      "of q and k are too."),
+        Misconception("shares left out", _backward(
+            softmax=lambda p, slope: (slope - (p * slope).sum(-1, keepdim=True)) * (p > 0)),
+                      "you subtracted the weighted mean and did not multiply by the shares: a "
+                      "score moves the result only as far as its token has a share.",
+                      also=(_backward(softmax=lambda p, slope:
+                                      slope - (p * slope).sum(-1, keepdim=True)),)),
         Misconception("scale for q only", _backward(scale_k=False),
                       "you divided the slope of q by the root of d, and not that of k."),
         Misconception("scale for k only", _backward(scale_q=False),

@@ -103,9 +103,9 @@ ONLINE = Exercise(
                       "each block counts from its own maximum, so blocks do not compare. Keep one "
                       "running maximum for all of them."),
         Misconception("minus infinity less minus infinity", _online(start=-math.inf),
-                      "where the first block is hidden the largest score is still -inf, and -inf "
-                      "less -inf is nan. Let the running maximum begin at the lowest finite "
-                      "number."),
+                      "where the first block is hidden you get nan: -inf less -inf, or 0 divided by "
+                      "0. Let the running maximum begin at the lowest finite number, and "
+                      "divide only at the end."),
         Misconception("maximum begins at zero", _online(start=0.0),
                       "your maximum begins at 0. Where all scores are far below, every exponential "
                       "underflows and 0 / 0 is left."),
@@ -122,6 +122,9 @@ ONLINE = Exercise(
         Misconception("divided at each block", _online(divide_each=True),
                       "you divided by the total after each block, and went on adding to the "
                       "quotient. Keep sums as sums, and divide once, at the end."),
+        Misconception("never divided", lambda scores, values, block:
+                      (scores - scores.max()).exp() @ values,
+                      "you never divided by the total: the weights do not add up to 1."),
         Misconception("short block dropped", _online(short=False),
                       "you left out the last block where it is shorter than the others. Every "
                       "score counts."),
@@ -211,6 +214,9 @@ CACHE = Exercise(
                     2 * c.n_layers * (c.n_heads // c.n_kv_heads) * c.head_dim * tokens * batch,
                     "you counted n_heads / n_kv_heads. That is how many queries share a key head, "
                     "not how many key heads are kept."),
+        _cache_slip("no width", lambda c, tokens, batch:
+                    2 * c.n_layers * c.n_kv_heads * tokens * batch,
+                    "you counted heads as one number each. A key has head_dim features."),
         _cache_slip("one sequence", lambda c, tokens, batch:
                     2 * c.n_layers * c.n_kv_heads * c.head_dim * tokens,
                     "you counted one sequence. Each of the batch keeps its own cache."),
