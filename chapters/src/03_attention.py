@@ -7,7 +7,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | `causal_mask`, `attend`, `attend_fused`, `Attention`, as in `llama_edu.layers` | chapters 01 and 02; the softmax | 170 |
+# | `causal_mask`, `attend`, `attend_fused`, `Attention`, as in `llama_edu.layers` | chapters 01 and 02; the softmax | 185 |
 #
 # The chapter is made for two sittings, with a place to rest between them. The first is about what
 # attention does, the second about what it costs.

@@ -103,8 +103,8 @@ ONLINE = Exercise(
                       "each block counts from its own maximum, so blocks do not compare. Keep one "
                       "running maximum for all of them."),
         Misconception("minus infinity less minus infinity", _online(start=-math.inf),
-                      "where the first block is hidden you get nan: -inf less -inf, or 0 divided by "
-                      "0. Let the running maximum begin at the lowest finite number, and "
+                      "where the first block is hidden you get nan: -inf less -inf, or 0 by 0. "
+                      "Let the running maximum begin at the lowest finite number, and "
                       "divide only at the end."),
         Misconception("maximum begins at zero", _online(start=0.0),
                       "your maximum begins at 0. Where all scores are far below, every exponential "
