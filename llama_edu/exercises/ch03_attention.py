@@ -1,17 +1,14 @@
-"""The exercises of chapter 03: the mask, attention, shared heads, the cache, online softmax."""
+"""Exercises of chapter 03: the mask, attention with shared heads, and what may be wrong with it."""
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
-from einops import rearrange
 from torch import Generator, Tensor
 
-from ..config import ModelConfig
-from ..family.accounting import kv_bytes
 from ..layers import attend, causal_mask
-from .data import Exercise, Inputs, Misconception, Probe, count, normal, whole
+from .data import Exercise, Inputs, Misconception, Probe, count, normal
+from .hunts import HEALTHY, Bug, Hunt
 
 # -- 3.1: who may look where --------------------------------------------------------------------
 
@@ -41,6 +38,27 @@ MASK = Exercise(
         Misconception("aligned at the start", lambda t, s: _ones(t, s).tril(),
                       "you aligned the mask at the first token. With a cache the new tokens are "
                       "the last t of the s, so the first of them sees s - t + 1."),
+        Misconception("all of the new", lambda t, s: _ones(t, s),
+                      "every token sees every other. A new token must not see the new ones after "
+                      "it, for these it is to predict."),
+        Misconception("upper triangle", lambda t, s: _ones(t, s).triu(s - t),
+                      "each token sees itself and what comes after. Tokens look back: the lower "
+                      "triangle."),
+        Misconception("old tokens hidden",
+                      lambda t, s: causal_mask(t, s) & (torch.arange(s) >= s - t),
+                      "your new tokens see only each other. What is in the cache came before "
+                      "them: they see all of it."),
+        Misconception("new tokens first", lambda t, s: torch.cat([
+            causal_mask(t, t), _ones(t, s - t)], dim=1),
+                      "you put the new tokens at the start. They are the last t of the s: the "
+                      "first columns are the cache, which all may see."),
+        Misconception("on its side", lambda t, s: causal_mask(t, s).T,
+                      "your mask is `s t`. A row stands for a token that looks, a column for one "
+                      "that is looked at: `t s`."),
+        Misconception("zeros and infinities",
+                      lambda t, s: torch.zeros(t, s).masked_fill(~causal_mask(t, s), -torch.inf),
+                      "you made numbers to add to the scores, 0 and -inf. Here a mask is of "
+                      "booleans: True where a token may look."),
         Misconception("cache left out", lambda t, s: causal_mask(t, t),
                       "your mask is `t t`, as if there were no cache. A new token also looks at "
                       "what came before: `t s`."),
@@ -54,246 +72,207 @@ MASK = Exercise(
 # -- 3.2: attention -----------------------------------------------------------------------------
 
 
-def _heads(rng: Generator, b: int, h: int, t: int, s: int, d: int, std: float = 1.0) -> Inputs:
-    return {"q": normal(rng, b, h, t, d, mean=0.5, std=std), "k": normal(rng, b, h, s, d, mean=0.5),
-            "v": normal(rng, b, h, s, d, mean=2.0), "mask": causal_mask(t, s)}
+def _heads(rng: Generator, b: int, h: int, k: int, mask: Tensor, d: int,
+           std: float = 1.0) -> Inputs:
+    t, s = mask.shape
+    return {"q": normal(rng, b, h, t, d, mean=0.5, std=std), "k": normal(rng, b, k, s, d, mean=0.5),
+            "v": normal(rng, b, k, s, d, mean=2.0), "mask": mask}
+
+
+def _window(t: int, s: int, width: int) -> Tensor:
+    return causal_mask(t, s) & ~causal_mask(t, s).tril(s - t - width)
+
+
+def _scattered(rng: Generator, t: int, s: int) -> Tensor:
+    """Any places, the own one and the last one always: no order that one could guess."""
+    mask = torch.rand(t, s, generator=rng) < 0.4
+    return mask | torch.eye(t, s, dtype=torch.bool) | (torch.arange(s) == s - 1)
+
+
+def _spread(x: Tensor, q: Tensor) -> Tensor:
+    return x.repeat_interleave(q.shape[1] // x.shape[1], dim=1)
+
+
+def _tiled(x: Tensor, q: Tensor) -> Tensor:
+    return x.repeat(1, q.shape[1] // x.shape[1], 1, 1)
 
 
 def _scores(q: Tensor, k: Tensor) -> Tensor:
-    return q @ k.mT / math.sqrt(q.shape[-1])
+    return q @ _spread(k, q).mT / math.sqrt(q.shape[-1])
 
 
 def _hide(scores: Tensor, mask: Tensor, value: float = -torch.inf) -> Tensor:
     return scores.masked_fill(~mask, value)
 
 
-def _scaled(factor: Callable[[Tensor], float]) -> Callable:
-    """Attention with its scores multiplied once more by a factor read off q."""
-    return lambda q, k, v, mask: attend(q * factor(q), k, v, mask)
+def _shared_by(weigh: Callable[[Tensor, Tensor], Tensor]) -> Callable:
+    """Attention whose weights are made from scores and mask in another way."""
+    return lambda q, k, v, mask: weigh(_scores(q, k), mask) @ _spread(v, q)
+
+
+def _scaled(factor: Callable[[Tensor, Tensor], float]) -> Callable:
+    """Attention with its scores multiplied once more by a factor read off q and k."""
+    return lambda q, k, v, mask: attend(q * factor(q, k), k, v, mask)
+
+
+def _with_heads(share: Callable[[Tensor, Tensor], Tensor]) -> Callable:
+    """Attention that gives the query heads their key heads in another way."""
+    return lambda q, k, v, mask: attend(q, share(k, q), share(v, q), mask)
+
+
+def _with_mask(make: Callable[[int, int], Tensor]) -> Callable:
+    """Attention that makes a mask of its own."""
+    return lambda q, k, v, mask: attend(q, k, v, make(q.shape[2], k.shape[2]))
 
 
 ATTENTION = Exercise(
-    "3.2", "Attention for any number of heads", "Build it", attend,
+    "3.2", "Attention, with key heads that are shared", "The idea", attend,
     probes=(
-        Probe("three heads", lambda rng: _heads(rng, 2, 3, 4, 4, 5)),
-        Probe("a cache", lambda rng: _heads(rng, 1, 2, 3, 6, 4)),
-        Probe("one head, two tokens", lambda rng: _heads(rng, 1, 1, 2, 2, 2)),
-        Probe("large queries", lambda rng: _heads(rng, 1, 3, 3, 4, 7, std=30.0)),
-        Probe("one new token", lambda rng: _heads(rng, 2, 2, 1, 5, 3)),
+        Probe("6 query heads, 3 key heads", lambda rng: _heads(rng, 2, 6, 3, causal_mask(4, 4), 5)),
+        Probe("2 key heads, a cache", lambda rng: _heads(rng, 1, 6, 2, causal_mask(3, 7), 4)),
+        Probe("one head, two tokens", lambda rng: _heads(rng, 1, 1, 1, causal_mask(2, 2), 2)),
+        Probe("as many key heads (MHA), large queries",
+              lambda rng: _heads(rng, 1, 3, 3, causal_mask(3, 4), 7, std=1000.0)),
+        Probe("one key head (MQA), one new token",
+              lambda rng: _heads(rng, 2, 4, 1, causal_mask(1, 5), 3)),
+        Probe("a mask that is a window of two", lambda rng: _heads(
+            rng, 1, 4, 2, _window(5, 6, 2), 3)),
+        Probe("a mask without an order", lambda rng: _heads(
+            rng, 2, 4, 2, _scattered(rng, 4, 6), 3)),
+        Probe("all may see all", lambda rng: _heads(
+            rng, 1, 2, 2, torch.ones(3, 5, dtype=torch.bool), 6)),
     ),
     misconceptions=(
         Misconception("softmax over the queries",
-                      lambda q, k, v, mask: _hide(_scores(q, k), mask).softmax(-2) @ v,
+                      _shared_by(lambda scores, mask: _hide(scores, mask).softmax(-2)),
                       "your softmax runs over the queries (dim=-2). Each query shares out its own "
                       "attention among the keys: dim=-1.",
-                      also=(lambda q, k, v, mask:
-                            _hide(_scores(q, k).softmax(-2), mask, 0.0) @ v,)),
+                      also=(_shared_by(lambda scores, mask: _hide(scores.softmax(-2), mask, 0.0)),
+                            _shared_by(lambda scores, mask:
+                                       _hide(scores, mask).softmax(-2).nan_to_num()))),
+        Misconception("softmax over the heads",
+                      _shared_by(lambda scores, mask: _hide(scores, mask).softmax(1)),
+                      "your softmax runs over the heads (dim=1), so heads take attention from each "
+                      "other. Each query of each head shares out its own among the keys: dim=-1.",
+                      also=(_shared_by(lambda scores, mask:
+                                       _hide(scores, mask).softmax(1).nan_to_num()),)),
         Misconception("mask after the softmax",
-                      lambda q, k, v, mask: _hide(_scores(q, k).softmax(-1), mask, 0.0) @ v,
+                      _shared_by(lambda scores, mask: _hide(scores.softmax(-1), mask, 0.0)),
                       "you masked after the softmax. What is hidden has already taken its share, "
                       "so the weights that remain do not add up to 1."),
         Misconception("zero for minus infinity",
-                      lambda q, k, v, mask: _hide(_scores(q, k), mask, 0.0).softmax(-1) @ v,
+                      _shared_by(lambda scores, mask: _hide(scores, mask, 0.0).softmax(-1)),
                       "you set hidden scores to 0, and exp(0) is 1: the future still gets a "
-                      "share. Use -inf, whose exponential is 0.",
-                      also=(lambda q, k, v, mask: (_scores(q, k) * mask).softmax(-1) @ v,)),
-        Misconception("scale 1/d", _scaled(lambda q: q.shape[-1] ** -0.5),
+                      "share. Use -inf, whose exponential is 0."),
+        Misconception("mask added", _shared_by(lambda scores, mask: (scores + mask).softmax(-1)),
+                      "you added the mask: True counts as 1, so what is hidden loses 1 and still "
+                      "gets a share. Put -inf where the mask is False."),
+        Misconception("not normalised", _shared_by(
+            lambda scores, mask: (scores - scores.amax(-1, keepdim=True)).exp() * mask),
+                      "your weights do not add up to 1: a softmax divides by their total.",
+                      also=(_shared_by(lambda scores, mask: scores.exp() * mask),)),
+        Misconception("scale 1/d", _scaled(lambda q, k: q.shape[-1] ** -0.5),
                       "you divided the scores by d. Divide by its root: that is how much a sum of "
                       "d random products spreads."),
-        Misconception("no scale", _scaled(lambda q: q.shape[-1] ** 0.5),
+        Misconception("no scale", _scaled(lambda q, k: q.shape[-1] ** 0.5),
                       "you did not divide the scores by the root of d."),
-        Misconception("root of dim", _scaled(lambda q: q.shape[1] ** -0.5),
+        Misconception("multiplied by the root", _scaled(lambda q, k: q.shape[-1]),
+                      "you multiplied by the root of d. Divide by it: the scores are too spread, "
+                      "not too close."),
+        Misconception("root of dim", _scaled(lambda q, k: q.shape[1] ** -0.5),
                       "you divided by the root of h * d, the width of all heads together. A score "
                       "is a sum over the features of one head: the root of d."),
-        Misconception("no mask", lambda q, k, v, mask: _scores(q, k).softmax(-1) @ v,
+        Misconception("root of the length", _scaled(
+            lambda q, k: math.sqrt(q.shape[-1] / k.shape[2])),
+                      "you divided by the root of s, the number of keys. A score is a sum over the "
+                      "d features of a head: the root of d."),
+        Misconception("scale after the softmax",
+                      lambda q, k, v, mask: _scaled(lambda q, k: q.shape[-1] ** 0.5)(q, k, v, mask)
+                      / math.sqrt(q.shape[-1]),
+                      "you divided the shares, not the scores: they no longer add up to 1. Divide "
+                      "before the softmax."),
+        Misconception("no mask", _shared_by(lambda scores, mask: scores.softmax(-1)),
                       "you never used the mask, so every token sees the future."),
-        Misconception("mask inverted", lambda q, k, v, mask: _hide(_scores(q, k), ~mask).softmax(-1)
-                      @ v, "you hid what the mask allows. True means: may look."),
-    ),
-    hints=(
-        "Four steps, in this order: scores, scale, mask, softmax. Then mix the values.",
-        "q @ k.mT gives `b h t s`. masked_fill wants True where something is to be replaced.",
-        "(scores / sqrt(d)).masked_fill(~mask, -torch.inf).softmax(-1) @ v",
-    ), gradients=("q", "k", "v"))
-
-# -- 3.3: which key head belongs to which query head ---------------------------------------------
-
-
-def _package_spread(x: Tensor, n_heads: int) -> Tensor:
-    """What each query head of `attend` receives when there is one value to receive."""
-    b, k, s, d = x.shape
-    one_key_each = rearrange(x, "b k s d -> (b s) k 1 d")
-    q = torch.zeros(b * s, n_heads, 1, d)
-    received = attend(q, torch.zeros_like(one_key_each), one_key_each, causal_mask(1, 1))
-    return rearrange(received, "(b s) h 1 d -> b h s d", b=b)
-
-
-def _spread_inputs(rng: Generator, n_heads: int, *shape: int) -> Inputs:
-    return {"x": whole(rng, *shape) + 10 * torch.arange(shape[1])[:, None, None],
-            "n_heads": n_heads}
-
-
-SHARE = Exercise(
-    "3.3", "Give each query head its key head", "Build it", _package_spread,
-    probes=(
-        Probe("2 key heads, 4 query heads", lambda rng: _spread_inputs(rng, 4, 1, 2, 1, 1)),
-        Probe("2 key heads, 6 query heads", lambda rng: _spread_inputs(rng, 6, 1, 2, 3, 2)),
-        Probe("3 key heads, 6 query heads", lambda rng: _spread_inputs(rng, 6, 2, 3, 4, 5)),
-        Probe("one key head (MQA)", lambda rng: _spread_inputs(rng, 3, 2, 1, 2, 4)),
-        Probe("as many as query heads (MHA)", lambda rng: _spread_inputs(rng, 3, 1, 3, 2, 2)),
-    ),
-    misconceptions=(
-        Misconception("repeat", lambda x, n_heads: x.repeat(1, n_heads // x.shape[1], 1, 1),
+        Misconception("mask inverted", _shared_by(
+            lambda scores, mask: _hide(scores, ~mask).softmax(-1)),
+                      "you hid what the mask allows. True means: may look.",
+                      also=(_shared_by(lambda scores, mask:
+                                       _hide(scores, ~mask).softmax(-1).nan_to_num()),)),
+        Misconception("a causal mask of its own", _with_mask(causal_mask),
+                      "you made a causal mask, whatever mask is given. Use the argument: other "
+                      "masks hide more, or less.",
+                      also=(_with_mask(lambda t, s: torch.ones(t, s, dtype=torch.bool).tril()),)),
+        Misconception("heads tiled", _with_heads(_tiled),
                       "your key heads come in turn: 0 1 0 1. Neighbouring query heads share one: "
                       "0 0 1 1. That is repeat_interleave, where repeat tiles."),
-        Misconception("mean of the heads",
-                      lambda x, n_heads: x.mean(1, keepdim=True).repeat(1, n_heads, 1, 1),
-                      "every query head got the mean of all key heads. Each takes one, whole."),
-        Misconception("first head only", lambda x, n_heads: x[:, :1].repeat(1, n_heads, 1, 1),
+        Misconception("first key head only", _with_heads(lambda x, q: x[:, :1]),
                       "every query head got key head 0: that is right for MQA only."),
+        Misconception("mean of the heads", _with_heads(lambda x, q: x.mean(1, keepdim=True)),
+                      "every query head got the mean of all key heads. Each takes one, whole."),
+        Misconception("keys mixed", lambda q, k, v, mask: attend(q, k, k, mask),
+                      "you mixed the keys. The keys only say who is heard; what is mixed are the "
+                      "values."),
     ),
     hints=(
-        "With 2 key heads and 6 query heads, each key head serves 3 query heads. Which 3?",
-        "Neighbours: query heads 0, 1, 2 take key head 0, and 3, 4, 5 take key head 1.",
-        'x.repeat_interleave(g, dim=1), or repeat(x, "b k s d -> b (k g) s d", g=g).',
-    ), gradients=("x",))
+        "First give each query head its key head: neighbours share one, 0 0 1 1. Then, in this "
+        "order: scores, scale, mask, softmax. Then mix the values.",
+        "q @ k.mT gives `b h t s`. masked_fill wants True where something is to be replaced.",
+        "k = k.repeat_interleave(h // k.shape[1], dim=1), and v too; then "
+        "(q @ k.mT / sqrt(d)).masked_fill(~mask, -torch.inf).softmax(-1) @ v",
+    ), gradients=("q", "k", "v"))
 
-# -- 3.4: the bytes of a cache -------------------------------------------------------------------
-
-
-def _cache_inputs(rng: Generator, *, n_kv_heads: int, g: int, bits: int) -> Inputs:
-    n_heads, head_dim = n_kv_heads * g, 2 * count(rng, 5, 9)
-    config = ModelConfig(
-        dim=n_heads * head_dim, n_layers=count(rng, 22, 29), n_heads=n_heads,
-        n_kv_heads=n_kv_heads, hidden_dim=7, vocab_size=11, norm_eps=1e-5, rope_theta=1e4,
-        max_seq_len=4096)
-    return {"config": config, "tokens": count(rng, 100, 900), "batch": count(rng, 3, 5),
-            "bits": bits}
+# -- 3.3: a hunt ---------------------------------------------------------------------------------
 
 
-def _cache_slip(name: str, change: Callable[[ModelConfig, int, int], Any], why: str,
-                ) -> Misconception:
-    """A wrong number of stored values, made into bytes rightly."""
-    return Misconception(
-        name, lambda config, tokens, batch, bits: change(config, tokens, batch) * bits // 8, why)
+def _without_maximum(scores: Tensor, mask: Tensor) -> Tensor:
+    shares = scores.exp() * mask
+    return shares / shares.sum(-1, keepdim=True)
 
 
-CACHE = Exercise(
-    "3.4", "The bytes of a KV cache", "In the Llamas",
-    lambda config, tokens, batch, bits: kv_bytes(config, tokens=tokens, batch=batch, bits=bits),
-    probes=(
-        Probe("bfloat16", lambda rng: _cache_inputs(rng, n_kv_heads=4, g=3, bits=16)),
-        Probe("four bits", lambda rng: _cache_inputs(rng, n_kv_heads=2, g=5, bits=4)),
-        Probe("MQA", lambda rng: _cache_inputs(rng, n_kv_heads=1, g=6, bits=32)),
-    ),
-    misconceptions=(
-        _cache_slip("heads for layers", lambda c, tokens, batch:
-                    2 * c.n_heads * c.n_kv_heads * c.head_dim * tokens * batch,
-                    "you counted heads where layers belong. Every layer keeps its own cache."),
-        _cache_slip("heads and no width", lambda c, tokens, batch: 2 * c.n_heads * tokens * batch,
-                    "that is the formula with heads for layers and no width: it leaves out the "
-                    "layers and the features of a head."),
-        _cache_slip("query heads", lambda c, tokens, batch:
-                    2 * c.n_layers * c.dim * tokens * batch,
-                    "you counted the query heads. Queries are never kept: only key and value "
-                    "heads are, n_kv_heads of them."),
-        _cache_slip("keys only", lambda c, tokens, batch:
-                    c.n_layers * c.n_kv_heads * c.head_dim * tokens * batch,
-                    "you counted keys or values. Both are kept: twice as much."),
-        _cache_slip("one layer", lambda c, tokens, batch:
-                    2 * c.n_kv_heads * c.head_dim * tokens * batch,
-                    "you counted one layer. Each of the n_layers keeps its own keys and values."),
-        Misconception("bits taken as bytes", lambda config, tokens, batch, bits:
-                      bits * kv_bytes(config, tokens=tokens, batch=batch, bits=8),
-                      "you counted bits, not bytes. A byte is 8 bits."),
-    ),
+def _look(suspect: Callable) -> Tensor:
+    """Shared heads, a cache, a window, and scores far from zero on both sides."""
+    rng = torch.Generator().manual_seed(0)
+    shared = _heads(rng, 1, 4, 2, causal_mask(3, 5), 3)
+    window = _heads(rng, 1, 2, 2, _window(4, 4, 2), 3)
+    far = [_heads(rng, 1, 1, 1, causal_mask(3, 3), 2) for _ in range(2)]
+    far = [each | {"q": torch.full((1, 1, 3, 2), size), "k": each["k"] + 4}
+           for each, size in zip(far, (-9.0, 40.0), strict=True)]
+    return torch.cat([suspect(**each).flatten() for each in (shared, window, *far)])
+
+
+HUNT = Hunt(
+    "3.3", "Five functions that agree, until one looks further", "Prove it",
+    lambda: attend,
+    bugs={
+        "heads tiled": Bug(lambda: _with_heads(_tiled),
+                           "gives query head 1 the second key head where two key heads serve four"),
+        "aligned at the start": Bug(
+            lambda: _with_mask(lambda t, s: torch.ones(t, s, dtype=torch.bool).tril()),
+            "uses no mask but its own, and lets one new token see only the first of five"),
+        "hidden at -20": Bug(
+            lambda: _shared_by(lambda scores, mask: _hide(scores, mask, -20.0).softmax(-1)),
+            "lets a hidden token through as soon as all that may be seen scores below -20"),
+        "no maximum": Bug(lambda: _shared_by(_without_maximum), "gives nan for scores of 100"),
+        "scale forgotten": Bug(lambda: _scaled(lambda q, k: q.shape[-1] ** 0.5),
+                               "is the same as scaled attention with sharper queries, on any input "
+                               "of more than one feature"),
+        "mask after the softmax": Bug(
+            lambda: _shared_by(lambda scores, mask: _hide(scores.softmax(-1), mask, 0.0)),
+            "gives less than 1 where every value is 1 and something is hidden"),
+        "softmax over the queries": Bug(
+            lambda: _shared_by(lambda scores, mask: _hide(scores.softmax(-2), mask, 0.0)),
+            "changes the first token's result when a later query changes"),
+    },
+    hidden={"a": "hidden at -20", "b": "aligned at the start", "c": HEALTHY, "d": "heads tiled",
+            "e": "no maximum"},
+    look=_look,
     hints=(
-        "Count the numbers first, and their bytes last.",
-        "In one layer, one token leaves a key and a value, each n_kv_heads * head_dim numbers.",
-        "2 * n_layers * n_kv_heads * head_dim * tokens * batch numbers, each bits / 8 bytes.",
+        "One plain input is not enough. Change one thing at a time: fewer key heads, t < s, "
+        "another mask, queries a hundred times as large. Compare with attend.",
+        "Values of one-hot rows show the shares: who looks where that may not? Which key head "
+        "does query head 1 hear?",
+        "Make every score the same by q and k that are constant. What happens at +100? And where "
+        "all that may be seen scores -100, and the hidden token does too?",
     ))
 
-# -- 3.5: online softmax ---------------------------------------------------------------------------
-
-
-def _online(*, total: bool = True, mixed: bool = True, top: str = "running") -> Callable:
-    """The loop over blocks with one part done wrongly: which sums are rescaled, to which top."""
-    tops = {"running": lambda old, scores: torch.maximum(old, scores.max()),
-            "block": lambda old, scores: scores.max(),
-            "newest": lambda old, scores: scores.max(), "first": lambda old, scores: old,
-            "none": lambda old, scores: 0 * scores[0]}
-
-    def mix_online(scores: Tensor, values: Tensor, block: int) -> Tensor:
-        largest, sum_, mix = scores[:block].max(), torch.zeros(()), torch.zeros_like(values[0])
-        for part, rows in zip(scores.split(block), values.split(block), strict=True):
-            new = tops[top](largest, part)
-            keep = (largest - new).exp() if top in ("running", "newest") else 1.0
-            weights = (part - new).exp()
-            sum_ = sum_ * (keep if total else 1.0) + weights.sum()
-            mix = mix * (keep if mixed else 1.0) + weights @ rows
-            largest = new
-        return mix / sum_
-
-    return mix_online
-
-
-def _each_block_alone(scores: Tensor, values: Tensor, block: int) -> Tensor:
-    parts = zip(scores.split(block), values.split(block), strict=True)
-    return torch.stack([part.softmax(0) @ rows for part, rows in parts]).mean(0)
-
-
-def _rows(rng: Generator, scores: Tensor, block: int, d: int) -> Inputs:
-    return {"scores": scores, "values": normal(rng, len(scores), d, mean=2.0, std=3.0),
-            "block": block}
-
-
-ONLINE = Exercise(
-    "3.5", "Softmax in one pass over blocks", "Online softmax",
-    lambda scores, values, block: scores.softmax(0) @ values,
-    probes=(
-        Probe("rising scores", lambda rng: _rows(rng, normal(rng, 6).sort().values, 2, 3)),
-        Probe("falling scores",
-              lambda rng: _rows(rng, normal(rng, 6).sort(descending=True).values, 2, 3)),
-        Probe("a short last block", lambda rng: _rows(rng, 2 * normal(rng, 7), 3, 2)),
-        Probe("scores near 200", lambda rng: _rows(rng, normal(rng, 4, mean=200.0), 2, 2)),
-        Probe("scores near -200", lambda rng: _rows(rng, normal(rng, 4, mean=-200.0), 2, 2)),
-        Probe("a rise from 0 to 200", lambda rng: _rows(
-            rng, normal(rng, 4) + torch.tensor([0.0, 0.0, 200.0, 200.0]), 2, 2)),
-        Probe("a fall from 200 to 0", lambda rng: _rows(
-            rng, normal(rng, 4) + torch.tensor([200.0, 200.0, 0.0, 0.0]), 2, 2)),
-        Probe("one block", lambda rng: _rows(rng, whole(rng, 3), 5, 2)),
-    ),
-    misconceptions=(
-        Misconception("nothing rescaled", _online(total=False, mixed=False),
-                      "when a larger score arrives, what you have summed so far still counts from "
-                      "the old maximum. Multiply it by exp(old - new)."),
-        Misconception("total not rescaled", _online(total=False),
-                      "you rescaled the mixed values but not the total they are divided by. Both "
-                      "count from the maximum."),
-        Misconception("mixed not rescaled", _online(mixed=False),
-                      "you rescaled the total but not the mixed values. Both count from the "
-                      "maximum."),
-        Misconception("maximum of the block", _online(top="block"),
-                      "each block counts from its own maximum, so blocks do not compare. Keep one "
-                      "running maximum for all of them."),
-        Misconception("maximum of the newest block", _online(top="newest"),
-                      "you rescale to the newest block's maximum even where it is the smaller "
-                      "one: exp(old - new) then overflows. The running maximum never falls."),
-        Misconception("maximum of the first block", _online(top="first"),
-                      "you count from the first block's maximum for ever: when later scores are "
-                      "far larger, exp overflows. Raise the maximum as you go."),
-        Misconception("no maximum", _online(top="none"),
-                      "you never subtracted the maximum: exp(200) is infinite in float32."),
-        Misconception("blocks averaged", _each_block_alone,
-                      "you took the softmax of each block and averaged. A block with large scores "
-                      "must count for more."),
-    ),
-    hints=(
-        "Keep three things: the largest score so far, the total of the exponentials, the mix.",
-        "When the largest score rises from old to new, every earlier exponential shrinks by "
-        "exp(old - new): the total and the mix shrink with it.",
-        "new = max(old, part.max()); keep = exp(old - new); weights = exp(part - new); then "
-        "total = total * keep + weights.sum(), and the same for the mix. Divide at the end.",
-    ))
-
-EXERCISES = [MASK, ATTENTION, SHARE, CACHE, ONLINE]
+EXERCISES = [MASK, ATTENTION, HUNT]

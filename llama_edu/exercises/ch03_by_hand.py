@@ -1,0 +1,127 @@
+"""Exercise of chapter 03: the weights of two layers, set by hand, that copy what followed."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from ..layers import attend, causal_mask
+from .data import Exercise, Inputs, Misconception, Probe
+
+Layer = tuple[Tensor, Tensor, Tensor, Tensor]       # wq, wk, wv, wo, each `c c`
+SHARP, LATER = 1000.0, 30.0         # a match, and one place further to the right
+EMPTY = -1                          # no answer: nothing was written there
+
+
+def stream(v: int, n: int, tokens: Sequence[int]) -> Tensor:
+    """What goes into the first layer, `t c`: word and place one-hot, before and answer empty."""
+    word = F.one_hot(torch.tensor(tokens), v)
+    place = F.one_hot(torch.arange(len(tokens)), n)
+    return torch.cat([word, place, torch.zeros(len(tokens), 2 * v)], dim=1)
+
+
+def answers(layers: Sequence[Layer], v: int, n: int, tokens: list[int]) -> list[int]:
+    """The answer at each place whose word stood somewhere before, one head a layer."""
+    x = stream(v, n, tokens)
+    for wq, wk, wv, wo in layers:
+        q, k, what = (x @ w.T for w in (wq, wk, wv))
+        mask = causal_mask(len(tokens), len(tokens))
+        x = x + attend(q[None, None], k[None, None], what[None, None], mask)[0, 0] @ wo.T
+    said = x[:, -v:]
+    return [EMPTY if said[t].abs().max() < 1e-6 else int(said[t].argmax())
+            for t in range(len(tokens)) if tokens[t] in tokens[:t]]
+
+
+def by_hand(v: int, n: int, *, back: int = 1, sharp: float = SHARP, later: float = LATER,
+            look: str = "before", hand: str = "word", turned: bool = False) -> list[Layer]:
+    """The two layers; each keyword changes one thing for the worse.
+
+    back: how many places layer 1 looks back; look: what layer 2 compares its word with; hand:
+    what layer 2 hands over; turned: matrices for `x @ w`.
+    """
+    c = 3 * v + n
+    slots = {"word": 0, "place": v, "before": v + n, "answer": 2 * v + n}
+
+    def move(source: str, to: str, matrix: Tensor) -> Tensor:
+        w = torch.zeros(c, c)
+        rows, columns = matrix.shape
+        w[slots[to]:slots[to] + rows, slots[source]:slots[source] + columns] = matrix
+        return w
+
+    same, places = torch.eye(v), torch.eye(n)
+    wq = move("place", "place", sharp * torch.diag(torch.ones(n - abs(back)), back))
+    first = (wq, move("place", "place", places), move("word", "before", same), torch.eye(c))
+    ask = move("word", "word", sharp * same) + move("word", "place", later * torch.ones(1, v))
+    offer = move(look, "word", same) + move("place", "place", torch.arange(float(n))[None])
+    second = (ask, offer, move(hand, "answer", same), torch.eye(c))
+    layers = [first, second]
+    return [tuple(w.T for w in layer) for layer in layers] if turned else layers
+
+
+def _text(v: int, n: int, *tokens: int) -> Callable[[Generator], Inputs]:
+    """One text; its words are renamed at random, so that no answer can be known by heart."""
+    def make(rng: Generator) -> Inputs:
+        names = torch.randperm(v, generator=rng).tolist()
+        return {"v": v, "n": n, "tokens": [names[token] for token in tokens]}
+
+    return make
+
+
+def _wrong(**changed: object) -> Callable:
+    return lambda v, n: by_hand(v, n, **changed)
+
+
+def _plain_mix(layers: Callable) -> Callable:
+    """Layers scaled so that every score is small."""
+    return lambda v, n: [(wq / SHARP, *rest) for wq, *rest in layers(v, n)]
+
+
+BY_HAND = Exercise(
+    "3.4", "Two layers by hand", "Your turn: two layers by hand", by_hand,
+    probes=(
+        Probe("a phrase of three", _text(6, 8, 0, 1, 2, 3, 4, 1, 2, 3)),
+        Probe("other sizes", _text(9, 12, 0, 5, 7, 1, 8, 2, 5, 7, 1)),
+        Probe("a word three times", _text(7, 10, 0, 1, 2, 1, 3, 4, 1, 5)),
+        Probe("a word four times", _text(6, 11, 0, 1, 2, 1, 2, 1, 3, 4, 1)),
+        Probe("the same word twice in a row", _text(5, 8, 0, 1, 2, 2, 3, 2)),
+        Probe("the first word again", _text(5, 7, 3, 1, 2, 4, 3, 1)),
+        Probe("a long text", _text(12, 20, 0, 3, 4, 5, 6, 7, 3, 8, 9, 10, 11, 3, 4, 9, 10)),
+    ),
+    misconceptions=(
+        Misconception("not the latest", _wrong(later=0.0),
+                      "all earlier places that fit take equal shares, so where a word stood often "
+                      "the answers are mixed. Let a later place score a little more."),
+        Misconception("the earliest", _wrong(later=-LATER),
+                      "where a word stood several times you copy what followed the first time. The "
+                      "latest is asked for."),
+        Misconception("the word itself", _wrong(look="word"),
+                      "the answer is the word itself: layer 2 ends at its own place, or at its "
+                      "earlier copy. Layer 1 is to write the word of place p - 1 into `before` (so "
+                      "its query for p - 1 reads p), layer 2 to compare with that, and to hand "
+                      "over the word that stands there.",
+                      also=(_wrong(back=0), _wrong(back=-1), _wrong(hand="before"),
+                            _wrong(later=2 * SHARP))),
+        Misconception("two places back", _wrong(back=2),
+                      "layer 1 looks two places back, so layer 2 finds the word after the one that "
+                      "followed."),
+        Misconception("not sharp", _plain_mix(by_hand),
+                      "your scores are so close to each other that every head mixes all places. "
+                      "Multiply the query matrices by a large number."),
+        Misconception("nothing answered", lambda v, n: [
+            (wq, wk, wv, torch.zeros_like(wo)) for wq, wk, wv, wo in by_hand(v, n)],
+                      "nothing arrives in the slot `answer` (-1 stands for that). wv says what is "
+                      "read, wo where it is written; as in nn.Linear it is `x @ w.T`, so a row of "
+                      "a matrix is what one new feature reads.", also=(_wrong(turned=True),)),
+    ),
+    hints=(
+        "Layer 1 looks one place back and copies its word into `before`. Layer 2 compares its own "
+        "word with `before`, and copies the word found there into `answer`.",
+        "Start each matrix with zeros(c, c) and set blocks: w[to, source] = eye. wo may be eye(c) "
+        "when wv writes into the right slot. Multiply wq by 1000.",
+        "For the latest place: give layer 2's query one more feature that is always on (a row of "
+        "ones over the word), and its key the number of the place in that feature.",
+    ),
+    adapt=lambda answer, v, n, tokens: answers(answer(v, n), v, n, tokens))
+
+EXERCISES = [BY_HAND]
