@@ -92,13 +92,14 @@ def _standing_still(tokens: list[int], pair: Pair, new: int) -> list[int]:
 
 
 def _trainer(*, counted: Callable = _counted, choose: Callable = _smallest,
-             merged: Callable = _merged, first: int = 256, stops: bool = True) -> Callable:
+             merged: Callable = _merged, first: int = 256,
+             goes_on: Callable[[Counter], object] = bool) -> Callable:
     def train(chunks: Chunks, n_merges: int) -> list[Pair]:
         words = [(list(chunk), n) for chunk, n in chunks.items()]
         merges: list[Pair] = []
         for new in range(first, first + n_merges):
             counts = counted(words)
-            if stops and not counts:
+            if not goes_on(counts):
                 break
             merges.append(choose(counts))
             words = [(merged(tokens, merges[-1], new), n) for tokens, n in words]
@@ -121,6 +122,17 @@ def _counted_once(chunks: Chunks, n_merges: int) -> list[Pair]:
     """The most frequent pairs of the first count, however many are asked for."""
     counts = _counted([(list(chunk), n) for chunk, n in chunks.items()])
     return sorted(counts, key=lambda pair: (-counts[pair], pair))[:n_merges]
+
+
+def _never_cleared(chunks: Chunks, n_merges: int) -> list[Pair]:
+    """Each round counts on top of the rounds before."""
+    so_far: Counter = Counter()
+
+    def counted(words: Words) -> Counter:
+        so_far.update(_counted(words))
+        return so_far
+
+    return _trainer(counted=counted)(chunks, n_merges)
 
 
 def _ties_by(key: Callable[[Mapping[int, bytes], Pair], object]) -> Callable:
@@ -169,6 +181,8 @@ TRAIN = Exercise(
         _probe("no pair is left", 4, lambda rng: {b"ab": 2, b"c": count(rng, 3, 9)}),
         _probe("bytes of other scripts", 3, lambda rng: {
             "羊驼".encode(): count(rng, 2, 5), " é".encode(): 1}),
+        _probe("every pair stands once", 3, lambda rng: {
+            b"rst": 1, b"pq": 1, b"w": count(rng, 2, 9)}),
         _probe("no merge asked for", 0, lambda rng: {b"ab": count(rng, 2, 5)}),
         _probe("no chunk", 2, lambda rng: {}),
     ),
@@ -208,6 +222,13 @@ TRAIN = Exercise(
         Misconception("counted once for all", _counted_once,
                       "you took the most frequent pairs of the first count. After each merge the "
                       "neighbours are others: merge, and count again."),
+        Misconception("counts kept from before", _never_cleared,
+                      "your counts still hold those of earlier rounds. After a merge its pair is "
+                      "gone, and its neighbours stand in other pairs: begin each count anew."),
+        Misconception("stopped at pairs that stand once", _trainer(
+            goes_on=lambda counts: max(counts.values(), default=0) > 1),
+                      "you stopped where the best pair stands only once. Stop where no pair is "
+                      "left, or when there are as many merges as were asked for."),
         Misconception("nothing merged", _trainer(merged=lambda tokens, pair, new: tokens),
                       "you never merged: the same pair comes again. A slice of a list never "
                       "equals a tuple; compare tuple(tokens[i : i + 2]) with the pair."),
@@ -233,7 +254,7 @@ TRAIN = Exercise(
                       "your new tokens have other numbers. Bytes are 0 to 255, so the first merge "
                       "makes 256.", also=(_trainer(first=255), _trainer(first=1),
                                           _trainer(first=0))),
-        Misconception("no pair left", _trainer(stops=False),
+        Misconception("no pair left", _trainer(goes_on=lambda counts: True),
                       "you asked for the best pair where none is left. Stop there, with fewer "
                       "merges."),
         Misconception("the index stands still", _trainer(merged=_standing_still),

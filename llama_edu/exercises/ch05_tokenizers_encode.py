@@ -6,7 +6,7 @@ from itertools import islice, pairwise
 from torch import Generator
 
 from ..tokenizer.bpe import grow
-from ..tokenizer.merging import merge_all
+from ..tokenizer.merging import merge_all, merge_steps
 from .data import Exercise, Inputs, Misconception, Probe, count
 from .texts import ALL_CHANGES, Change, hard_probes, touched
 
@@ -38,6 +38,23 @@ def _longest_match(chunk: bytes, ranks: Ranks) -> list[int]:
         size = next(n for n in range(len(chunk), 0, -1) if chunk[:n] in ranks)
         ids, chunk = [*ids, ranks[chunk[:size]]], chunk[size:]
     return ids
+
+
+def _one_merge(chunk: bytes, ranks: Ranks) -> list[int]:
+    steps = [*islice(merge_steps(_bytes_of(chunk), ranks), 2)]
+    return [ranks[part] for part in steps[-1]]
+
+
+def _in_sweeps(chunk: bytes, ranks: Ranks) -> list[int]:
+    """From left to right whatever forms a piece, and again until nothing does."""
+    parts, before = _bytes_of(chunk), 0
+    while len(parts) != before:
+        before, i = len(parts), 0
+        while i < len(parts) - 1:
+            if parts[i] + parts[i + 1] in ranks:
+                parts[i : i + 2] = [parts[i] + parts[i + 1]]
+            i += 1
+    return [ranks[part] for part in parts]
 
 
 def _frequency(parts: list[bytes], i: int, ranks: Ranks) -> int:
@@ -150,6 +167,8 @@ ENCODE = Exercise(
         Probe("a merge across characters", lambda rng: _backwards(
             rng, "Aé羊".encode(), b"A\xc3", "é".encode(), "羊".encode())),
         Probe("half a character", lambda rng: _backwards(rng, b"a\xf0\x9f", b"\xf0\x9f")),
+        Probe("a piece of rank 0", lambda rng: {"chunk": b"abb", "ranks": {
+            b"ab": 0, b"b": 1, b"bb": count(rng, 2, 5), b"a": 9}}),
         *hard_probes(_hard),
     ),
     misconceptions=(
@@ -162,6 +181,20 @@ ENCODE = Exercise(
         Misconception("the leftmost pair", _merging(lambda parts, i, ranks: 0),
                       "you merged the first known pair from the left. Of all known pairs, the one "
                       "of lowest rank goes first."),
+        Misconception("the rightmost place", _merging(
+            lambda parts, i, ranks: (ranks[parts[i] + parts[i + 1]], -i)),
+                      "where a pair stands several times you began at the right. The leftmost goes "
+                      "first: `aaa` is `aa, a`."),
+        Misconception("one merge only", _one_merge,
+                      "you merged once. Merge again and again, until no neighbours form a piece."),
+        Misconception("whatever meets", _in_sweeps,
+                      "you went from left to right and merged all that forms a piece. In each "
+                      "round only one pair merges: the one of lowest rank."),
+        Misconception("rank 0 left out", lambda chunk, ranks: [
+            ranks[part] for part in merge_all(_bytes_of(chunk), {
+                piece: rank for piece, rank in ranks.items() if rank})],
+                      "you left out the piece of rank 0. Python takes 0 for false: ask `in ranks`, "
+                      "not whether the rank is true."),
         Misconception("the highest rank", _merging(
             lambda parts, i, ranks: -ranks[parts[i] + parts[i + 1]]),
                       "you merged the pair of the highest rank. The lowest was learnt first.",

@@ -27,7 +27,8 @@ def _two_cuts(answer: Callable[[bytes], Any], letters: bytes) -> Any:
     cuts = [merge_all(_bytes_of(chunk), ranks) for chunk in (letters, letters[:-1])]
     return {"in both cuts": [piece for piece in cuts[1] if piece in cuts[0]],
             "letters of the longest piece": max(map(len, ranks), default=0),
-            "letters without a rank": [one for one in _bytes_of(letters) if one not in ranks],
+            "without a whole rank": [piece for piece in dict.fromkeys([*_bytes_of(letters), *ranks])
+                                     if type(ranks.get(piece)) is not int],
             "ranks that stand twice": len(ranks) - len({*ranks.values()})}
 
 
@@ -157,6 +158,14 @@ def _merging(chunk: bytes, ranks: Ranks) -> int:
     return len(merge_all(_bytes_of(chunk), ranks))
 
 
+def _smallest_sum(chunk: bytes, ranks: Ranks) -> int:
+    best = [(0, 0)]
+    for end in range(1, len(chunk) + 1):
+        best.append(min((best[start][0] + ranks[chunk[start:end]], best[start][1] + 1)
+                        for start in range(end) if chunk[start:end] in ranks))
+    return best[-1][1]
+
+
 def _two_pieces(chunk: bytes, ranks: Ranks) -> int:
     """One piece, or two, or else what merging gives."""
     if chunk in ranks:
@@ -201,10 +210,12 @@ FEWEST = Exercise(
         Probe("the lowest rank is a trap", lambda rng: _cut(
             rng, b"abcd", b"bc", b"ab", b"cd")),
         Probe("greedy from the left fails", lambda rng: _cut(
-            rng, b"stuvw", b"stu", b"st", b"uvw")),
+            rng, b"stuvw", b"uv", b"uvw", b"st", b"stu")),
         Probe("greedy from the right fails", lambda rng: _cut(
             rng, b"stuvw", b"uvw", b"stu", b"vw")),
         Probe("a piece that no merge makes", lambda rng: _cut(rng, b"dawn", b"aw", b"dawn")),
+        Probe("a piece of high rank", lambda rng: {"chunk": b"dawn", "ranks": {
+            b"d": 0, b"a": 1, b"w": 2, b"n": 3, b"dawn": count(rng, 500, 900)}}),
         Probe("a word of three, out of reach", lambda rng: _cut(
             rng, b"hijklmno", b"ij", b"hijk", b"kl", b"lmno")),
         Probe("nothing but bytes", lambda rng: _cut(rng, b"klmn")),
@@ -240,6 +251,11 @@ FEWEST = Exercise(
                       "you counted the cuts. Pieces are one more."),
         Misconception("nothing is one token", lambda chunk, ranks: max(_fewest(chunk, ranks), 1),
                       "an empty chunk came out as one token. It needs none."),
+        Misconception("one too many", lambda chunk, ranks: _fewest(chunk, ranks) + 1,
+                      "you counted one too many. Before the first byte there is no token: the "
+                      "count begins at 0."),
+        Misconception("the lowest ranks", _smallest_sum,
+                      "you made the sum of the ranks small. Count pieces, whatever their ranks."),
         Misconception("the whole is no piece", lambda chunk, ranks: _fewest(
             chunk, {piece: rank for piece, rank in ranks.items()
                     if piece != chunk or len(chunk) == 1}),
