@@ -22,14 +22,17 @@ def _bytes_of(chunk: bytes) -> list[bytes]:
 def _two_cuts(answer: Callable[[bytes], Any], letters: bytes) -> Any:
     """What the answer's ranks do to the letters, and to the letters without the last one."""
     ranks = answer(letters)
-    if not isinstance(ranks, dict):
+    if ranks is None or isinstance(ranks, dict) and tuple in map(type, ranks.values()):
         return ranks
+    if not isinstance(ranks, dict):
+        raise TypeError(f"a dict of ranks is needed; this is a {type(ranks).__name__}")
     cuts = [merge_all(_bytes_of(chunk), ranks) for chunk in (letters, letters[:-1])]
-    return {"in both cuts": [piece for piece in cuts[1] if piece in cuts[0]],
-            "letters of the longest piece": max(map(len, ranks), default=0),
-            "without a whole rank": [piece for piece in dict.fromkeys([*_bytes_of(letters), *ranks])
-                                     if type(ranks.get(piece)) is not int],
-            "ranks that stand twice": len(ranks) - len({*ranks.values()})}
+    no_rank = [piece for piece in dict.fromkeys([*_bytes_of(letters), *ranks])
+               if type(ranks.get(piece)) is not int]
+    return ("in both cuts", [piece for piece in cuts[1] if piece in cuts[0]],
+            "letters of the longest piece", max(map(len, ranks), default=0),
+            "without a whole rank", no_rank,
+            "ranks that stand twice", len(ranks) - len({*ranks.values()}))
 
 
 def _ranked(letters: bytes, pieces: list[bytes]) -> dict[bytes, int]:
