@@ -7,7 +7,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | byte pair encoding, trained and applied; the rules of both families | Python: strings, bytes, dictionaries | 100 |
+# | byte pair encoding, trained and applied; the rules of both families | Python: strings, bytes, dictionaries | 130 |
 
 # %%
 import hashlib
@@ -17,7 +17,7 @@ import sysconfig
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice, pairwise
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from tiktoken_ext.openai_public import cl100k_base
 
 from llama_edu import claims, plots
 from llama_edu.data.samples import LANGUAGES, SAMPLES, parallel, sample
-from llama_edu.exercises import check, hint
+from llama_edu.exercises import check, hint, reveal, suspects
 from llama_edu.family.accounting import parameters
 from llama_edu.family.releases import RELEASES, release
 from llama_edu.tokenizer import (
@@ -37,6 +37,7 @@ from llama_edu.tokenizer import (
     SentencePieceTokenizer,
     TiktokenTokenizer,
     installed,
+    load,
 )
 from llama_edu.tokenizer.base import check_text
 from llama_edu.tokenizer.bpe import ALPHABET, grow
@@ -47,10 +48,6 @@ from llama_edu.tokenizer.vocabulary_files import NORMAL
 plots.use_style()
 
 # %% [markdown]
-# > **Predict.** Sixty short sentences, translated into twelve languages. In Llama 3's vocabulary
-# > the English ones make 569 tokens. How many do the Chinese ones make: half as many, about as
-# > many, or twice as many? And the Hindi ones?
-#
 # ## By hand: from a character to bytes
 #
 # Underneath every text are bytes. Unicode gives each character a number. UTF-8 writes that number
@@ -112,53 +109,34 @@ for pair, n in Counter(pairwise(SENTENCE)).most_common(4):
 #
 # $$ (a^\ast, b^\ast) = \arg\max_{(a,\,b)} \; \#\{\, i : p_i = a,\; p_{i+1} = b \,\} $$
 #
-# to the vocabulary, and replaces this pair by the piece $a^\ast b^\ast$ wherever it stands
-# (Sennrich et al. 2016, algorithm 1). Here are two functions for that, written for being read.
-
-# %%
-def join(parts: list[bytes], a: bytes, b: bytes) -> list[bytes]:
-    """Replace the pair (a, b) by one part, from left to right."""
-    joined, i = [], 0
-    while i < len(parts):
-        both = parts[i : i + 2] == [a, b]
-        joined.append(a + b if both else parts[i])
-        i += 2 if both else 1
-    return joined
-
-
-def most_frequent(counts: dict, number: dict[bytes, int]) -> tuple[bytes, bytes]:
-    """Of pairs that are equally frequent the one with the smaller tokens wins."""
-    return min(counts, key=lambda pair: (-counts[pair], number[pair[0]], number[pair[1]]))
-
-# %% [markdown]
-# Ties need a rule, or two computers train two vocabularies. Ours: each piece has a number (bytes 0
-# to 255, new pieces in the order of their birth), and the smaller pair of numbers wins. Now watch
-# the sentence grow.
+# to the vocabulary, and replaces this pair by the piece $a^\ast b^\ast$ wherever it stands, from
+# left to right (Sennrich et al. 2016, algorithm 1). Ties need a rule, or two computers train two
+# vocabularies. Ours: each piece has a number, its *token*. Bytes are 0 to 255, and new pieces are
+# numbered in the order of their birth. The smaller pair of numbers wins. The package's `grow`
+# yields one such merge after another. Watch the sentence.
 
 # %% mystnb={"image": {"alt": "The sentence small llamas call all llamas in rows. At the top 28 single letters; after one merge ll is one piece, after three all with its space, after eight merges the last two words are one piece, all llamas, and 7 pieces are left."}}
-parts = [letter.encode() for letter in SENTENCE]
-number = {piece: i for i, piece in enumerate(ALPHABET)}
-rows, learnt = [parts], [""]
-for _ in range(8):
-    a, b = most_frequent(Counter(pairwise(parts)), number)
-    number[a + b], parts = len(number), join(parts, a, b)
-    rows, learnt = [*rows, parts], [*learnt, (a + b).decode()]
+learnt = [merge.piece for merge in islice(grow({SENTENCE.encode(): 1}), 8)]
+letters = [bytes([byte]) for byte in SENTENCE.encode()]
+rows = [merge_all(letters, {piece: i for i, piece in enumerate(learnt[:n])}) for n in range(9)]
+assert (len(rows[0]), len(rows[-1])) == (28, 7)
 
 fig, ax = plots.figure("Each merge makes one piece, and the text gets shorter",
                        x="", y="merges made", size=(6.4, 4.4))
 for y, row in enumerate(rows):
     x = 0
     for part in row:
-        new_here = plots.ORANGE if part.decode() == learnt[y] else plots.SKY
+        new_here = plots.ORANGE if y and part == learnt[y - 1] else plots.SKY
         colour = "#eeeeee" if len(part) == 1 else new_here
         ax.barh(y, len(part) - 0.1, left=x, height=0.74, color=colour)
         for k, letter in enumerate(part.decode().replace(" ", "·")):
-            ax.text(x + k + 0.45, y, letter, ha="center", va="center", fontsize=11)
+            ax.text(x + k + 0.45, y, letter, ha="center", va="center", fontsize=11,
+                    color="black")
         x += len(part)
     ax.text(x + 0.5, y, f"{len(row)} pieces", va="center")
 ax.set(ylim=(8.6, -0.6), xlim=(-0.3, 33), yticks=range(9), xticks=[])
 ax.grid(visible=False)
-print("learnt:", *map(repr, learnt[1:]))
+print("learnt:", *(piece.decode() for piece in learnt), sep=" | ")
 
 # %% [markdown]
 # Orange is what was just learnt; a dot is a space. Nobody told the algorithm what a word is, and
@@ -204,31 +182,91 @@ count_chunks(SENTENCE)
 # %% [markdown]
 # Note the last word, and the second: `·llamas` occurs twice and is one entry with the count 2.
 #
-# ## Build it: the definition, and then something fast
+# ## Your turn: train a vocabulary
 #
-# The definition counts all pairs anew for each merge. Nobody can get it wrong, and nobody can wait
-# for it.
+# Now write the training yourself. Replace the `raise NotImplementedError`, run the cell; the check
+# in its last line tells a right answer from a wrong one, and often says which mistake it is.
+# `hint("5.1")` gives one hint more at each call, and the solutions are in [their own
+# notebook](../solutions/05_tokenizers.ipynb).
+#
+# A warning about runs: in `a a a` the pair `(a, a)` *stands* twice, and both places count, but only
+# the left one can merge.
 
 # %%
+def train(chunks: dict[bytes, int], n_merges: int) -> list[tuple[int, int]]:
+    """Exercise 5.1 ●●○ 12 min. Chunks, and how often each occurs: the first merges, in order.
+
+    A merge is a pair of tokens. Bytes are 0 to 255; the merges make 256, 257, ... Of pairs that
+    are equally frequent the smaller goes first, as Python compares tuples. Where no pair is
+    left, there are fewer merges.
+    """
+    ### BEGIN SOLUTION
+    words, merges = [(list(chunk), n) for chunk, n in chunks.items()], []
+    for new in range(256, 256 + n_merges):
+        counts = Counter()
+        for tokens, n in words:
+            for pair in pairwise(tokens):
+                counts[pair] += n
+        if not counts:
+            break
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        merges.append(best)
+        for tokens, _ in words:
+            i = 0
+            while i < len(tokens) - 1:
+                if (tokens[i], tokens[i + 1]) == best:
+                    tokens[i : i + 2] = [new]
+                i += 1
+    return merges
+    ### END SOLUTION
+
+
+check("5.1", train)
+
+# %% [markdown]
+# ### BEGIN SOLUTION
+# **Discussion of 5.1.** *The first seen wins* is what `max(counts, key=counts.get)` does, and it
+# works, until the text arrives in another order and gives another vocabulary. *Each chunk once* is
+# tempting because a dictionary shows each once; the vocabulary then serves rare words as well as
+# frequent ones. *Non-overlapping* counting looks tidier for `aaa`, and is a rule of its own. So is
+# merging *from the right*: `aaa` becomes `a aa`, and a model trained on `aa a` has never seen it.
+# *Ties by spelling* agree with ours as long as only bytes are compared.
+# ### END SOLUTION
+#
+# ## Build it: the definition, and then something fast
+#
+# Here is our definition, on pieces instead of numbers. It counts all pairs anew for each merge.
+# Nobody can get it wrong, and nobody can wait for it.
+
+# %%
+def join(parts: list[bytes], a: bytes, b: bytes) -> list[bytes]:
+    """Replace the pair (a, b) by one part, from left to right."""
+    joined, i = [], 0
+    while i < len(parts):
+        both = parts[i : i + 2] == [a, b]
+        joined.append(a + b if both else parts[i])
+        i += 2 if both else 1
+    return joined
+
+
 def grow_naively(chunks: dict[bytes, int], n_merges: int) -> list[bytes]:
     """The first pieces that training finds, in order."""
     words = [([chunk[i : i + 1] for i in range(len(chunk))], n) for chunk, n in chunks.items()]
     number = {piece: i for i, piece in enumerate(ALPHABET)}
-    pieces = []
     for _ in range(n_merges):
         counts = Counter()
         for parts, n in words:
             for pair in pairwise(parts):
                 counts[pair] += n
-        a, b = most_frequent(counts, number)
+        a, b = min(counts, key=lambda p: (-counts[p], number[p[0]], number[p[1]]))
         number[a + b] = len(number)
-        pieces.append(a + b)
         words = [(join(parts, a, b), n) for parts, n in words]
-    return pieces
+    return list(number)[256:]
 
 # %% [markdown]
-# Two details hide in there. A chunk counts as often as it occurs. And `aaa` holds the pair `(a, a)`
-# twice, though only one of them can merge: we count first, and merge from the left.
+# `join` needs an index of its own, because a merge moves on by two. Each place of a pair counts as
+# often as its chunk occurs. The key of `min` puts high counts first and settles ties by number;
+# `number` keeps its pieces in the order of their birth, so it is the vocabulary too.
 #
 # The package's `grow` gives the same merges and never counts twice. It remembers where each pair
 # stands and mends the counts next to each merge. A queue hands out the largest. It is eighty lines
@@ -260,15 +298,16 @@ print(f"naive {between - start:.2f} s, incremental {end - between:.3f} s")
 # cannot be had without Meta's form, so a stand-in takes its place: an open vocabulary of 32,000
 # pieces of the same kind (SentencePiece, the same rules), made by Mistral. **It is not Llama 2's.**
 # Where we quote Llama 2's own numbers, we say so. If you have Llama 2's `tokenizer.model`, write
-# its path into `LLAMA2_FILE`.
+# its path into `LLAMA2_FILE`. A third vocabulary will stand beside them, that of SmolLM2, a small
+# model of the Llama architecture that really answers.
 #
-# Without the packages the chapter goes on with two vocabularies that it trains itself; its numbers
-# then differ from the text. Their training text is Python's own library and two thirds of our
-# sentences. We have a trainer for one kind already. For the other we call Meta's library, with the
-# settings that stand in Llama 2's file: split digits, spell what is unknown in bytes
-# (`byte_fallback`), and leave the text as it is.
+# The next cell only finds files; there is nothing in it to learn. What is missing it trains on
+# Python's own library and two thirds of our sentences, with Llama 2's settings for the
+# SentencePiece library, and numbers then differ from the text.
 
 # %%
+LLAMA2_FILE = ""        # the path of your Llama 2 tokenizer.model, if you have one
+folder = tempfile.TemporaryDirectory()
 library = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
 code = "".join(file.read_text(encoding="utf-8", errors="replace") for file in library)
 practice = "\n".join(line for lines in sentences.values() for line in lines[:40]) + code[:400_000]
@@ -285,26 +324,24 @@ def train_sentencepiece(n_vocab: int, **other_settings) -> bytes:
         num_threads=1, minloglevel=2, **(llama2 | other_settings))
     return model.getvalue()
 
+
+new_file, old_file = Path(folder.name, "new"), Path(folder.name, "old")
+if not installed.find("llama3"):
+    BytePairs.train(practice, n_vocab=8_192).save(new_file)
+if not (LLAMA2_FILE or installed.find("sentencepiece_32k")):
+    old_file.write_bytes(train_sentencepiece(2_048))
+
 # %% [markdown]
-# Now find the two files, or make them. `old` stands for Llama 2's family, `new` for Llama 3's. Each
-# is loaded twice: on the library that Meta used, and rebuilt in Python, so that we can compare.
+# `old` stands for Llama 2's family, `new` for Llama 3's. Each is loaded twice: on the library that
+# Meta used, and rebuilt in Python, so that we can compare.
 
 # %%
-LLAMA2_FILE = ""        # the path of your Llama 2 tokenizer.model, if you have one
-folder = tempfile.TemporaryDirectory()
+for name in ("llama3", "sentencepiece_32k", "smollm2"):
+    if not installed.find(name):
+        print(installed.how_to_get(name))
 
-
-def vocabulary(name: str, train: Callable[[Path], object]) -> Path:
-    if file := installed.find(name):
-        return file
-    print(installed.how_to_get(name))
-    train(file := Path(folder.name, name))
-    return file
-
-
-new_file = vocabulary("llama3", lambda file: BytePairs.train(practice, n_vocab=8_192).save(file))
-old_file = Path(LLAMA2_FILE) if LLAMA2_FILE else vocabulary(
-    "sentencepiece_32k", lambda file: file.write_bytes(train_sentencepiece(2_048)))
+new_file = installed.find("llama3") or new_file
+old_file = Path(LLAMA2_FILE) if LLAMA2_FILE else installed.find("sentencepiece_32k") or old_file
 REAL_NEW = new_file == installed.find("llama3")
 REAL = REAL_NEW and old_file == installed.find("sentencepiece_32k")     # the text's numbers hold
 
@@ -312,15 +349,56 @@ old_rebuilt, old = RebuiltSentencePiece.read(old_file), SentencePieceTokenizer.r
 new_rebuilt = BytePairs.load(new_file, special=LLAMA31_SPECIAL)
 new = TiktokenTokenizer(new_rebuilt.ranks, new_rebuilt.special, pattern=LLAMA3_PATTERN,
                         bos="<|begin_of_text|>", eos="<|end_of_text|>", stop_ids=())
-print("old:", f"{old.n_vocab:,}", "pieces    new:", f"{new.n_vocab:,}", "tokens")
+smol = load(installed.path("smollm2")) if installed.find("smollm2") else new
+for name, tokenizer in {"old": old, "new": new, "SmolLM2": smol}.items():
+    print(f"{name:8}{tokenizer.n_vocab:8,} tokens")
 
 # %% [markdown]
 # ## How is a vocabulary used? By rank, with one exception
 #
 # A piece's *rank* is its place in the file. Where one training wrote the file, that is the order of
 # learning; keep the condition in mind. To encode, start with bytes and repeat: of all neighbours
-# that form a known piece, merge those of lowest rank, the leftmost first. The counts of training
-# are forgotten; so are the text's own statistics. Below, each merged piece has its rank behind it.
+# that form a known piece, merge those of lowest rank, the leftmost first. Stop when no neighbours
+# form a piece. The counts of training are forgotten; so are the text's own statistics.
+#
+# ## Your turn: use a vocabulary
+#
+# Every single byte of the chunk is in `ranks`. The exception comes later: do not look the whole
+# chunk up.
+
+# %%
+def encode(chunk: bytes, ranks: dict[bytes, int]) -> list[int]:
+    """Exercise 5.2 ●●○ 8 min. Tokens of a chunk: merge the pair of lowest rank, leftmost first.
+
+    Do not look the whole chunk up first.
+    """
+    ### BEGIN SOLUTION
+    parts = [bytes([byte]) for byte in chunk]
+    while pairs := [(ranks[a + b], i) for i, (a, b) in enumerate(pairwise(parts))
+                    if a + b in ranks]:
+        i = min(pairs)[1]
+        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+    return [ranks[part] for part in parts]
+    ### END SOLUTION
+
+
+check("5.2", encode)
+
+# %% [markdown]
+# ### BEGIN SOLUTION
+# **Discussion of 5.2.** All these give pieces of the vocabulary that spell the text, so decoding is
+# no test of encoding. *The longest piece* is how WordPiece (BERT) encodes. *The most frequent pair
+# of this text* repeats training where it has no place. *The leftmost pair* is a loop that merges
+# what it meets. *A byte is its own token* is true of vocabularies trained here and false of Llama
+# 3's, where token 0 is `!` and `A` is 32. *Text instead of bytes* works as long as all is English:
+# pieces may hold half a character. *The dict's order* is right until somebody sorts the file. And
+# who strips, lowers or normalises the text first has a tokenizer that cannot give it back.
+# ### END SOLUTION
+#
+# ## Build it: one merge after the other
+#
+# The package's definition yields the parts after every merge. Below, each merged piece has its
+# rank behind it.
 
 # %%
 # twin: llama_edu.tokenizer.merging.merge_steps
@@ -340,11 +418,11 @@ for step in merge_steps([bytes([byte]) for byte in b" rained"], new.ranks):
     print(" | ".join(part.decode() + f" {new.ranks[part]}" * (len(part) > 1) for part in step))
 
 # %% [markdown]
-# A sensible person would cut ` rained` into ` rain` and `ed`, and both are pieces of Llama 3's
-# vocabulary. Look at the last step. Two merges are open: ` r` and `ain` would make ` rain`, whose
-# rank is 11,422; `ain` and `ed` would make `ained`, whose rank is 2,692. The lower rank goes first,
-# and then nothing is left for ` r` to merge with. Taking the *longest* piece each time is the usual
-# wrong guess. How often does it give another result?
+# Reading it as a person, one would cut ` rained` into ` rain` and `ed`, and both are pieces of
+# Llama 3's vocabulary. Now look at the last step. Two merges are open. ` r` and `ain` would make
+# ` rain`, whose rank is 11,422. `ain` and `ed` would make `ained`, whose rank is 2,692. The lower
+# rank goes first. Then ` r` stands alone. Taking the *longest* piece each time is the usual wrong
+# guess. How often does it give another result?
 
 # %%
 def longest_first(chunk: bytes, ranks: dict[bytes, int]) -> list[bytes]:
@@ -367,15 +445,74 @@ for name in ("English", "German", "Hindi"):
 # %% [markdown]
 # In English few, in German a quarter. A model fed with the longest pieces still reads most words as
 # it learnt them, which makes this bug hard to notice. (`merge_all` is the package's fast form of
-# `merge_steps`: a queue of candidates in place of a search. Both families use it; we come back to
-# that.)
+# `merge_steps`: a queue of candidates in place of a search. Both families use it.)
+#
+# ## Your turn: one letter more
+#
+# A model writes a word letter by letter, and each time we encode what stands there. Do the tokens
+# in front stay as they are? Not so: ` raine` is ` r`, `aine`. How bad can it be? As bad as can be,
+# and you are to build the case. No code stands above that does it; take six letters and paper.
+
+# %%
+def domino(letters: bytes) -> dict[bytes, int]:
+    """Exercise 5.3 ●●● 12 min. Ranks with which the last letter moves every cut before it.
+
+    All letters differ. Pieces: each single letter, and others of two letters at most; no rank
+    twice. Encode `letters`, then `letters[:-1]`: the two have no piece in common.
+    """
+    ### BEGIN SOLUTION
+    ranks = {bytes([letter]): rank for rank, letter in enumerate(letters)}
+    for i in reversed(range(len(letters) - 1)):
+        ranks[letters[i : i + 2]] = len(ranks)
+    return ranks
+    ### END SOLUTION
+
+
+check("5.3", domino)
+
+# %% [markdown]
+# ### BEGIN SOLUTION
+# **Discussion of 5.3.** With all six letters of `abcdef`, `ef` has the lowest rank and takes the
+# `e`; so `de` is gone, `cd` is next and takes the `c`; `ab` is left. Without the `f`, `de` is the
+# lowest; it takes the `d` from `cd`, and `bc` takes the `b` from `ab`. So the ranks fall from the
+# front to the end, and no other order of these pairs does it. With the ranks in *the order of the
+# text* the front is settled before the end is asked.
+# ### END SOLUTION
+#
+# In a real vocabulary chains are short, and words are cut from each other, but the effect is there.
+
+# %%
+guess = None    # add the `d` to " doInBackgroun": how many tokens more (+) or fewer (-)?
+
+# %%
+def display(pieces: list[str]) -> str:
+    return " | ".join(piece.replace(" ", "·").replace("\n", "⏎") for piece in pieces)
+
+
+n_tokens = {}
+for text in (" raine", " rained", " doInBackgroun", " doInBackground", "The answer ",
+             "The answer is"):
+    n_tokens[text] = len(new.encode(text, bos=False, eos=False))
+    print(f"tokens: {n_tokens[text]}  ", display(new.pieces(text)))
+assert not REAL_NEW or [*n_tokens.values()] == [2, 2, 6, 1, 3, 3]
+reveal("one letter more", guess, n_tokens[" doInBackground"] - n_tokens[" doInBackgroun"])
+
+# %% [markdown]
+# **Tokens do not add up.** To encode a text in two halves is not to encode the whole. A prompt that
+# ends with a space is such a half: the space is a token by itself, and the next word comes without
+# its own, which the model has hardly ever seen. Leave that space to the answer.
 #
 # ## Is rank the order of learning? Not in Llama 3
 #
 # In a vocabulary that one training made, merging reaches every piece: each was made by a merge, and
 # encoding replays the merges in order. If Llama 3's file is such a list, no piece is out of reach.
-# We try them all. And we ask of every thousand ranks how many pieces have a letter that is not
-# Latin.
+
+# %%
+guess = None    # how many of Llama 3's 128,000 pieces can merging not reach?
+
+# %% [markdown]
+# We try them all, which takes five to ten seconds. And we ask of every thousand ranks how many pieces
+# have a letter that is not Latin.
 
 # %% mystnb={"image": {"alt": "Share of pieces with letters that are not Latin, for each thousand of Llama 3's 128,000 ranks. It stays at about 3 percent up to rank 100,256, jumps to about 70 percent and stays there. Red ticks, the 588 pieces that merging cannot reach, lie all to the right of the jump."}}
 def reached(piece: bytes, ranks: dict[bytes, int]) -> bool:
@@ -401,6 +538,9 @@ ax.plot([new.ranks[piece] for piece in alone], [90] * len(alone), "|", color=plo
 ax.text(0.7 * len(by_rank), 90, f"{len(alone)} pieces that\nmerging cannot reach", ha="right",
         va="center", color=plots.VERMILION)
 _ = ax.set(ylim=(0, 100))
+
+# %%
+reveal("pieces out of reach", guess, len(alone))
 
 # %% [markdown]
 # This is no order of learning. 588 pieces cannot be reached, all of them beyond rank 100,000; and
@@ -436,7 +576,52 @@ else:
 # take a word apart in a way from which no later merge leads to the added piece. ` Việt` is one of
 # the 588: merging ends at ` Vi`, `ệ`, `t`.
 #
-# That is why Llama 3 has one more rule: a chunk that is a piece stays whole.
+# That is why Llama 3 has one more rule, the exception: **a chunk that is a piece stays whole.**
+#
+# ## Your turn: the fewest tokens
+#
+# Merging by rank does not look ahead. With the same pieces, could a word do with fewer? Forget how
+# pieces come about: any that spell the chunk, side by side, will do. Trying every way of cutting is
+# hopeless (47 bytes have more ways than a machine can try). Every single byte is in `ranks`.
+
+# %%
+def fewest(chunk: bytes, ranks: dict[bytes, int]) -> int:
+    """Exercise 5.4 ●●● 10 min. The smallest number of pieces that spell the chunk."""
+    ### BEGIN SOLUTION
+    best = [0]
+    for end in range(1, len(chunk) + 1):
+        best.append(1 + min(best[start] for start in range(end) if chunk[start:end] in ranks))
+    return best[-1]
+    ### END SOLUTION
+
+
+report = check("5.4", fewest)
+report
+
+# %% [markdown]
+# With your function the next cell counts words for which merging by rank needs more than the
+# fewest. In which languages will there be many?
+
+# %%
+for name, lines in sentences.items() if report.passed else ():
+    words = [w.encode() for w in sorted({w for line in lines for w in split(line)})]
+    merged = [len(merge_all([bytes([byte]) for byte in word], new.ranks)) for word in words]
+    best = [fewest(word, new.ranks) for word in words]
+    longer = sum(m > b for m, b in zip(merged, best, strict=True))
+    print(f"{name:9}{longer:3} of {len(words)} words, {sum(merged) - sum(best):3} tokens too many")
+    assert not REAL_NEW or longer == {"English": 0, "Swahili": 33}.get(name, longer)
+
+# %% [markdown]
+# ### BEGIN SOLUTION
+# **Discussion of 5.4.** In English no word of ours needs more than the fewest, in Swahili one in
+# ten: ` Jumapili`, Sunday, takes four where three would do. Merges are good for the text that they
+# were learnt from. The table `best` is *dynamic programming*: each rest is solved once. *Longest
+# first*, from either side, is close and no proof; *every way* is right and takes longer than your
+# patience.
+# ### END SOLUTION
+#
+# *A good place to rest. So far a vocabulary was trained, used, and doubted. The second half asks
+# what else differs between the families, and what a language pays.*
 #
 # ## Two families, side by side
 #
@@ -452,19 +637,26 @@ else:
 # | special pieces | `<s>` 1, `</s>` 2 | 256 of them, after the ranks |
 
 # %%
-def display(pieces: list[str]) -> str:
-    return " | ".join(piece.replace(" ", "·").replace("\n", "⏎") for piece in pieces)
+MINE = "The llama was born on 2024-04-18."     # write your own sentence here
 
 
-for text in ("1234", "2024-04-18", "the llama", "  return", "羊驼", "🦙"):
-    print(f"{text!r:14} old {display(old.pieces(text))}\n{'':14} new {display(new.pieces(text))}\n")
+def cut_by_smol(text: str) -> list[str]:
+    return [smol.decode([i]) for i in smol.encode(text, bos=False, eos=False)]
+
+
+for text in ("1234", "  return", "羊驼", "🦙", MINE):
+    print(repr(text))
+    for name, cut in {"old": old.pieces, "new": new.pieces, "SmolLM2": cut_by_smol}.items():
+        print(f"   {name:9}{display(cut(text))}")
 assert not REAL_NEW or [new.ranks[piece] for piece in (b"!", b"A")] == [0, 32]
+assert not installed.find("smollm2") or cut_by_smol("1234") == ["1", "2", "3", "4"]
 
 # %% [markdown]
 # There is the answer to our question. Llama 2's training was told that no piece may hold two
 # digits, so `1234` is always four tokens (and the dummy prefix before it). Llama 3's pattern lets
-# three digits stand together, and every such group is a piece; all of them stand in the older part
-# of the file:
+# three digits stand together, and every such group is a piece. SmolLM2 is of Llama 3's kind, bytes
+# and merges, and cuts digits one by one all the same: it is a rule of the pattern, not of the kind.
+# (`�` stands for bytes that are no whole character.)
 
 # %%
 # NBVAL_CHECK_OUTPUT
@@ -480,8 +672,35 @@ assert not REAL_NEW or max(rank for p, rank in new.ranks.items() if p.isdigit())
 # from the left, the `4` in `1234` is ones, and in `12345` the tokens are `123`, `45`. The model
 # must work out from the length what a token is worth.
 #
-# The dummy prefix has a reason too. With it, `the` at the start of a text is the same piece as `
-# the` inside it. In Llama 3 the two are different tokens.
+# The dummy prefix has a reason too. With it, `the` at the start of a text is the same piece as
+# inside it, where a space stands before it. In Llama 3 the two are different tokens.
+#
+# Write Llama 2's rules, without any merge: the vocabulary `ids` has single characters only, among
+# them `▁` for a space. BOS, the token that begins a text, is 1, and byte number `b` is token
+# `3 + b`. Do not forget what comes before a text.
+
+# %%
+def llama2_tokens(text: str, ids: dict[str, int]) -> list[int]:
+    """Exercise 5.5 ●●○ 8 min. BOS, then the text by Llama 2's rules. An empty text is BOS alone."""
+    ### BEGIN SOLUTION
+    tokens = [1]
+    for character in (" " + text if text else "").replace(" ", "▁"):
+        spelled = [3 + byte for byte in character.encode()]
+        tokens += [ids[character]] if character in ids else spelled
+    return tokens
+    ### END SOLUTION
+
+
+check("5.5", llama2_tokens)
+
+# %% [markdown]
+# ### BEGIN SOLUTION
+# **Discussion of 5.5.** *No dummy prefix*: the first word of every prompt becomes a piece that the
+# model met only inside words. It copes, and is a little worse at everything. *Unknown as `<unk>`*
+# throws the character away: emoji and rare names are gone, and nothing downstream can bring them
+# back. *BOS twice* is what happens when a template and a tokenizer each add one. *Bytes without the
+# offset* turns byte 1 into `<s>`, and every other into its neighbour three below.
+# ### END SOLUTION
 #
 # > **Careful.** Special pieces are tokens, not text. A user who types `<|eot_id|>` must not be able
 # > to end a turn.
@@ -498,9 +717,46 @@ assert new.decode(as_text) == message
 assert allowed == [new.special["<|eot_id|>"]]
 
 # %% [markdown]
-# The last line is the second classic: a prompt that already has its *BOS*, the token that begins a
-# text, encoded with `bos=True`. Nothing raises, and the model sees a beginning that it never saw in
-# training.
+# The last line is the second classic: a prompt that already has its BOS, encoded with `bos=True`.
+# Nothing raises, and the model sees a beginning that it never saw in training.
+#
+# ## Bug hunt: six encoders
+#
+# Six encoders share one small vocabulary. Each takes a text and gives its pieces, and most have one
+# mistake. Below is the vocabulary, and an encoder that is `right`; the suspects come by letter.
+# Which mistake is in which? Nothing can be read off a single text. Ask yourself what each mistake
+# would do to a text, write that text, and compare: words, numbers, white space, odd characters.
+#
+# Verdicts: `healthy`, `longest piece first`, `leftmost pair first`, `merges across chunks`,
+# `digits from the right`, `digits one by one`, `spaces lost`, `normalised` (to Unicode's NFKC),
+# `small letters`, `line ends changed`, `special pieces obeyed`. Not every mistake has its suspect.
+
+# %%
+right = BytePairs.train("\n".join([*sentences["English"], *[sample("digits")] * 3]),
+                        n_vocab=600, special=["<|eot_id|>"])
+text = "The llama is high."     # write your own texts
+print(f"{'right':8}", display(right.pieces(text)))
+for letter, suspect in suspects("5.6").items():
+    print(f"{letter:8}", display(suspect(text)))
+
+# %%
+# Exercise 5.6 ●●● 15 min. Which mistake is in which suspect?
+found = {"a": "?", "b": "?", "c": "?", "d": "?", "e": "?", "f": "?"}
+### BEGIN SOLUTION
+found = {"a": "leftmost pair first", "b": "normalised", "c": "special pieces obeyed",
+         "d": "healthy", "e": "digits from the right", "f": "longest piece first"}
+### END SOLUTION
+
+check("5.6", found)
+
+# %% [markdown]
+# ### BEGIN SOLUTION
+# **Discussion of 5.6.** `x²` comes back as `x2` from `b` alone. `c` makes one piece of
+# `<|eot_id|>`, the injection of above. `1234` parts `e` from the others; `12345` would not tell it
+# from merging *across chunks*, which gives the same pieces there. `a` and `f` both differ on
+# ` Monday`; ` mountain` parts them: taking the longest piece finds it, taking the leftmost pair
+# does not. Nobody proves `d` healthy; one only stops finding differences.
+# ### END SOLUTION
 #
 # ## Prove it: rebuilt in Python, equal to both libraries
 #
@@ -519,39 +775,58 @@ print(len(texts), "texts, the same tokens from the library and from Python, and 
 # %% [markdown]
 # The package's tests ask the same of thousands of random Unicode strings.
 #
+#
 # ## What does a language pay?
 #
-# *Fertility* is tokens per unit of text. We count per character first, as most tables do.
+# *Fertility* is tokens per unit of text. Our sentences are parallel, so we can ask what it costs to
+# say *the same*. The English ones make 569 tokens in Llama 3's vocabulary.
 
 # %%
-n_old = {name: len(old.encode(texts[name], bos=False, eos=False)) for name in texts}
-n_new = {name: len(new.encode(texts[name], bos=False, eos=False)) for name in texts}
+guess_chinese = None    # tokens of the same sentences in Chinese, English being 569
+guess_hindi = None      # and in Hindi
 
-print(f"{'':10}characters  old: tokens, a character   new: tokens, a character   fewer")
+# %%
+count = {name: {kind: len(tokenizer.encode(text, bos=False, eos=False)) for kind, text
+                in texts.items()} for name, tokenizer in (("old", old), ("new", new),
+                                                          ("SmolLM2", smol))}
+n_old, n_new, n_smol = count.values()
+
+print(f"{'':9}characters   tokens: old    new  SmolLM2   a character: old   new  SmolLM2")
 for name, text in texts.items():
-    print(f"{name:10}{len(text):8,}{n_old[name]:12,}{n_old[name] / len(text):12.2f}"
-          f"{n_new[name]:15,}{n_new[name] / len(text):12.2f}{1 - n_new[name] / n_old[name]:11.0%}")
+    tokens = "".join(f"{n[name]:8,}" for n in count.values())
+    print(f"{name:9}{len(text):10,}{tokens:>31}",
+          "".join(f"{n[name] / len(text):8.2f}" for n in count.values()))
+assert not REAL_NEW or n_new["English"] == 569
+assert not installed.find("smollm2") or [
+    n_smol[name] for name in ("English", "Thai", "Korean")] == [629, 3_693, 2_725]
+
+# %% [markdown]
+# So how far off were you?
+
+# %%
+print(reveal("Chinese", guess_chinese, n_new["Chinese"]))
+print(reveal("Hindi", guess_hindi, n_new["Hindi"]))
 
 # %% [markdown]
 # By the character, Korean is the dearest in the old vocabulary (1.15 tokens), just before Japanese
 # (1.14) and Chinese (1.13). In Llama 3 all three pay less, and Chinese is left at the top with
-# 0.80. But a Chinese character says more than a letter. Our sentences are parallel, so we can ask a
-# fairer question: what does it cost to say *the same*?
+# 0.80. But a Chinese character says more than a letter. Compare both measures:
 
-# %% mystnb={"image": {"alt": "Two panels, twelve languages, one dot for each vocabulary. Tokens per character: in the new vocabulary English lowest with 0.22, Chinese highest with 0.80; in the old one Korean highest with 1.15. Tokens for the same sentences relative to English: in the new vocabulary Chinese 1.1 and Hindi 2.2; in the old one Hindi is at 4.0."}}
+# %% mystnb={"image": {"alt": "Two panels, twelve languages, one mark for each of three vocabularies. Tokens per character: in the new vocabulary English lowest with 0.22, Chinese highest with 0.80; in the old one Korean highest with 1.15. Tokens for the same sentences relative to English: in the new vocabulary Chinese 1.1 and Hindi 2.2; in the old one Hindi is at 4.0. SmolLM2's has English at 0.24 and Korean at 2.03 tokens a character, and Thai costs 5.9 times as much as English."}}
 order = sorted(LANGUAGES, key=lambda name: n_new[name])
-per_character = [{n: counts[n] / len(texts[n]) for n in order} for counts in (n_old, n_new)]
-same_text = [{n: counts[n] / counts["English"] for n in order} for counts in (n_old, n_new)]
+per_character = [{n: c[n] / len(texts[n]) for n in order} for c in (n_old, n_new, n_smol)]
+same_text = [{n: c[n] / c["English"] for n in order} for c in (n_old, n_new, n_smol)]
+looks = (("o", plots.VERMILION, "old, 32k"), ("D", plots.BLUE, "new, 128k"),
+         ("^", plots.GREEN, "SmolLM2, 49k"))
 
 fig, panels = plots.figure("Dear by the character, cheap by the sentence: look at Chinese", x="", y="",
                            columns=2, size=(6.4, 4.6))
-for ax, (before, after), title in zip(panels, (per_character, same_text), (
+for ax, tables, title in zip(panels, (per_character, same_text), (
         "tokens per character", "tokens for the same sentences\n(English = 1 in each)"), strict=True):
     for y, name in enumerate(order):
-        ax.plot([before[name], after[name]], [y, y], color="#bbbbbb", linewidth=3, zorder=1)
-    for counts, mark, colour, label in ((before, "o", plots.VERMILION, "old, 32k"),
-                                        (after, "D", plots.BLUE, "new, 128k")):
-        ax.plot([counts[n] for n in order], range(12), mark, color=colour, label=label)
+        ax.plot([table[name] for table in tables[:2]], [y, y], color="#bbbbbb", linewidth=3, zorder=1)
+    for table, (mark, colour, label) in zip(tables, looks, strict=True):
+        ax.plot([table[n] for n in order], range(12), mark, color=colour, label=label)
     ax.set(yticks=range(12), yticklabels=order if ax is panels[0] else [], xlim=(0, None))
     ax.set_xlabel(title)
     ax.get_yticklabels()[order.index("Chinese")].set_fontweight("bold")
@@ -559,27 +834,30 @@ _ = panels[1].legend(loc="lower right")
 
 # %%
 if REAL:
-    dearest = [sorted(table, key=table.get)[-3:] for table in per_character]
+    dearest = [sorted(table, key=table.get)[-3:] for table in per_character[:2]]
     assert dearest == [["Chinese", "Japanese", "Korean"], ["Korean", "Japanese", "Chinese"]]
     assert same_text[1]["Chinese"] < 1.15
     assert same_text[1]["Hindi"] > 2.2
     assert same_text[0]["Hindi"] > 3.9
     assert all(n_new[name] < n_old[name] for name in texts)
-for name in ("Chinese", "Hindi", "Arabic"):
-    print(f"{name}: the same sentences cost {same_text[0][name]:.1f} times English in old,"
-          f" {same_text[1][name]:.1f} times in new")
+for name in ("Chinese", "Hindi", "Thai"):
+    print(f"{name}: the same sentences cost", ", ".join(
+        f"{n[name] / n['English']:.1f} times English in {kind}" for kind, n in count.items()))
 
 # %% [markdown]
 # In Llama 3 Chinese is the dearest of the twelve by the character, and by the sentence it comes
 # close behind English. Hindi pays twice as much as English in Llama 3, and paid four times as much
-# in the old vocabulary. Price here is meant literally: tokens are time, memory in the cache of
-# chapter 03, context, and money. (Sixty short sentences of ours; other texts give other numbers.)
+# in the old vocabulary. SmolLM2 is a model for English, and its vocabulary shows it: English costs
+# a tenth more than in Llama 3, with two fifths of the pieces, and Thai costs six times as much as
+# English. Price is meant literally: tokens are time, memory in the cache of chapter 03, context,
+# and money. (Sixty short sentences of ours; other texts give other numbers.)
 #
 # ## Play: one text, two trainers, five sizes
 #
 # How large must a vocabulary be? We train both ways on the same text and measure bytes per token on
 # text held back: the last third of the sentences, and other files of Python's library. The
 # byte-level ranks of 8,192 contain those of every smaller vocabulary, so we train once and cut.
+# The trainings below take some seconds each.
 
 # %%
 held = {"twelve languages": "\n".join(s for lines in sentences.values() for s in lines[40:]),
@@ -679,11 +957,12 @@ for rule in ("SentencePiece", "SentencePiece, across scripts"):
                            for i in range(8_192)), "pieces with Thai letters")
 
 # %% [markdown]
-# **Scripts decide both verdicts.** On code, letting pieces cross them wins back more than half of
-# the gap; digits hardly matter. In twelve languages the same freedom costs SentencePiece its whole
-# lead. A vocabulary has 8,192 places, and places that go to code are lost to Thai: 322 pieces with
-# Thai letters become 181. Marks matter for Hindi, about a tenth of its tokens for one character
-# class, and do next to nothing for Thai. (All this is true of our texts and this size.)
+# **Scripts decide both verdicts.** On code, letting pieces cross them wins back more than a third
+# of the gap; digits hardly matter. In twelve languages the same freedom costs SentencePiece its
+# whole lead. A vocabulary has 8,192 places, and places that go to code are lost to others: the last
+# two lines count what is left for Thai. Marks matter for Hindi, and do next to nothing for Thai.
+# (All this is true of our texts and this size. The code is your Python's, so your counts may differ
+# from another reader's.)
 #
 # Why not a million pieces, then? Because each piece is a row of the embedding.
 #
@@ -706,6 +985,13 @@ for name in ("llama-2-7b", "llama-3-8b", "llama-3.2-1b", "llama-3.1-405b"):
 #
 # ## Fact check
 #
+# Four sentences that one can read about Llama 3's tokenizer, "before" being Llama 2. Judge them
+# before you read on: `right`, `wrong`, `imprecise`, or `open` where nothing could settle it.
+
+# %%
+claims.judge({"E32": "?", "B24": "?", "D67": "?", "D66": "?"})
+
+# %% [markdown]
 # The boxes read from the ledger of published claims, and do each sum again.
 
 # %%
@@ -795,199 +1081,21 @@ for name, tokenizer in {"sentencepiece, C++": old, "tiktoken, Rust": new,
 # text at one go. On this text our Python even comes near the Rust library. It does not merge that
 # fast: it merges each different chunk once, and code repeats itself.
 #
-# ## Exercises: now you
-#
-# Replace each `raise NotImplementedError`, run the cell, then its check. `hint("5.1")` gives one
-# hint more at each call. The solutions are in [their own
-# notebook](../solutions/05_tokenizers.ipynb).
-
-# %%
-def best_pair(chunks: dict[tuple[int, ...], int]) -> tuple[int, int]:
-    """Exercise 5.1 ●○○ 5 min. Chunks of tokens, and how often each occurs: the next pair to merge.
-
-    Of equally frequent pairs it is the smaller one; Python compares tuples as we need.
-    """
-    ### BEGIN SOLUTION
-    counts = Counter()
-    for chunk, n in chunks.items():
-        for pair in pairwise(chunk):
-            counts[pair] += n
-    return min(counts, key=lambda pair: (-counts[pair], pair))
-    ### END SOLUTION
-
-
-check("5.1", best_pair)
-
-# %% [markdown]
-# ### BEGIN SOLUTION
-# **Discussion of 5.1.** *The first seen wins* is what `max(counts, key=counts.get)` does, and it
-# works, until the text arrives in another order and gives another vocabulary. *Each chunk once* is
-# tempting because a dictionary shows each once; the vocabulary then serves rare words as well as
-# frequent ones. *Across the border* makes pieces out of words that merely stand next to each other
-# in a dictionary. *Non-overlapping* counting looks tidier for `aaa`, and is a rule of its own: a
-# vocabulary trained with it differs.
-# ### END SOLUTION
-#
-# The other half of a training step. What should become of `7 7 7`, if the pair is `(7, 7)`?
-
-# %%
-def merge(tokens: list[int], pair: tuple[int, int], new: int) -> list[int]:
-    """Exercise 5.2 ●○○ 5 min. Replace the pair by the token `new`, from left to right."""
-    ### BEGIN SOLUTION
-    merged, i = [], 0
-    while i < len(tokens):
-        found = tuple(tokens[i : i + 2]) == pair
-        merged.append(new if found else tokens[i])
-        i += 2 if found else 1
-    return merged
-    ### END SOLUTION
-
-
-check("5.2", merge)
-
-# %% [markdown]
-# ### BEGIN SOLUTION
-# **Discussion of 5.2.** In *overlapping* merges one token serves in two pairs, and decoding gives a
-# text with more letters than it had. *From the right* is as good a rule as ours, and another one:
-# `aaa` becomes `a aa`, and a model trained on `aa a` has never seen it. *The last token lost* comes
-# from a loop over pairs, which ends one early. Without `i += 1` *the index stands still*, and
-# `merged` grows until memory is full; the check stops such a loop.
-# ### END SOLUTION
-#
-# Now use a vocabulary. Every single byte of the chunk is in `ranks`.
-
-# %%
-def encode(chunk: bytes, ranks: dict[bytes, int]) -> list[int]:
-    """Exercise 5.3 ●●○ 8 min. Tokens of a chunk: merge the pair of lowest rank, leftmost first.
-
-    Do not look the whole chunk up first.
-    """
-    ### BEGIN SOLUTION
-    parts = [chunk[i : i + 1] for i in range(len(chunk))]
-    while pairs := [(ranks[a + b], i) for i, (a, b) in enumerate(pairwise(parts))
-                    if a + b in ranks]:
-        i = min(pairs)[1]
-        parts[i : i + 2] = [parts[i] + parts[i + 1]]
-    return [ranks[part] for part in parts]
-    ### END SOLUTION
-
-
-check("5.3", encode)
-
-# %% [markdown]
-# ### BEGIN SOLUTION
-# **Discussion of 5.3.** All these give pieces of the vocabulary that spell the text, so decoding is
-# no test of encoding. *The longest piece* is how WordPiece (BERT) encodes. *The most frequent pair
-# of this text* repeats training where it has no place. *The leftmost pair* is a loop that merges
-# what it meets. *A byte is its own token* is true of vocabularies trained here and false of Llama
-# 3's, where token 0 is `!` and `A` is 32. *Text instead of bytes* works as long as all is English:
-# pieces may hold half a character. *The dict's order* is right until somebody sorts the file. And
-# who strips, lowers or normalises the text first has a tokenizer that cannot give it back.
-# ### END SOLUTION
-#
-# Back from tokens to text. `spelling` maps a token to its bytes; broken UTF-8 is to show as `�`
-# (U+FFFD).
-
-# %%
-def decode(ids: list[int], spelling: dict[int, bytes]) -> str:
-    """Exercise 5.4 ●○○ 4 min. The text of these tokens; it never raises, whatever the bytes are."""
-    ### BEGIN SOLUTION
-    return b"".join(spelling[i] for i in ids).decode(errors="replace")
-    ### END SOLUTION
-
-
-check("5.4", decode)
-
-# %% [markdown]
-# ### BEGIN SOLUTION
-# **Discussion of 5.4.** Tokens may end in the middle of a character: the first of 🦙 in Llama 3 is
-# two of its four bytes. *Token by token* is what one writes for streaming, works for months of
-# English, and then raises, or prints `���` in front of the first user who sends an emoji. Bytes
-# must be joined before they are decoded. `errors="ignore"` hides damage instead of showing it.
-# ### END SOLUTION
-#
-# Digits. Llama 2 cuts a number into single digits (`n` is 1), Llama 3 into groups of up to three
-# (`n` is 3).
-
-# %%
-def cut_number(digits: str, n: int) -> list[str]:
-    """Exercise 5.5 ●○○ 3 min. Groups of at most n digits, as the families cut them."""
-    ### BEGIN SOLUTION
-    return [digits[i : i + n] for i in range(0, len(digits), n)]
-    ### END SOLUTION
-
-
-check("5.5", cut_number)
-
-# %% [markdown]
-# ### BEGIN SOLUTION
-# **Discussion of 5.5.** *From the right* is how people write: `1,234`. It lines up ones with ones,
-# and experiments with addition favour it (Singh and Strouse 2024); Llama 3's pattern runs from the
-# left all the same. *Unsplit* digits leave it to chance which numbers are one piece: years and
-# prices, mostly.
-# ### END SOLUTION
-#
-# Llama 2's rules, without any merge: the vocabulary `ids` has single characters only, among them
-# `▁` for a space. BOS is token 1, and byte number `b` is token `3 + b`. Do not forget what comes
-# before a text.
-
-# %%
-def llama2_tokens(text: str, ids: dict[str, int]) -> list[int]:
-    """Exercise 5.6 ●●○ 8 min. BOS, then the text by Llama 2's rules. An empty text is BOS alone."""
-    ### BEGIN SOLUTION
-    tokens = [1]
-    for character in (" " + text if text else "").replace(" ", "▁"):
-        spelled = [3 + byte for byte in character.encode()]
-        tokens += [ids[character]] if character in ids else spelled
-    return tokens
-    ### END SOLUTION
-
-
-check("5.6", llama2_tokens)
-
-# %% [markdown]
-# ### BEGIN SOLUTION
-# **Discussion of 5.6.** *No dummy prefix*: the first word of every prompt becomes a piece that the
-# model met only inside words. It copes, and is a little worse at everything. *Unknown as `<unk>`*
-# throws the character away: emoji and rare names are gone, and nothing downstream can bring them
-# back. *BOS twice* is what happens when a template and a tokenizer each add one. *Bytes without the
-# offset* turns byte 1 into `<s>`, and every other into its neighbour three below.
-# ### END SOLUTION
-#
-# Last, the one that matters for safety. A user's message, whatever is in it, is one turn.
-
-# %%
-def one_turn(message: str, tokenizer: BytePairs) -> list[int]:
-    """Exercise 5.7 ●●○ 6 min. One BOS, the message as plain text, and the token of `<|eot_id|>`."""
-    ### BEGIN SOLUTION
-    return tokenizer.encode(message, bos=True) + [tokenizer.special["<|eot_id|>"]]
-    ### END SOLUTION
-
-
-check("5.7", one_turn)
-
-# %% [markdown]
-# ### BEGIN SOLUTION
-# **Discussion of 5.7.** Putting the special pieces into the string and allowing all of them is one
-# line, and it is an injection: who types `<|eot_id|>` and a header writes the assistant's turn.
-# Deleting such text from the message instead is a promise that some spelling will break, and it
-# garbles honest questions about tokenizers.
-# ### END SOLUTION
-#
 # ## Summary: merges, and rules around them
 #
 # - UTF-8 turns any text into bytes. BPE merges the most frequent neighbours, inside the chunks of
 #   a pattern.
 # - Encoding replays merges by rank. Longest match, or frequency in the text at hand, gives other
-#   tokens.
+#   tokens. One letter more can move every cut before it.
 # - A rank says what merges first. In Llama 3 it is not the order of learning: GPT-4's vocabulary
 #   stands first, and 27,744 pieces for other languages behind it.
 # - `1234`: no piece of Llama 2's has two digits; Llama 3's pattern takes three from the left.
 # - The two families share the algorithm and differ in rules: chunks, spaces, digits, what is
 #   unknown, special pieces.
-# - Count tokens for the same sentences, and not only per character. Chinese costs about what
-#   English does, Hindi twice as much.
+# - Count tokens for the same sentences, and not only per character. In Llama 3 Chinese costs about
+#   what English does, Hindi twice as much.
 # - Special pieces are tokens. Never let a user's text become one.
+#
 #
 # **Read in the package:** `llama_edu.tokenizer.bpe.grow`, `llama_edu.tokenizer.merging` (fifty
 # lines, both families), and `llama_edu.tokenizer.sentencepiece_rebuilt`. **Read elsewhere:**

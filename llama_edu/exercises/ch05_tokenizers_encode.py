@@ -1,13 +1,12 @@
-"""The exercises of chapter 05 on using a vocabulary: encode by rank, decode whatever comes."""
+"""The exercise of chapter 05 on using a vocabulary: encode by rank."""
 
 from collections.abc import Callable, Mapping
 from itertools import islice, pairwise
 
 from torch import Generator
 
-from ..tokenizer import BytePairs
 from ..tokenizer.bpe import grow
-from ..tokenizer.merging import merge_all
+from ..tokenizer.merging import merge_all, merge_steps
 from .data import Exercise, Inputs, Misconception, Probe, count
 from .texts import ALL_CHANGES, Change, hard_probes, touched
 
@@ -39,6 +38,23 @@ def _longest_match(chunk: bytes, ranks: Ranks) -> list[int]:
         size = next(n for n in range(len(chunk), 0, -1) if chunk[:n] in ranks)
         ids, chunk = [*ids, ranks[chunk[:size]]], chunk[size:]
     return ids
+
+
+def _one_merge(chunk: bytes, ranks: Ranks) -> list[int]:
+    steps = [*islice(merge_steps(_bytes_of(chunk), ranks), 2)]
+    return [ranks[part] for part in steps[-1]]
+
+
+def _in_sweeps(chunk: bytes, ranks: Ranks) -> list[int]:
+    """From left to right whatever forms a piece, and again until nothing does."""
+    parts, before = _bytes_of(chunk), 0
+    while len(parts) != before:
+        before, i = len(parts), 0
+        while i < len(parts) - 1:
+            if parts[i] + parts[i + 1] in ranks:
+                parts[i : i + 2] = [parts[i] + parts[i + 1]]
+            i += 1
+    return [ranks[part] for part in parts]
 
 
 def _frequency(parts: list[bytes], i: int, ranks: Ranks) -> int:
@@ -122,7 +138,7 @@ def _vocabulary(rng: Generator, *pieces: bytes) -> dict[bytes, int]:
 
 
 ENCODE = Exercise(
-    "5.3", "Encode by rank", "How is a vocabulary used?", _package_encode,
+    "5.2", "Encode by rank", "How is a vocabulary used?", _package_encode,
     probes=(
         Probe("two steps", lambda rng: {
             "chunk": b"llama", "ranks": _vocabulary(rng, b"ll", b"am", b"lla", b"ama")}),
@@ -151,6 +167,8 @@ ENCODE = Exercise(
         Probe("a merge across characters", lambda rng: _backwards(
             rng, "Aé羊".encode(), b"A\xc3", "é".encode(), "羊".encode())),
         Probe("half a character", lambda rng: _backwards(rng, b"a\xf0\x9f", b"\xf0\x9f")),
+        Probe("a piece of rank 0", lambda rng: {"chunk": b"abb", "ranks": {
+            b"ab": 0, b"b": 1, b"bb": count(rng, 2, 5), b"a": 9}}),
         *hard_probes(_hard),
     ),
     misconceptions=(
@@ -163,6 +181,20 @@ ENCODE = Exercise(
         Misconception("the leftmost pair", _merging(lambda parts, i, ranks: 0),
                       "you merged the first known pair from the left. Of all known pairs, the one "
                       "of lowest rank goes first."),
+        Misconception("the rightmost place", _merging(
+            lambda parts, i, ranks: (ranks[parts[i] + parts[i + 1]], -i)),
+                      "where a pair stands several times you began at the right. The leftmost goes "
+                      "first: `aaa` is `aa, a`."),
+        Misconception("one merge only", _one_merge,
+                      "you merged once. Merge again and again, until no neighbours form a piece."),
+        Misconception("whatever meets", _in_sweeps,
+                      "you went from left to right and merged all that forms a piece. In each "
+                      "round only one pair merges: the one of lowest rank."),
+        Misconception("rank 0 left out", lambda chunk, ranks: [
+            ranks[part] for part in merge_all(_bytes_of(chunk), {
+                piece: rank for piece, rank in ranks.items() if rank})],
+                      "you left out the piece of rank 0. Python takes 0 for false: ask `in ranks`, "
+                      "not whether the rank is true."),
         Misconception("the highest rank", _merging(
             lambda parts, i, ranks: -ranks[parts[i] + parts[i + 1]]),
                       "you merged the pair of the highest rank. The lowest was learnt first.",
@@ -198,72 +230,4 @@ ENCODE = Exercise(
         "min over (ranks[a + b], i) gives the lowest rank, and the leftmost place of it.",
     ), most_lines=50_000)
 
-# -- 5.4: decode --------------------------------------------------------------------------------
-
-
-def _package_decode(ids: list[int], spelling: Mapping[int, bytes]) -> str:
-    return BytePairs({piece: i for i, piece in spelling.items()}).decode(ids)
-
-
-def _whole(errors: str) -> Callable:
-    return lambda ids, spelling: b"".join(spelling[i] for i in ids).decode(errors=errors)
-
-
-def _each(errors: str) -> Callable:
-    return lambda ids, spelling: "".join(spelling[i].decode(errors=errors) for i in ids)
-
-
-def _spelled(rng: Generator, *pieces: bytes) -> Inputs:
-    """One token after the other; the numbers of the tokens are drawn."""
-    first = count(rng, 0, 50)
-    spelling = {first + 3 * i: piece for i, piece in enumerate(dict.fromkeys(pieces))}
-    token = {piece: i for i, piece in spelling.items()}
-    return {"ids": [token[piece] for piece in pieces], "spelling": spelling}
-
-
-def _in_pairs(rng: Generator, text: str) -> Inputs:
-    """A hard text, two bytes a token, whatever characters they cut."""
-    data = text.encode()
-    return _spelled(rng, *(data[i : i + 2] for i in range(0, len(data), 2)))
-
-
-DECODE = Exercise(
-    "5.4", "Decode, whatever comes", "By hand", _package_decode,
-    probes=(
-        Probe("plain letters", lambda rng: _spelled(rng, b"ll", b"ama", b"s", b"ll")),
-        Probe("a character in three tokens", lambda rng: _spelled(
-            rng, b"I ", b"\xf0\x9f", b"\xa6", b"\x99", b" you")),
-        Probe("two characters that share a token", lambda rng: _spelled(
-            rng, b"\xe7\xbe", b"\x8a\xe9\xa9", b"\xbc")),
-        Probe("broken in the middle", lambda rng: _spelled(rng, b"a", b"\xe7\xbe", b"b")),
-        Probe("cut off at the end", lambda rng: _spelled(rng, b"ok ", b"\xf0\x9f")),
-        Probe("a character in one token", lambda rng: _spelled(rng, "É".encode(), b"lan")),
-        *hard_probes(_in_pairs),
-    ),
-    misconceptions=(
-        Misconception("token by token", _each("replace"),
-                      "you decoded token by token. A character may lie in several tokens: join "
-                      "the bytes of all tokens, then decode once."),
-        Misconception("token by token, strictly", _each("strict"),
-                      'you decoded token by token with errors="strict", so half a character '
-                      "raises. Join all bytes, then decode once."),
-        Misconception("strictly", _whole("strict"),
-                      'bytes that are no text make you raise. errors="replace" shows them as '
-                      "U+FFFD; a model may end in the middle of a character."),
-        Misconception("broken bytes dropped", _whole("ignore"),
-                      "you dropped bytes that are no text. Show them as U+FFFD, so that one sees "
-                      "that something is missing."),
-        Misconception("dropped token by token", _each("ignore"),
-                      "you decoded token by token and dropped what is half a character. Join all "
-                      "bytes, then decode once."),
-        Misconception("a byte is a letter", lambda ids, spelling: b"".join(
-            spelling[i] for i in ids).decode("latin-1"),
-                      "you made each byte a letter of its own (Latin-1). The bytes are UTF-8."),
-        *touched(lambda change: lambda ids, spelling: change(_package_decode(ids, spelling))),
-    ),
-    hints=(
-        "Which comes first: joining the tokens, or decoding them?",
-        'bytes.decode has an argument `errors`; "replace" puts U+FFFD where bytes are no text.',
-    ))
-
-EXERCISES = [ENCODE, DECODE]
+EXERCISES = [ENCODE]

@@ -3,14 +3,18 @@
 import sys
 import time
 import unicodedata
+from collections import Counter
 from collections.abc import Callable
-from itertools import groupby, pairwise
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
-import regex
 
+from llama_edu.data.samples import parallel, sample
 from llama_edu.exercises import check
+from llama_edu.exercises.ch05_tokenizers_hunt import HUNT, vocabulary
+from llama_edu.exercises.hunts import HEALTHY
+from llama_edu.tokenizer import BytePairs
 
 
 @pytest.fixture(autouse=True)
@@ -28,6 +32,21 @@ def merge(tokens, pair, new):
     return merged
 
 
+def train(chunks, n_merges, *, merge=merge, choose=lambda counts: min(
+        counts, key=lambda pair: (-counts[pair], pair))):
+    words, merges = [(list(chunk), n) for chunk, n in chunks.items()], []
+    while len(merges) < n_merges:
+        counts = Counter()
+        for tokens, n in words:
+            for pair in pairwise(tokens):
+                counts[pair] += n
+        if not counts:
+            break
+        merges.append(choose(counts))
+        words = [(merge(tokens, merges[-1], 255 + len(merges)), n) for tokens, n in words]
+    return merges
+
+
 def encode(chunk, ranks):
     parts = [bytes([byte]) for byte in chunk]
     while pairs := [(ranks[a + b], i) for i, (a, b) in enumerate(pairwise(parts))
@@ -37,10 +56,6 @@ def encode(chunk, ranks):
     return [ranks[part] for part in parts]
 
 
-def decode(ids, spelling):
-    return b"".join(spelling[i] for i in ids).decode(errors="replace")
-
-
 def llama2_tokens(text, ids):
     tokens = [1]
     for character in "▁" + text.replace(" ", "▁") if text else "":
@@ -48,27 +63,23 @@ def llama2_tokens(text, ids):
     return tokens
 
 
-def one_turn(message, tokenizer):
-    return [*tokenizer.encode(message, bos=True), tokenizer.special["<|eot_id|>"]]
-
-
 # -- right answers, written otherwise -----------------------------------------------------------
 
 
-def merge_by_runs(tokens, pair, new):
-    """No index: a text of placeholders, replaced by a regular expression."""
-    text = "".join(chr(1000 + token) for token in tokens)
-    text = text.replace(chr(1000 + pair[0]) + chr(1000 + pair[1]), chr(1000 + new))
-    return [ord(letter) - 1000 for letter in text]
-
-
-def merge_in_place(tokens, pair, new):
-    tokens, i = list(tokens), 0
-    while i < len(tokens) - 1:
-        if (tokens[i], tokens[i + 1]) == pair:
-            tokens[i : i + 2] = [new]
-        i += 1
-    return tokens
+def train_on_letters(chunks, n_merges):
+    """No index: chunks as text, a pair replaced by one new letter."""
+    words, merges = [("".join(map(chr, chunk)), n) for chunk, n in chunks.items()], []
+    for new in range(256, 256 + n_merges):
+        counts = Counter()
+        for word, n in words:
+            for a, b in pairwise(word):
+                counts[ord(a), ord(b)] += n
+        if not counts:
+            return merges
+        best = min(pair for pair in counts if counts[pair] == max(counts.values()))
+        merges.append(best)
+        words = [(word.replace(chr(best[0]) + chr(best[1]), chr(new)), n) for word, n in words]
+    return merges
 
 
 def encode_as_integers(chunk, ranks):
@@ -95,27 +106,39 @@ def encode_recursively(chunk, ranks):
     return [ranks[part] for part in shorter(tuple(bytes([byte]) for byte in chunk))]
 
 
-def decode_into_an_array(ids, spelling):
-    data = bytearray()
-    for i in ids:
-        data += spelling[i]
-    return str(data, "utf-8", "replace")
+def all_pairs_of_two(letters):
+    """Every pair of letters is a piece, those further behind of lower rank."""
+    at = {letter: i for i, letter in enumerate(letters)}
+    pairs = sorted(((a, b) for a in letters for b in letters if at[b] == at[a] + 1),
+                   key=lambda pair: -at[pair[0]])
+    return {bytes([letter]): 900 + at[letter] for letter in letters} | {
+        bytes(pair): i for i, pair in enumerate(pairs)}
 
 
-def cut_by_counting(digits, n):
-    return ["".join(digit for _, digit in group)
-            for _, group in groupby(enumerate(digits), lambda each: each[0] // n)]
+def fewest_by_steps(chunk, ranks):
+    """How far one comes with 0, 1, 2, ... pieces."""
+    reached, n = {0}, 0
+    while len(chunk) not in reached:
+        reached = {end for start in reached for end in range(start + 1, len(chunk) + 1)
+                   if chunk[start:end] in ranks}
+        n += 1
+    return n
+
+
+def fewest_from_behind(chunk, ranks):
+    best = [0] * (len(chunk) + 1)
+    for i in reversed(range(len(chunk))):
+        best[i] = 1 + min(best[i + len(piece)] for piece in ranks if chunk.startswith(piece, i))
+    return best[0]
 
 
 @pytest.mark.parametrize(("exercise", "answer"), [
-    ("5.2", merge), ("5.2", merge_by_runs), ("5.2", merge_in_place),
-    ("5.3", encode), ("5.3", encode_as_integers), ("5.3", encode_recursively),
-    ("5.3", lambda chunk, ranks: encode(bytearray(chunk), ranks)),
-    ("5.4", decode), ("5.4", decode_into_an_array),
-    ("5.5", cut_by_counting), ("5.5", lambda digits, n: regex.findall(rf".{{1,{n}}}", digits)),
-    ("5.6", llama2_tokens), ("5.7", one_turn),
-    ("5.7", lambda message, tokenizer: [
-        tokenizer.bos_id, *tokenizer.encode(message), tokenizer.special["<|eot_id|>"]]),
+    ("5.1", train), ("5.1", train_on_letters),
+    ("5.2", encode), ("5.2", encode_as_integers), ("5.2", encode_recursively),
+    ("5.2", lambda chunk, ranks: encode(bytearray(chunk), ranks)),
+    ("5.3", all_pairs_of_two),
+    ("5.4", fewest_by_steps), ("5.4", fewest_from_behind),
+    ("5.5", llama2_tokens),
 ])
 def test_a_right_answer_passes_however_it_is_written(exercise: str, answer: Callable):
     assert check(exercise, answer).passed
@@ -175,10 +198,8 @@ TOUCHED = {
     "only ASCII": (lambda text: text.encode("ascii", "ignore").decode(),),
 }
 SPOILT = {
-    "5.3": lambda change: lambda chunk, ranks: encode(change(chunk.decode()).encode(), ranks),
-    "5.4": lambda change: lambda ids, spelling: change(decode(ids, spelling)),
-    "5.6": lambda change: lambda text, ids: llama2_tokens(change(text), ids),
-    "5.7": lambda change: lambda message, tokenizer: one_turn(change(message), tokenizer),
+    "5.2": lambda change: lambda chunk, ranks: encode(change(chunk.decode()).encode(), ranks),
+    "5.5": lambda change: lambda text, ids: llama2_tokens(change(text), ids),
 }
 
 
@@ -191,7 +212,7 @@ def test_an_answer_that_touches_the_text_is_refused_and_named(
     assert report.status == "wrong"
     dropped = {"stripped", "white space squeezed"}
     assert report.diagnosis == (
-        "a space dropped" if exercise == "5.6" and name in dropped else name)
+        "a space dropped" if exercise == "5.5" and name in dropped else name)
 
 
 @pytest.mark.parametrize(("answer", "name"), [
@@ -205,18 +226,68 @@ def test_an_answer_that_touches_the_text_is_refused_and_named(
     (lambda chunk, ranks: encode(chunk.lower(), ranks), "lower case"),      # ASCII alone
 ])
 def test_a_wrong_encoder_is_refused_and_named(answer: Callable, name: str):
-    report = check("5.3", answer)
+    report = check("5.2", answer)
     assert report.status == "wrong"
     assert report.diagnosis == name
 
 
+def train_frequent(chunks, n_merges):
+    """Ends where the best pair stands only once."""
+    last = {}
+
+    def choose(counts):
+        best = min(counts, key=lambda pair: (-counts[pair], pair))
+        last[len(last)] = counts[best]
+        return best
+
+    merges = train(chunks, n_merges, choose=choose)
+    return [merge for i, merge in enumerate(merges) if last[i] > 1]
+
+
 @pytest.mark.parametrize(("answer", "name"), [
-    (lambda digits, n: [str(int(digits))[i : i + n] for i in range(0, len(str(int(digits))), n)],
-     "read as a number"),
-    (lambda digits, n: regex.findall(rf"[0-9]{{1,{n}}}", digits), "only ASCII"),
+    (lambda chunks, n_merges: train(chunks, n_merges, choose=lambda counts: counts.most_common(
+        1)[0][0]), "the first seen wins"),
+    (lambda chunks, n_merges: train(chunks, n_merges, merge=lambda tokens, pair, new: tokens),
+     "nothing merged"),
+    (train_frequent, "stopped at pairs that stand once"),
 ])
-def test_a_wrong_cut_is_refused_and_named(answer: Callable, name: str):
-    assert check("5.5", answer).diagnosis == name
+def test_a_wrong_training_is_refused_and_named(answer: Callable, name: str):
+    assert check("5.1", answer).diagnosis == name
+
+
+@pytest.mark.parametrize(("answer", "name"), [
+    (lambda chunk, ranks: len(encode(chunk, ranks)), "merging"),
+    (lambda chunk, ranks: fewest_by_steps(chunk, ranks) or 1, "nothing is one token"),
+])
+def test_a_count_that_is_not_the_fewest_is_refused_and_named(answer: Callable, name: str):
+    assert check("5.4", answer).diagnosis == name
+
+
+def test_ranks_of_half_a_number_are_no_ranks():
+    report = check("5.3", lambda letters: {
+        piece: rank + 0.5 for piece, rank in all_pairs_of_two(letters).items()})
+    assert report.status == "wrong"
+
+
+def test_the_hunts_vocabulary_is_that_of_the_chapter():
+    source = (Path(__file__).parents[2] / "chapters/src/05_tokenizers.py").read_text("utf-8")
+    assert ('BytePairs.train("\\n".join([*sentences["English"], *[sample("digits")] * 3]),\n'
+            '                        n_vocab=600, special=["<|eot_id|>"])') in source
+    right = BytePairs.train("\n".join([*parallel()["English"], *[sample("digits")] * 3]),
+                            n_vocab=600, special=["<|eot_id|>"])
+    assert right.ranks == vocabulary().ranks
+    for text in (*parallel()["English"], "1234 x² <|eot_id|>"):
+        assert HUNT.make(HEALTHY)(text) == right.pieces(text)
+
+
+def test_the_hunt_shows_what_its_discussion_says():
+    right, leftmost, longest, from_the_right, across = map(HUNT.make, (
+        HEALTHY, "leftmost pair first", "longest piece first", "digits from the right",
+        "merges across chunks"))
+    assert right("12345") != from_the_right("12345") == across("12345")
+    assert right("1234") != from_the_right("1234") != across("1234")
+    assert leftmost(" Monday") != right(" Monday") != longest(" Monday")
+    assert leftmost(" mountain") != right(" mountain") == longest(" mountain")
 
 
 # -- loops without end --------------------------------------------------------------------------
@@ -233,6 +304,10 @@ def merge_without_moving_on(tokens, pair, new):
     return merged
 
 
+def train_without_moving_on(chunks, n_merges):
+    return train(chunks, n_merges, merge=merge_without_moving_on)
+
+
 def encode_without_merging(chunk, ranks):
     parts = [bytes([byte]) for byte in chunk]
     while any(a + b in ranks for a, b in pairwise(parts)):
@@ -242,14 +317,14 @@ def encode_without_merging(chunk, ranks):
 
 def test_a_merge_that_never_moves_on_is_stopped_and_named():
     start = time.monotonic()
-    report = check("5.2", merge_without_moving_on)
+    report = check("5.1", train_without_moving_on)
     assert report.diagnosis == "the index stands still"
     assert "your loop never ends" in report.message
     assert time.monotonic() - start < 30        # seconds; it takes one
 
 
 def test_an_encoder_that_never_ends_is_stopped_with_a_sentence():
-    report = check("5.3", encode_without_merging)
+    report = check("5.2", encode_without_merging)
     assert report.status == "wrong"
     assert "it did not end after 50,000 lines of Python" in report.message
 
@@ -263,7 +338,7 @@ def test_a_debuggers_trace_is_given_back():
     before = sys.gettrace()
     sys.settrace(trace)
     try:
-        check("5.2", merge_without_moving_on)
+        check("5.1", train_without_moving_on)
         after = sys.gettrace()
     finally:
         sys.settrace(before)
