@@ -11,7 +11,7 @@ from llama_edu.exercises.registry import exercises
 
 # Chapters that still have the form of the first edition; the list only gets shorter.
 FIRST_EDITION = {
-    "01_rmsnorm", "04_swiglu", "05_tokenizers",
+    "01_rmsnorm", "04_swiglu", 
     "08_training"}  # fmt: skip
 INTRODUCES = {"00_start_here"}  # asks one thing, to show how a check speaks
 MOST_GIVEN_AWAY = 1 / 4  # of a chapter's exercises
