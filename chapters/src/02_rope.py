@@ -21,13 +21,14 @@ from einops import einsum, rearrange
 from torch import Tensor
 from torch.nn import functional as F
 
-from llama_edu import claims, explorers, layers, plots
+from llama_edu import claims, explorers, layers, load, plots
 from llama_edu.config import LLAMA_3_1_SCALING, ModelConfig, RopeScaling
 from llama_edu.exercises import check, hint, reveal, suspects
 from llama_edu.family.releases import RELEASES, release
 from llama_edu.formats.names import pairs_to_halves
 from llama_edu.layers import rope_frequencies, widen
 from llama_edu.model import Llama
+from llama_edu.tokenizer import installed
 
 plots.use_style()
 torch.set_num_threads(1)      # these tensors are small: a second thread only waits
@@ -565,9 +566,31 @@ plots.label_lines(ax)
 #
 # Move it yourself. Choose a generation, then a pair, $\theta$, the factor, the distance. The dashed hand
 # is the key, the solid one the query. Slide the position of the key last, and watch the score.
+#
+# Where SmolLM2 is installed (a relative of the Llamas: the same architecture, other weights), the page
+# also holds a query and a key of that model, from head 0 of layer 16, as they are before they are turned.
+# Choose *a real query and key*. At which distance do they fit best? And with another $\theta$?
 
 # %%
-explorers.rope()
+def query_and_key(text: str, layer: int, head: int) -> tuple[Tensor, Tensor]:
+    """The last token's query and the key of the token before it, not turned yet: `d` each."""
+    model, words = load("smollm2")
+    part, reads = model.layers[layer].attention, []
+    hook = part.register_forward_pre_hook(lambda _, given: reads.append(given[0][0]))
+    with torch.no_grad():
+        model(torch.tensor([words.encode(text, bos=words.adds_bos)]))
+        hook.remove()
+        queries, keys = part.wq(reads[0][-1]), part.wk(reads[0][-2])
+    return queries.view(9, 64)[head], keys.view(3, 64)[head // 3]
+
+
+vectors = ()
+if installed.find("smollm2"):
+    vectors = query, key = query_and_key("Cooks in the mountains close the pot.", 16, 0)
+    hands = layers.rope_table(rope_frequencies(64, 1e5), torch.arange(64))
+    by_distance = layers.rotate(query.expand(1, 1, 64, 64).contiguous(), *hands)[0, 0] @ key
+    print("of the distances 0 to 63 they fit best at", int(by_distance.argmax()))
+explorers.rope(*vectors, theta=1e5)
 
 # %% [markdown]
 # ## Why does a correct model talk nonsense? Two row orders

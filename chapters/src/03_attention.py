@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from llama_edu import claims, layers, load, plots
+from llama_edu import claims, explorers, layers, load, plots
 from llama_edu.cache import Slot
 from llama_edu.config import ModelConfig
 from llama_edu.data import tales
@@ -716,10 +716,22 @@ for ax, name in zip(panels, ("smollm2", "tales"), strict=True):
     ax.grid(visible=False)
 bar = fig.colorbar(image, ax=list(panels), label="induction score, your sentence")
 
+weights = shares_in(model, given["your sentence"].repeat(2))
+ranked = [(n, h) for by in (scores[name := list(models)[-1]], steps_back(weights, 1))
+          for n, h in zip(*torch.unravel_index(by.flatten().topk(3).indices, by.shape),
+                          strict=True)]
+explorers.attention([tokenizer.decode([i]) for i in given["your sentence"].repeat(2).tolist()],
+                    {f"layer {n}, head {h}": weights[n, h] for n, h in ranked})
+
 # %% [markdown]
 # Five heads are above 0.5 on all four inputs, three in layer 17 and two in layer 18: what they do does
-# not depend on what the words mean. A few more come and go. The teller has none at all. Its tales hardly ever repeat a phrase to the
-# letter, and then a copying head earns little; that would explain it, but we have not tested it.
+# not depend on what the words mean. A few more come and go. The teller has none at all. Its tales
+# hardly ever repeat a phrase to the letter, and then a copying head earns little; that would explain
+# it, but we have not tested it.
+#
+# Below the maps your sentence stands twice in a row, for two heads at a time. Point at a token of the
+# second copy, or move the slider: the darker a word, the more weight it gets. The first three heads
+# are the best copiers. The last three look at the token just before; in which layers are they?
 #
 # Now the sinks: the share of each layer that goes to the first token, averaged over heads and over all
 # later tokens, in the first 64 tokens of three tales.
@@ -751,10 +763,11 @@ ax.set(ylim=(0, 100), xlim=(-0.03, 1.18))
 plots.label_lines(ax)
 
 # %% [markdown]
-# It is there in one and not in the other. SmolLM2 gives half of all its attention to a token that says
-nothing about the question; the exceptions are its first two layers and two more a third of the way
-up. Its first token is no special one, it is merely the first of the text. In the teller no layer
-goes beyond an even split. So a sink is a habit that a model may learn, and no property of the softmax.
+# It is there in one and not in the other. SmolLM2 gives half of all its attention to a token that
+# says nothing about the question; the exceptions are its first two layers and two more a third of
+# the way up. Its first token is no special one, it is merely the first of the text. In the teller no
+# layer goes beyond an even split. So a sink is a habit that a model may learn, and no property of the
+# softmax.
 #
 # *A good place to rest. You have seen what attention does; what it costs is next.*
 #

@@ -23,7 +23,7 @@ from importlib.resources import files
 import torch
 from torch import Tensor
 
-from llama_edu import checkpoint, claims, load, plots
+from llama_edu import checkpoint, claims, explorers, load, plots
 from llama_edu.config import ModelConfig
 from llama_edu.data import tales
 from llama_edu.exercises import check, hint, reveal, suspects
@@ -661,7 +661,10 @@ else:
 
 rules = {"top-k 5": (top_k(5),), "top-p 0.9": (top_p(0.9),),
          "min-p 0.1": (min_p(0.1),), "T 1.6, top-p 0.9": (temperature(1.6), top_p(0.9))}
-found = []
+found, asked = [], defaultdict(dict)
+
+# %% [markdown]
+# First in numbers. Below them you can move each rule yourself, on the last model's distributions.
 
 # %%
 for who, m, its_tokenizer, text in places_to_look:
@@ -669,6 +672,7 @@ for who, m, its_tokenizer, text in places_to_look:
     probs = logits.softmax(-1)[0].sort(descending=True).values
     entropy = -(probs * probs.log().nan_to_num(neginf=0)).sum()
     found.append((who, text, probs))
+    asked[who][text] = logits[0]
     print(f"{who}, ...{text[-30:]!r}: likeliest {probs[0]:.0%}, entropy {entropy:.1f}, "
           f"as {entropy.exp():,.0f} equal ones")
     for title, chain in rules.items():
@@ -679,6 +683,7 @@ for who, m, its_tokenizer, text in places_to_look:
     hot = (logits / 1.6).softmax(-1)[0].sort(descending=True).values
     print(f"    draws outside the 20 likeliest: {probs[20:].sum():.1%} at T 1, "
           f"{hot[20:].sum():.1%} at T 1.6")
+explorers.sampling(asked[who], lambda token: its_tokenizer.decode([token]))
 
 # %% [markdown]
 # Temperature alone keeps every token. In the real model the tail is long: at the sure place 1.1 %
@@ -1027,6 +1032,8 @@ print(tokenizer.decode(text))
 # chance; greedy cannot. A Llama looks at the whole text, which never comes back exactly. But what
 # attention fetches can: once a sentence stands there, each copy of it may make the next one
 # likelier (Holtzman et al. 2020, figure 4, show it for GPT-2).
+#
+# *A good place to rest. You have a model that answers; what follows makes it answer faster.*
 #
 # ## Guess ahead: several tokens from one pass
 #
