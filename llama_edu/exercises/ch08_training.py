@@ -1,4 +1,4 @@
-"""The exercises of chapter 08: 8.1 the loss of the next token, 8.2 the learning rate."""
+"""The exercises of chapter 08: 8.1 the loss of the next token, 8.4 the learning rate."""
 
 import math
 from collections.abc import Callable
@@ -45,7 +45,8 @@ def _loss_slip(name: str, reduce: Callable[[Tensor, Tensor], Tensor], why: str) 
 
 
 LOSS = Exercise(
-    "8.1", "The loss of the next token", "By hand", _package_loss,
+    "8.1", "The loss of the next token", "By hand: the surprise of two tokens",
+    _package_loss,
     probes=(
         Probe("one row", lambda rng: _loss_inputs(rng, 5, "01111")),
         Probe("padding at the end", lambda rng: _loss_inputs(rng, 4, "0111111", "0110000")),
@@ -87,6 +88,24 @@ LOSS = Exercise(
                             learn[:, 1:]),
                       "you took the logits for log-probabilities. A log_softmax over the pieces "
                       "makes them so."),
+        Misconception("two softmaxes",
+                      lambda logits, tokens, learn:
+                      _mean(_surprise(logits.softmax(-1)[:, :-1], tokens[:, 1:]), learn[:, 1:]),
+                      "you took the softmax twice. cross_entropy and log_softmax want logits, not "
+                      "probabilities."),
+        Misconception("softmax over the positions",
+                      lambda logits, tokens, learn:
+                      _mean(-logits[:, :-1].log_softmax(1)
+                            .gather(-1, tokens[:, 1:, None]).squeeze(-1), learn[:, 1:]),
+                      "your softmax runs over the positions. It runs over the pieces, the last "
+                      "axis."),
+        Misconception("padding learnt as piece 0",
+                      lambda logits, tokens, learn:
+                      _surprise(logits[:, :-1], (tokens * learn)[:, 1:]).mean(),
+                      "you replaced the tokens that are not learnt by piece 0 and learnt that. "
+                      "Leave them out of the sum and of the count."),
+        _loss_slip("perplexity", lambda surprise, learn: _mean(surprise, learn).exp(),
+                   "you returned the perplexity. The loss is its logarithm."),
         _loss_slip("padding learnt", lambda surprise, learn: surprise.mean(),
                    "you took all tokens, those that are not to be learnt among them."),
         _loss_slip("averaged over padding", lambda surprise, learn: (surprise * learn).mean(),
@@ -116,7 +135,7 @@ LOSS = Exercise(
         "learn[:, 1:].sum().",
     ), gradients=("logits",))
 
-# -- 8.2: the learning rate ---------------------------------------------------------------------
+# -- 8.4: the learning rate ---------------------------------------------------------------------
 
 
 def _package_rate(index: int, peak: float, warmup: int, steps: int, last: float) -> float:
@@ -149,7 +168,8 @@ def _rate(*, done: Callable[[int, int, int], float] =
 
 
 RATE = Exercise(
-    "8.2", "The learning rate of a step", "Build it", _package_rate,
+    "8.4", "The learning rate of a step",
+    "Build it: rise in a line, fall along half a cosine", _package_rate,
     probes=(
         Probe("the first step", lambda rng: _rate_inputs(rng, lambda w, n: 0)),
         Probe("inside the warm-up", lambda rng: _rate_inputs(rng, lambda w, n: w // 2)),
@@ -159,6 +179,9 @@ RATE = Exercise(
         Probe("the last step", lambda rng: _rate_inputs(rng, lambda w, n: n - 1)),
         Probe("long after the end", lambda rng: _rate_inputs(rng, lambda w, n: n + 5)),
         Probe("no warm-up", lambda rng: _rate_inputs(rng, lambda w, n: n // 3, warmup=0)),
+        Probe("no warm-up, at first", lambda rng: _rate_inputs(rng, lambda w, n: 0, warmup=0)),
+        Probe("a warm-up of one step", lambda rng: _rate_inputs(rng, lambda w, n: 0, warmup=1)),
+        Probe("the top of the warm-up", lambda rng: _rate_inputs(rng, lambda w, n: w - 1)),
     ),
     misconceptions=(
         Misconception("not offset by the warm-up",
@@ -195,6 +218,17 @@ RATE = Exercise(
         Misconception("warm-up from zero", _rate(rise=lambda index, w: index / w),
                       "your first step has the rate 0, so its batch is wasted. Step 0 has 1/warmup "
                       "of the peak."),
+        Misconception("warm-up never full", _rate(rise=lambda index, w: (index + 1) / (w + 1)),
+                      "your warm-up stops short of the peak: step warmup - 1 has the peak itself."),
+        Misconception("warm-up from zero to the peak",
+                      _rate(rise=lambda index, w: index / max(1, w - 1)),
+                      "your first step has the rate 0, so its batch is wasted. Step 0 has 1/warmup "
+                      "of the peak, and step warmup - 1 all of it."),
+        Misconception("geometric fall",
+                      _rate(join=lambda peak, last, share:
+                            peak * last**(math.acos(max(-1.0, 2 * share - 1)) / math.pi)),
+                      "your rate falls by the same factor at each step. Half a cosine is added, "
+                      "not multiplied."),
         Misconception("one step late",
                       _rate(done=lambda index, w, n: min(1.0, (index - w) / (n - w))),
                       "you are one step late: the last step, number steps - 1, is to have `last` "

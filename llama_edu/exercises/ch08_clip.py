@@ -1,0 +1,170 @@
+"""The exercise of chapter 08 on clipping, 8.5."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from ..training_loop import mean_and_clip
+from .data import Exercise, Inputs, Misconception, Probe, between, normal
+
+
+def _package_clip(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
+    model = nn.ParameterList(torch.zeros_like(gradient) for gradient in gradients)
+    for parameter, gradient in zip(model, gradients, strict=True):
+        parameter.grad = gradient.clone()
+    try:
+        mean_and_clip(model, 1, max_norm)
+    except FloatingPointError as error:
+        raise ValueError(str(error)) from error
+    return [parameter.grad for parameter in model]
+
+
+def _clip_inputs(rng: Generator, *sizes: float, most: tuple[float, float] = (0.9, 1.2)) -> Inputs:
+    shapes = ((3, 2), (4,), (2, 2))
+    gradients = [normal(rng, *shape, mean=1.0) for shape in shapes]
+    return {"gradients": [size * g / g.norm() for size, g in zip(sizes, gradients, strict=True)],
+            "max_norm": between(rng, *most)}
+
+
+def _exactly(rng: Generator) -> Inputs:
+    return {"gradients": [torch.tensor([[3.0], [0.0]]), torch.tensor([0.0, -4.0])], "max_norm": 5.0}
+
+
+def _infinite(rng: Generator) -> Inputs:
+    inputs = _clip_inputs(rng, 0.5, 0.5, 0.5)
+    inputs["gradients"][1][2] = torch.inf
+    return inputs
+
+
+def _clip(norm: Callable[[list[Tensor]], Any], *, always: bool = False, refuse: bool = False
+          ) -> Callable:
+    """Clipping with another idea of how long all gradients together are."""
+
+    def answer(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
+        if refuse:
+            _refuse(gradients)
+        scale = max_norm / norm(gradients)
+        return [g * (scale if always else min(1.0, scale)) for g in gradients]
+
+    return answer
+
+
+def _refuse(gradients: list[Tensor]) -> None:
+    if not all(g.isfinite().all() for g in gradients):
+        raise ValueError("a finite gradient is needed.")
+
+
+def _refusing(answer: Callable) -> Callable:
+    """The same mistake by one who refuses what is not finite."""
+
+    def refusing(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
+        _refuse(gradients)
+        return answer(gradients, max_norm)
+
+    return refusing
+
+
+def _or_one(norm: Callable[[list[Tensor]], Any]) -> Callable[[list[Tensor]], float]:
+    return lambda gradients: float(norm(gradients)) or 1.0
+
+
+def _length_slip(name: str, norm: Callable[[list[Tensor]], Any], why: str, *, always: bool = False
+                 ) -> Misconception:
+    """Another length, as a tensor or as a Python number: the latter raises where it is zero."""
+    ways = [_clip(each, always=always, refuse=refuse) for refuse in (False, True)
+            for each in (norm, lambda gs: float(norm(gs)), _or_one(norm))]
+    return Misconception(name, ways[0], why, also=tuple(ways[1:]))
+
+
+def _together(gradients: list[Tensor]) -> Tensor:
+    return torch.cat([g.flatten() for g in gradients]).norm()
+
+
+def _each_alone(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
+    return [g * min(1.0, max_norm / g.norm()) for g in gradients]
+
+
+def _clamped(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
+    return [g.clamp(-max_norm, max_norm) for g in gradients]
+
+
+def _bare_division(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
+    return [g / _together(gradients) * min(_together(gradients), max_norm) for g in gradients]
+
+
+def _shortened_to_one(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
+    length = _together(gradients)
+    return [g / length if length > max_norm else g.clone() for g in gradients]
+
+
+CLIP = Exercise(
+    "8.5", "Clip the gradient", "Build it: clip the length, keep the direction", _package_clip,
+    probes=(
+        Probe("too long", lambda rng: _clip_inputs(rng, 3.0, 4.0, 0.5)),
+        Probe("short enough", lambda rng: _clip_inputs(rng, 0.3, 0.4, 0.1)),
+        Probe("long only together", lambda rng: _clip_inputs(rng, 0.8, 0.8, 0.8)),
+        Probe("short, but not if added", lambda rng: _clip_inputs(rng, 0.5, 0.5, 0.3)),
+        Probe("exactly as long as allowed", _exactly),
+        Probe("a small limit", lambda rng: _clip_inputs(rng, 50.0, 9.0, 70.0, most=(0.1, 0.3))),
+        Probe("a large limit", lambda rng: _clip_inputs(rng, 9.0, 2.0, 7.0, most=(4.0, 6.0))),
+        Probe("all zero", lambda rng: _clip_inputs(rng, 0.0, 0.0, 0.0)),
+        Probe("an infinite number", _infinite),
+    ),
+    misconceptions=(
+        Misconception("each on its own", _each_alone,
+                      "you clipped each tensor on its own, which bends the direction of the step. "
+                      "Measure all gradients together and scale them by one number.",
+                      also=(_refusing(_each_alone),
+                            lambda gradients, max_norm:
+                            [g * min(1.0, max_norm / g.norm().item()) for g in gradients],
+                            _refusing(lambda gradients, max_norm:
+                                      [g * min(1.0, max_norm / (g.norm().item() or 1.0))
+                                       for g in gradients]))),
+        _length_slip("always", _together,
+                     "you scaled every gradient to max_norm, short ones too. Clipping only ever "
+                     "shortens.", always=True),
+        Misconception("numbers clamped", _clamped,
+                      "you clamped single numbers, which bends the direction of the step. Scale "
+                      "all of them by one number.", also=(_refusing(_clamped),)),
+        _length_slip("norms added", lambda gs: sum(g.norm() for g in gs),
+                     "you added the tensors' norms. Lengths add in squares: the root of the sum "
+                     "of all squares."),
+        _length_slip("no root", lambda gs: _together(gs) ** 2,
+                     "you compared the squared length with max_norm. Take the root."),
+        _length_slip("sizes added", lambda gs: sum(g.abs().sum() for g in gs),
+                     "you added sizes where the length needs squares and a root."),
+        _length_slip("the longest", lambda gs: max(g.norm() for g in gs),
+                     "you took the longest tensor for the whole. All of them count together."),
+        _length_slip("the largest number", lambda gs: max(g.abs().max() for g in gs),
+                     "you took the largest number for the length. All numbers count, in squares."),
+        _length_slip("root mean square",
+                     lambda gs: torch.cat([g.flatten() for g in gs]).pow(2).mean().sqrt(),
+                     "you took the root of the mean square. The length has a sum under the root."),
+        Misconception("shortened to 1", _shortened_to_one,
+                      "you shortened what is too long to a length of 1. It is to be max_norm long.",
+                      also=(_refusing(_shortened_to_one),)),
+        Misconception("limit of 1", lambda gradients, max_norm: _clip(_together)(gradients, 1.0),
+                      "you clip at a length of 1, whatever max_norm is.",
+                      also=(lambda gradients, max_norm:
+                            _clip(_or_one(_together), refuse=True)(gradients, 1.0),)),
+        Misconception("divided by zero", _refusing(_clip(lambda gs: _together(gs).item())),
+                      "all gradients were zero and you divided by their length. Leave them as they "
+                      "are.", also=(_clip(lambda gs: _together(gs).item()),
+                                    _bare_division, _refusing(_bare_division))),
+        Misconception("infinity let through", _clip(_together),
+                      "you let an infinite gradient through. Scaled by max_norm / inf = 0 it "
+                      "becomes NaN, and one step later every weight is. Raise a ValueError.",
+                      also=(_clip(_or_one(_together)),)),
+        Misconception("nothing done", lambda gradients, max_norm: list(gradients),
+                      "you returned the gradients as they were.",
+                      also=(_refusing(lambda gradients, max_norm: list(gradients)),)),
+    ),
+    hints=(
+        "One number for the whole model: how long is the gradient if all tensors are one vector?",
+        "The root of the sum of all squares. If it is not finite, raise a ValueError.",
+        "Never lengthen: min(1.0, max_norm / norm) if norm is above 0, the same for every tensor.",
+    ))
+
+EXERCISES = [CLIP]
