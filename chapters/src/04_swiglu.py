@@ -8,7 +8,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | `FeedForward` from `llama_edu.layers`, `swiglu_width` from `llama_edu.config` | chapter 01; for one section the key/value heads of chapter 03 | 120 |
+# | `FeedForward` from `llama_edu.layers`, `swiglu_width` from `llama_edu.config` | chapter 01; for one section the key/value heads of chapter 03 | 135 |
 
 # %%
 import math
@@ -328,6 +328,9 @@ for kind, colour, mark in zip(learnt, plots.COLOURS, "osD", strict=False):
 ax.set_yscale("log")
 ax.set_ylim(0.004, 1.6)
 ax.legend(loc="lower right");
+
+# %% [markdown]
+# As numbers: the mean, and the spread of the seeds.
 
 # %%
 def spread(runs: list[float]) -> str:
@@ -907,6 +910,9 @@ decided = {name: torch.cat([z.flatten() for z in each]).abs().gt(3).float().mean
            for name, each in read.items()}
 print({name: f"{share:.1%}" for name, share in decided.items()})
 
+# %% [markdown]
+# How near was your guess?
+
 # %%
 if "SmolLM2" in read:
     assert max((z.abs() > 3).float().mean() for z in read["SmolLM2"]) < 0.1
@@ -948,6 +954,9 @@ ax.set_yscale("log")
 ax.set_yticks([0.03, 0.1, 0.3, 0.6], ["0.03", "0.1", "0.3", "0.6"])
 ax.minorticks_off()
 ax.legend();
+
+# %% [markdown]
+# The same runs as numbers, and SwiGLU's lead over GELU in two units:
 
 # %%
 for run in RUNS:
@@ -1009,6 +1018,9 @@ print(f"width 2/3 dim: {3 * (2 / 3) / 8:.2f} of the classic layer")
 for name in SHAPES:
     shape = release(name).config
     print(f"{name:15} {3 * shape.hidden_dim / (8 * shape.dim):.4f}")
+
+# %% [markdown]
+# What the ledger says:
 
 # %%
 claims.show("E13", "D10", "D11")
