@@ -716,12 +716,13 @@ for ax, name in zip(panels, ("smollm2", "tales"), strict=True):
     ax.grid(visible=False)
 bar = fig.colorbar(image, ax=list(panels), label="induction score, your sentence")
 
-weights = shares_in(model, given["your sentence"].repeat(2))
-ranked = [(n, h) for by in (scores[name := list(models)[-1]], steps_back(weights, 1))
-          for n, h in zip(*torch.unravel_index(by.flatten().topk(3).indices, by.shape),
-                          strict=True)]
-explorers.attention([tokenizer.decode([i]) for i in given["your sentence"].repeat(2).tolist()],
-                    {f"layer {n}, head {h}": weights[n, h] for n, h in ranked})
+twice = given["your sentence"].repeat(2)        # of the last model, SmolLM2 where it is there
+weights = shares_in(model, twice)
+before = steps_back(weights, 1, last=len(twice) - 1)
+best = [divmod(int(i), before.shape[1]) for by in (scores[list(models)[-1]], before)
+        for i in by.flatten().topk(3).indices]
+explorers.attention([tokenizer.decode([i]) for i in twice.tolist()],
+                    {f"layer {n}, head {h}": weights[n, h] for n, h in best})
 
 # %% [markdown]
 # Five heads are above 0.5 on all four inputs, three in layer 17 and two in layer 18: what they do does
