@@ -70,6 +70,11 @@ COUNT = Exercise(
                       "you forgot the norms: two a block and one at the end, dim weights each."),
         Misconception("final norm forgotten", _counted(norms=lambda c: 2 * c.n_layers),
                       "you forgot the last norm, between the blocks and the output."),
+        Misconception("norms of the blocks forgotten", _counted(norms=lambda c: 1),
+                      "you forgot the two norms inside each block."),
+        Misconception("no table where tied",
+                      _counted(tables=lambda c: 0 if c.tied_embeddings else 2),
+                      "where the tables are tied you counted none. There is one, used twice."),
         Misconception("one norm a block", _counted(norms=lambda c: c.n_layers + 1),
                       "you counted one norm a block. There are two."),
         Misconception("one block", _counted(blocks=lambda c: 1, norms=lambda c: 3),
@@ -166,6 +171,11 @@ def norms_exchanged(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor
     return x + block.feed_forward(block.attention_norm(x))
 
 
+def _one_norm(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
+    x = x + attend(block, x, rope, mask)
+    return x + block.feed_forward(block.attention_norm(x))
+
+
 def _feed_first(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
     x = x + feed(block, x)
     return x + attend(block, x, rope, mask)
@@ -221,6 +231,9 @@ FORWARD = Exercise(
                       "own in front: attention_norm and ffn_norm."),
         Misconception("norms exchanged", joined(block=norms_exchanged),
                       "you exchanged the two norms. attention_norm stands before attention."),
+        Misconception("one norm for both", joined(block=_one_norm),
+                      "both halves of your blocks read through attention_norm. The feed-forward "
+                      "layer has a norm of its own, ffn_norm."),
         Misconception("feed-forward first", joined(block=_feed_first),
                       "you ran the feed-forward layer first. Attention comes first."),
         Misconception("last norm missing", joined(end=lambda model, x: x),

@@ -71,8 +71,13 @@ def _scaled(scale: Callable[[Tensor, float], Tensor], *, use_weight: bool = True
 _right = _scaled(_size)
 
 
+def _plain_shares(writes: Tensor, weight: Tensor, eps: float, row: Tensor) -> Tensor:
+    products = writes @ row
+    return products / products.sum()
+
+
 CONTRIBUTIONS = Exercise(
-    "6.3", "Who said it?", "The stream of a trained model", _package_contributions,
+    "6.3", "Who said it?", "Your turn: who said it?", _package_contributions,
     probes=(
         Probe("two parts", lambda rng: _written(rng, 2, 3)),
         Probe("one part", lambda rng: _written(rng, 1, 4)),
@@ -113,6 +118,10 @@ CONTRIBUTIONS = Exercise(
                           writes, weight, eps, row).softmax(0),
                       "you turned the shares into probabilities. They may be negative, and add up "
                       "to the logit, not to 1."),
+        Misconception("divided by the total", lambda writes, weight, eps, row: _right(
+                          writes, weight, eps, row) / _right(writes, weight, eps, row).sum(),
+                      "you divided by the sum of all: these are shares of 1. They are to add up to "
+                      "the logit.", also=(_plain_shares,)),
         Misconception("one sum", lambda writes, weight, eps, row: _right(
                           writes, weight, eps, row).sum(),
                       "you added all parts: that is the logit itself. Return one number a part."),

@@ -11,12 +11,20 @@ from .compare import difference
 from .data import Exercise, call_plainly
 from .probing import run
 
+
+class InPlaceError(Exception):
+    """A value that the gradient needs was overwritten."""
+
+
 SEED = 3            # for the inputs, and for the directions in which the result is pulled
 CUT_OFF = ("returned the right values, but cut off from `{name}`: no gradient flows back, so "
            "nothing before it could learn. Stay with torch's functions from the input to the "
            "result, without .item(), .tolist(), .detach(), .data or torch.tensor(...).")
 ANOTHER = ("returned the right values, but another gradient for `{name}`. Is a part of the "
            "computation cut off by .item(), .detach(), .data or torch.no_grad()?")
+IN_PLACE = ("returned the right values, but changed one in place that the way back still needs "
+            "(`x += ...` and functions that end in `_` do): no gradient can be computed. Make a "
+            "new value, as in `x = x + ...`.")
 
 
 def wrong_gradient(exercise: Exercise, answer: Callable) -> str:
@@ -26,7 +34,10 @@ def wrong_gradient(exercise: Exercise, answer: Callable) -> str:
     """
     if not exercise.gradients:
         return ""
-    right, got = (_gradients(exercise, each) for each in (exercise.reference, answer))
+    try:
+        right, got = (_gradients(exercise, each) for each in (exercise.reference, answer))
+    except InPlaceError:
+        return IN_PLACE
     for name, expected in right.items():
         found = got.get(name)
         if found is None:
@@ -60,4 +71,6 @@ def _gradients(exercise: Exercise, answer: Callable) -> dict[str, Tensor | None]
         return list(torch.autograd.grad(result, list(leaves.values()), pull, allow_unused=True))
 
     outcome = run(replace(exercise, adapt=call_plainly), pulled, inputs)
+    if "in-place operation" in outcome.message or "inplace operation" in outcome.message:
+        raise InPlaceError
     return {} if outcome.raised else dict(zip(leaves, outcome.value, strict=True))

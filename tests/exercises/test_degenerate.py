@@ -192,3 +192,16 @@ def test_8_1_as_a_bare_number_is_refused():
     report = judge(exercise, lambda *values: torch.tensor(exercise.reference(*values).item()))
     assert report.status == "wrong"
     assert "cut off from `logits`" in report.message
+
+
+def test_a_value_changed_in_place_is_told_as_that():
+    def in_place(model, rope, mask, tokens):
+        x = model.tok_embeddings(tokens)
+        for block in model.layers:
+            x += block.attention(block.attention_norm(x), rope, mask)
+            x += block.feed_forward(block.ffn_norm(x))
+        return model.logits(model.norm(x))
+
+    report = judge(exercises()["6.2"], in_place)
+    assert report.status == "wrong"
+    assert "changed one in place" in report.message
