@@ -117,7 +117,8 @@ RMS_NORM = Exercise(
         Misconception("no float32 inside",
                       lambda x, weight, eps: x * torch.rsqrt(_mean_square(x) + eps) * weight,
                       "you squared in the input's own precision. In float16, 300 squared is "
-                      "infinite and the result zero: work in float32 inside, and cast back."),
+                      "infinite and the result zero: work in float32 inside, and cast back.",
+                      section="Why float32 inside?"),
     ),
     hints=(
         "The root mean square is read from right to left: square, mean, root.",

@@ -40,7 +40,7 @@ def _over_tokens(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1]).sum(0)
 
 
-Path = Callable[[Tensor, Tensor, Tensor, float], Tensor]     # of gw, x, r = 1 / rms, eps
+Path = Callable[[Tensor, Tensor, Tensor, float], Tensor]     # of gw, x, r = 1 / rms, grad
 
 
 def _x_slip(name: str, path: Path, why: str, also: tuple[Path, ...] = ()) -> Misconception:
@@ -49,7 +49,7 @@ def _x_slip(name: str, path: Path, why: str, also: tuple[Path, ...] = ()) -> Mis
         def answer(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
             wide, gw = x.float(), (grad * weight).float()
             r = torch.rsqrt(_mean(wide.pow(2)) + eps)
-            return path(gw, wide, r, eps).type_as(x), _autograd(grad, x, weight, eps)[1]
+            return path(gw, wide, r, grad.float()).type_as(x), _autograd(grad, x, weight, eps)[1]
 
         return answer
 
@@ -83,52 +83,72 @@ BACKWARD = Exercise(
               lambda rng: _inputs(rng, normal(rng, 2, 4, mean=300.0, std=50.0).half())),
     ),
     misconceptions=(
-        _x_slip("root held constant", lambda gw, x, r, eps: r * gw,
+        _x_slip("root held constant", lambda gw, x, r, grad: r * gw,
                 "you took the root for a constant. x stands in it too: each feature changes the "
                 "root, and the root changes every feature."),
         _x_slip("only the feature's own path",
-                lambda gw, x, r, eps: r * gw - r**3 * x * x * gw / x.shape[-1],
+                lambda gw, x, r, grad: r * gw - r**3 * x * x * gw / x.shape[-1],
                 "you let each feature change only itself. Through the root it changes all the "
-                "others too: sum over them."),
+                "others too: sum over them.",
+                also=(lambda gw, x, r, grad: r * gw - r**3 * x * x * gw,)),
         _x_slip("sum for mean",
-                lambda gw, x, r, eps: r * gw - x * r**3 * (gw * x).sum(-1, keepdim=True),
+                lambda gw, x, r, grad: r * gw - x * r**3 * (gw * x).sum(-1, keepdim=True),
                 "you summed over the features where the mean belongs: the root holds a mean of "
                 "squares, so its derivative carries 1/c."),
-        _x_slip("sign", lambda gw, x, r, eps: r * gw + x * r**3 * _mean(gw * x),
+        _x_slip("sign", lambda gw, x, r, grad: r * gw + x * r**3 * _mean(gw * x),
                 "your second part has the wrong sign: a larger root makes everything smaller."),
-        _x_slip("half of it", lambda gw, x, r, eps: r * gw - 0.5 * x * r**3 * _mean(gw * x),
+        _x_slip("half of it", lambda gw, x, r, grad: r * gw - 0.5 * x * r**3 * _mean(gw * x),
                 "your second part is half of what it should be: the 2 of the square and the 1/2 "
                 "of the root cancel."),
-        _x_slip("twice of it", lambda gw, x, r, eps: r * gw - 2 * x * r**3 * _mean(gw * x),
+        _x_slip("twice of it", lambda gw, x, r, grad: r * gw - 2 * x * r**3 * _mean(gw * x),
                 "your second part is twice what it should be: the 2 of the square and the 1/2 "
                 "of the root cancel."),
-        _x_slip("too few roots", lambda gw, x, r, eps: r * gw - x * r * _mean(gw * x),
+        _x_slip("too few roots", lambda gw, x, r, grad: r * gw - x * r * _mean(gw * x),
                 "your second part is divided by the root once. It needs the third power: test it "
                 "with x ten times as large, which must make the gradient ten times smaller.",
-                also=(lambda gw, x, r, eps: r * gw - x * r**2 * _mean(gw * x),)),
+                also=(lambda gw, x, r, grad: r * gw - x * r**2 * _mean(gw * x),)),
         _x_slip("projection without eps",
-                lambda gw, x, r, eps: r * (gw - x * (_mean(gw * x) / _mean(x * x)).nan_to_num()),
+                lambda gw, x, r, grad: r * (gw - x * (_mean(gw * x) / _mean(x * x)).nan_to_num()),
                 "you removed all that points along the token. That is right only where eps is 0: "
                 "the root holds eps, and your second part divides by the mean square without it.",
-                also=(lambda gw, x, r, eps: r * (gw - x * _mean(gw * x) / _mean(x * x)),)),
-        _x_slip("eps forgotten",
-                lambda gw, x, r, eps: (gw - x * _mean(gw * x) / _mean(x * x)) / _mean(x * x).sqrt(),
-                "you left eps out of the way back. It stands in the same root as on the way "
-                "there."),
+                also=(lambda gw, x, r, grad: r * (gw - x * _mean(gw * x) / _mean(x * x)),)),
+        Misconception(
+            "eps forgotten",
+            lambda grad, x, weight, eps: (_autograd(grad, x, weight, 0.0)[0],
+                                          _autograd(grad, x, weight, eps)[1]),
+            "you left eps out of the way back. It stands in the same root as on the way there.",
+            also=(lambda grad, x, weight, eps: _autograd(grad, x, weight, 0.0),)),
+        _x_slip("the root left out in front",
+                lambda gw, x, r, grad: gw - x * r**2 * _mean(gw * x),
+                "you left out one division by the root: it stands before everything, since y is "
+                "x over the root."),
+        _x_slip("weight missing in the mean",
+                lambda gw, x, r, grad: r * gw - x * r**3 * _mean(grad * x),
+                "you left the weight out of the mean. grad meets it on both ways to x."),
+        _x_slip("only through the root", lambda gw, x, r, grad: -x * r**3 * _mean(gw * x),
+                "you kept only the way through the root. x reaches the output directly too."),
         _x_slip("as in LayerNorm",
-                lambda gw, x, r, eps: r * (gw - _mean(gw)) - x * r**3 * _mean(gw * x),
+                lambda gw, x, r, grad: r * (gw - _mean(gw)) - x * r**3 * _mean(gw * x),
                 "you subtracted the mean of the gradient: that belongs to LayerNorm, which "
                 "subtracted a mean on the way there."),
         _x_slip("over the tokens",
-                lambda gw, x, r, eps: r * gw - x * r**3 * _mean(gw * x, 0),
-                "you averaged over the first axis. A token's root depends on its own features "
-                "only: the last axis."),
+                lambda gw, x, r, grad: r * gw - x * r**3 * _mean(gw * x, 0),
+                "you averaged over more than the token's own features. Its root depends on "
+                "these only: the last axis.",
+                also=(lambda gw, x, r, grad: r * gw - x * r**3 * (gw * x).mean(),)),
         Misconception(
             "weight forgotten",
             lambda grad, x, weight, eps: (
                 _autograd(grad, x, torch.ones_like(weight), eps)[0],
                 _autograd(grad, x, weight, eps)[1]),
             "you forgot the weight on the way to x: grad meets the weight first."),
+        Misconception(
+            "weight at the end",
+            lambda grad, x, weight, eps: (
+                _autograd(grad, x, torch.ones_like(weight), eps)[0] * weight,
+                _autograd(grad, x, weight, eps)[1]),
+            "you multiplied by the weight at the end. On the way back it comes first: the mean "
+            "must see grad * weight."),
         _weight_slip("not summed over the tokens", lambda grad, y, x, weight: grad * y,
                      "your gradient for weight still has one row a token. All tokens share the "
                      "weight, so their gradients add up."),

@@ -71,6 +71,10 @@ PRE_NORM = Exercise(
                       lambda x, norm, sublayer: x + norm(sublayer(norm(x))),
                       "you normalised twice, before and after the sublayer, as Gemma 2 does. A "
                       "Llama normalises before only."),
+        Misconception("norm on the stream only",
+                      lambda x, norm, sublayer: norm(x) + sublayer(x),
+                      "you normalised the stream, and not what the sublayer reads. It is the "
+                      "other way round."),
         Misconception("no norm", lambda x, norm, sublayer: x + sublayer(x),
                       "you never normalised: the sublayer reads norm(x)."),
     ),
@@ -104,7 +108,16 @@ COUNT_NORMS = Exercise(
                       "you forgot one norm: the last, between the blocks and the output layer."),
         Misconception("one norm a block", lambda config: (config.n_layers + 1) * config.dim,
                       "you counted one norm a block. There are two: before attention and before "
-                      "the feed-forward layer."),
+                      "the feed-forward layer.",
+                      also=(lambda config: config.n_layers * config.dim,)),
+        Misconception("one norm too many", lambda config: 2 * (config.n_layers + 1) * config.dim,
+                      "you counted one norm too many. The embeddings are read as they are: each "
+                      "block has two norms, and one stands at the end."),
+        Misconception("norms of queries and keys",
+                      lambda config: (2 * config.n_layers + 1) * config.dim
+                      + 2 * config.n_layers * config.head_dim,
+                      "you counted norms on queries and keys. Some other families have them; the "
+                      "Llamas of this course do not."),
         Misconception("three norms a block",
                       lambda config: (3 * config.n_layers + 1) * config.dim,
                       "you counted three norms a block. There are two, and one more after the "

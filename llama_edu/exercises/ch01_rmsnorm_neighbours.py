@@ -1,6 +1,7 @@
 """Exercises 1.2 and 1.5: what a norm can leave to the matrices before and after it."""
 
 from torch import Generator
+from torch.nn import functional as F
 
 from .data import Exercise, Inputs, Misconception, Probe, normal
 
@@ -43,8 +44,10 @@ LEAVE_MEAN = Exercise(
         Misconception("only the bias", lambda w, b: (w, b - b.mean()),
                       "you centred the bias and left w as it was. Whatever w writes has a mean "
                       "too."),
+        Misconception("bias removed", lambda w, b: (w - w.mean(0), b * 0),
+                      "you removed the bias. Only its mean goes."),
         Misconception("sum for mean", lambda w, b: (w - w.sum(0), b - b.sum()),
-                      "you subtracted the sum. The mean is the sum over c."),
+                      "you subtracted the sum. The mean is the sum divided by c."),
         Misconception("mean of the whole result",
                       lambda w, b: (w - w.mean(0), b - b.mean() - w.mean()),
                       "you took a mean of w from the bias as well. What w writes depends on its "
@@ -62,7 +65,10 @@ LEAVE_MEAN = Exercise(
                             lambda w, b: ((w - w.mean(0)) / w.var(0, unbiased=False).sqrt(),
                                           (b - b.mean()) / b.var(unbiased=False).sqrt()),
                             lambda w, b: ((w - w.mean(0)) / w.std(0),
-                                          (b - b.mean()) / b.std()))),
+                                          (b - b.mean()) / b.std()),
+                            lambda w, b: (F.layer_norm(w.T, b.shape).T, b - b.mean()),
+                            lambda w, b: (F.layer_norm(w.T, b.shape).T,
+                                          F.layer_norm(b, b.shape)))),
     ),
     hints=(
         "Write the mean of the features as a sum over the inputs: which numbers of w meet input 1?",
@@ -90,7 +96,10 @@ FOLD = Exercise(
     misconceptions=(
         Misconception("rows scaled", lambda norm_weight, w: w * norm_weight[:, None],
                       "you scaled the rows of w, which belong to the outputs. The norm's weight "
-                      "belongs to the inputs, which are the columns."),
+                      "belongs to the inputs, which are the columns.",
+                      also=(lambda norm_weight, w: norm_weight.diag() @ w,)),
+        Misconception("one plus weight", lambda norm_weight, w: w * (1 + norm_weight),
+                      "you multiplied by 1 + weight, as Gemma does. Llama multiplies by weight."),
         Misconception("divided", lambda norm_weight, w: w / norm_weight,
                       "you divided by the norm's weight. The layer must now do the multiplication "
                       "that the norm no longer does."),
