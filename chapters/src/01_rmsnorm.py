@@ -566,8 +566,8 @@ print(f"root mean square before block 1: {sizes[0]:.1f}, after block 32: {sizes[
 assert sizes[-1] > 2 * sizes[0]
 
 # %% [markdown]
-# Keep that in mind for the end of the chapter. Xiong et al. (2020, theorem 1) prove this of the last layer: its gradient falls
-# with the square root of the depth in pre-norm, and does not in post-norm.
+# Keep that in mind for the end of the chapter. Xiong et al. (2020, theorem 1) prove of the last layer
+# that its gradient falls with the square root of the depth in pre-norm, and does not in post-norm.
 #
 # Adam gives both stacks steps of the same size. Post-norm does not survive them. Before step 60 hardly
 # any gradient reaches its middle blocks, while its last block has over ten times pre-norm's. Its
