@@ -1,11 +1,10 @@
-"""The exercises of chapter 01: 1.1 RMSNorm and 1.2 LayerNorm, by hand."""
+"""Exercise 1.1: RMSNorm by hand."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
 from torch.func import functional_call
-from torch.nn import functional as F
 
 from ..layers import RMSNorm
 from .data import Exercise, Inputs, Misconception, Probe, between, normal, whole
@@ -15,18 +14,9 @@ def _package_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     return functional_call(RMSNorm(x.shape[-1], eps), {"weight": weight}, x)
 
 
-def _torch_layer_norm(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], weight, bias, eps)
-
-
 def _rms_inputs(rng: Generator, x: Tensor) -> Inputs:
     weight = normal(rng, x.shape[-1], mean=2.0).to(x.dtype)
     return {"x": x, "weight": weight, "eps": between(rng, 1, 3)}
-
-
-def _layer_inputs(rng: Generator, x: Tensor) -> Inputs:
-    weight, bias = normal(rng, 2, x.shape[-1], mean=2.0).to(x.dtype)
-    return {"x": x, "weight": weight, "bias": bias, "eps": between(rng, 1, 3)}
 
 
 def _far(rng: Generator, *shape: int) -> Tensor:
@@ -127,7 +117,8 @@ RMS_NORM = Exercise(
         Misconception("no float32 inside",
                       lambda x, weight, eps: x * torch.rsqrt(_mean_square(x) + eps) * weight,
                       "you squared in the input's own precision. In float16, 300 squared is "
-                      "infinite and the result zero: work in float32 inside, and cast back."),
+                      "infinite and the result zero: work in float32 inside, and cast back.",
+                      section="Why float32 inside?"),
     ),
     hints=(
         "The root mean square is read from right to left: square, mean, root.",
@@ -137,65 +128,4 @@ RMS_NORM = Exercise(
         "last.",
     ), gradients=("x", "weight"))
 
-
-def _layer_slip(name: str, divide: Callable[[Tensor, float], Tensor], why: str) -> Misconception:
-    return Misconception(
-        name, lambda x, weight, bias, eps: divide(x.float(), eps).type_as(x) * weight + bias, why)
-
-
-LAYER_NORM = Exercise(
-    "1.2", "LayerNorm by hand", "By hand", _torch_layer_norm,
-    probes=(
-        Probe("float32", lambda rng: _layer_inputs(rng, _far(rng, 3, 5))),
-        Probe("bfloat16", lambda rng: _layer_inputs(rng, _far(rng, 3, 4).bfloat16())),
-        Probe("float16 around 600",
-              lambda rng: _layer_inputs(rng, normal(rng, 2, 4, std=600.0).half())),
-        Probe("a batch", lambda rng: _layer_inputs(rng, _far(rng, 2, 3, 5))),
-        Probe("a constant row", lambda rng: _layer_inputs(rng, _with_row(_far(rng, 2, 4), 4.0))),
-        Probe("one vector", lambda rng: _layer_inputs(rng, whole(rng, 3))),
-    ),
-    misconceptions=(
-        _layer_slip("mean kept", lambda x, eps: x * torch.rsqrt(_mean_square(x) + eps),
-                    "you did not subtract the mean: that is RMSNorm with a bias."),
-        _layer_slip("mean kept above", lambda x, eps: x * torch.rsqrt(_variance(x) + eps),
-                    "you divided x itself by the standard deviation. Subtract the mean from x "
-                    "first."),
-        _layer_slip("spread from zero",
-                    lambda x, eps: _centred(x) * torch.rsqrt(_mean_square(x) + eps),
-                    "you measured the spread of x from zero. Measure it from the mean: square what "
-                    "you have centred."),
-        _layer_slip("n - 1",
-                    lambda x, eps: _centred(x) * torch.rsqrt(x.var(-1, keepdim=True) + eps),
-                    "your variance divides by n - 1, which is what torch does unless told "
-                    "otherwise. LayerNorm divides by n: unbiased=False."),
-        _layer_slip("eps outside the root",
-                    lambda x, eps: _centred(x) / (_variance(x).sqrt() + eps),
-                    "you added eps after the root. It belongs inside, next to the variance."),
-        _layer_slip("no eps", lambda x, eps: _centred(x) / _variance(x).sqrt(),
-                    "you left eps out, so a constant row is divided by zero."),
-        _layer_slip("no root", lambda x, eps: _centred(x) / (_variance(x) + eps),
-                    "you divided by the variance itself. Take its root."),
-        _layer_slip("over the tokens",
-                    lambda x, eps: _centred(x, -2) * torch.rsqrt(_variance(x, -2) + eps),
-                    "you normalised over the tokens (dim=-2). Each token is normalised alone, "
-                    "over its own features: dim=-1."),
-        _layer_slip("over the first axis",
-                    lambda x, eps: _centred(x, 0) * torch.rsqrt(_variance(x, 0) + eps),
-                    "you normalised over the first axis (dim=0). The features are the last "
-                    "axis: dim=-1."),
-        Misconception("bias before weight",
-                      lambda x, weight, bias, eps:
-                      _torch_layer_norm(x, weight, weight * bias, eps),
-                      "you added the bias before you multiplied by the weight. Multiply first."),
-        Misconception("bias forgotten",
-                      lambda x, weight, bias, eps:
-                      _torch_layer_norm(x, weight, torch.zeros_like(bias), eps),
-                      "you forgot the bias: add it last."),
-    ),
-    hints=(
-        "LayerNorm centres first: subtract the mean of the last axis.",
-        "The variance is the mean square of what you centred. Add eps to it, then take the root.",
-        "Divide, multiply by weight, add bias. With x.var, say unbiased=False.",
-    ), gradients=("x", "weight", "bias"))
-
-EXERCISES = [RMS_NORM, LAYER_NORM]
+EXERCISES = [RMS_NORM]

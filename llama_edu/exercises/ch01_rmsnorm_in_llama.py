@@ -1,10 +1,9 @@
-"""The exercises of chapter 01, continued: 1.3 to 1.5, the norms inside a whole Llama."""
+"""Exercises 1.3 and 1.4: the norms inside a whole Llama."""
 
-from collections.abc import Callable
 from types import SimpleNamespace
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from ..config import ModelConfig
 from ..family.accounting import parameters
@@ -15,7 +14,7 @@ from .data import Exercise, Inputs, Misconception, Probe, between, count, normal
 # -- 1.3: where the norm stands -----------------------------------------------------------------
 
 
-def _package_block(x: Tensor, norm: Callable, sublayer: Callable) -> Tensor:
+def _package_block(x: Tensor, norm: nn.Module, sublayer: nn.Module) -> Tensor:
     """The first half of the package's Block; its second half is made to add nothing."""
     parts = SimpleNamespace(attention_norm=norm, attention=lambda h, *_: sublayer(h),
                             ffn_norm=norm, feed_forward=torch.zeros_like)
@@ -26,16 +25,22 @@ def _far(rng: Generator, *shape: int) -> Tensor:
     return normal(rng, *shape, mean=2.0, std=3.0)
 
 
+class _Mix(nn.Module):
+    """Stands for attention or the feed-forward layer: a matrix, then tanh."""
+
+    def __init__(self, mix: Tensor):
+        super().__init__()
+        self.mix = nn.Parameter(mix)
+
+    def forward(self, h: Tensor) -> Tensor:
+        return torch.tanh(h @ self.mix)
+
+
 def _block_inputs(rng: Generator, x: Tensor, scale: float = 1.0) -> Inputs:
     c = x.shape[-1]
     norm = RMSNorm(c, eps=between(rng, 1, 3))
     norm.weight.data = normal(rng, c, mean=2.0)
-    mix = scale * normal(rng, c, c)
-
-    def sublayer(h: Tensor) -> Tensor:
-        return torch.tanh(h @ mix)
-
-    return {"x": x, "norm": norm, "sublayer": sublayer}
+    return {"x": x, "norm": norm, "sublayer": _Mix(scale * normal(rng, c, c))}
 
 
 PRE_NORM = Exercise(
@@ -66,6 +71,10 @@ PRE_NORM = Exercise(
                       lambda x, norm, sublayer: x + norm(sublayer(norm(x))),
                       "you normalised twice, before and after the sublayer, as Gemma 2 does. A "
                       "Llama normalises before only."),
+        Misconception("norm on the stream only",
+                      lambda x, norm, sublayer: norm(x) + sublayer(x),
+                      "you normalised the stream, and not what the sublayer reads. It is the "
+                      "other way round."),
         Misconception("no norm", lambda x, norm, sublayer: x + sublayer(x),
                       "you never normalised: the sublayer reads norm(x)."),
     ),
@@ -75,7 +84,7 @@ PRE_NORM = Exercise(
         "One line: x plus the sublayer of the norm of x.",
     ), gradients=("x",))
 
-# -- 1.4 and 1.5: the weights of the norms ------------------------------------------------------
+# -- 1.4: the weights of the norms --------------------------------------------------------------
 
 
 def _config(rng: Generator, *, n_layers: int, head_dim: int) -> Inputs:
@@ -99,7 +108,16 @@ COUNT_NORMS = Exercise(
                       "you forgot one norm: the last, between the blocks and the output layer."),
         Misconception("one norm a block", lambda config: (config.n_layers + 1) * config.dim,
                       "you counted one norm a block. There are two: before attention and before "
-                      "the feed-forward layer."),
+                      "the feed-forward layer.",
+                      also=(lambda config: config.n_layers * config.dim,)),
+        Misconception("one norm too many", lambda config: 2 * (config.n_layers + 1) * config.dim,
+                      "you counted one norm too many. The embeddings are read as they are: each "
+                      "block has two norms, and one stands at the end."),
+        Misconception("norms of queries and keys",
+                      lambda config: (2 * config.n_layers + 1) * config.dim
+                      + 2 * config.n_layers * config.head_dim,
+                      "you counted norms on queries and keys. Some other families have them; the "
+                      "Llamas of this course do not."),
         Misconception("three norms a block",
                       lambda config: (3 * config.n_layers + 1) * config.dim,
                       "you counted three norms a block. There are two, and one more after the "
@@ -118,42 +136,4 @@ COUNT_NORMS = Exercise(
     ))
 
 
-def _fold_inputs(rng: Generator, f: int, c: int) -> Inputs:
-    return {"norm_weight": normal(rng, c, mean=2.0), "w": normal(rng, f, c, mean=2.0)}
-
-
-FOLD = Exercise(
-    "1.5", "Fold a norm's weight into the next layer", "Exercises",
-    lambda norm_weight, w: w * norm_weight,
-    probes=(
-        Probe("more rows", lambda rng: _fold_inputs(rng, 5, 3)),
-        Probe("more columns", lambda rng: _fold_inputs(rng, 2, 4)),
-        Probe("a square matrix", lambda rng: _fold_inputs(rng, 3, 3)),
-        Probe("bfloat16", lambda rng: {name: value.bfloat16() for name, value
-                                       in _fold_inputs(rng, 4, 2).items()}),
-    ),
-    misconceptions=(
-        Misconception("rows scaled", lambda norm_weight, w: w * norm_weight[:, None],
-                      "you scaled the rows of w, which belong to the outputs. The norm's weight "
-                      "belongs to the inputs, which are the columns."),
-        Misconception("divided", lambda norm_weight, w: w / norm_weight,
-                      "you divided by the norm's weight. The layer must now do the multiplication "
-                      "that the norm no longer does."),
-        Misconception("added", lambda norm_weight, w: w + norm_weight,
-                      "you added the norm's weight. It scales the inputs, so it scales columns."),
-        Misconception("transposed", lambda norm_weight, w: (w * norm_weight).T,
-                      "the columns are scaled rightly, but w comes back transposed. Keep it "
-                      "`f c`, as nn.Linear does."),
-        Misconception("squared", lambda norm_weight, w: w * norm_weight.pow(2),
-                      "you multiplied by the norm's weight twice. Once is enough."),
-        Misconception("multiplied as vectors", lambda norm_weight, w: w @ norm_weight,
-                      "you took the product of matrix and vector, which sums over the features. "
-                      "Only scale the columns: the sum comes later, with x."),
-    ),
-    hints=(
-        "Write one output as a sum over features: w times (x times norm_weight). Regroup.",
-        "Feature c of the input meets column c of w, and nothing else.",
-        "w is `f c` and norm_weight `c`: broadcasting already lines up the last axes.",
-    ))
-
-EXERCISES = [PRE_NORM, COUNT_NORMS, FOLD]
+EXERCISES = [PRE_NORM, COUNT_NORMS]

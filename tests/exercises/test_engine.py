@@ -212,8 +212,8 @@ def test_a_stub_without_a_text_is_a_stub_and_a_real_error_is_not():
 
 
 def test_an_answer_that_needs_an_earlier_stub_says_so():
-    report = check("1.2", lambda x, weight, bias, eps: stub(x, weight, eps) + bias)
-    assert str(report) == ("○ 1.2 not attempted yet: it calls the answer of 1.1, which comes "
+    report = check("1.3", lambda x, norm, sublayer: x + sublayer(stub(x, norm.weight, norm.eps)))
+    assert str(report) == ("○ 1.3 not attempted yet: it calls the answer of 1.1, which comes "
                            "first")
 
 
