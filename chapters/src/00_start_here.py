@@ -481,7 +481,7 @@ assert abs(size / 402e9 - 1) < 0.01 and abs(tokens / 16.55e12 - 1) < 0.06
 # good it would have been, no sum here can say.) The 405B is another matter: Meta's own law, fitted to
 # Meta's own data, asked for 402 billion parameters and 16.55 trillion tokens at its cost (the Llama 3
 # paper, 3.2.1), and that is nearly what was trained. That law asks for about 40 tokens a parameter at this
-# cost and not for 20: other data, another law. Chapter 08 comes back to it.
+# cost and not for 20: other data, another law.
 #
 # ## How a chapter works
 #

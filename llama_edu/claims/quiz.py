@@ -36,6 +36,8 @@ def judge(verdicts: Mapping[str, str]) -> Judged:
 
     Raises KeyError for an id that there is not, ValueError for another word.
     """
+    verdicts = {id: said.strip().lower() if isinstance(said, str) else said
+                for id, said in verdicts.items()}
     for id, said in verdicts.items():
         if said not in (*VERDICTS, OPEN):
             raise ValueError(f"{id} was judged {said!r}; one of {', '.join(VERDICTS)} is needed, "

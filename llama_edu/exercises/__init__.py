@@ -33,7 +33,7 @@ def check(exercise_id: str, answer: Any = None) -> Report:
         place = records.place()             # before the answer runs, which may go elsewhere
         exercise = find(exercise_id)
         report = (judge_hunt if isinstance(exercise, Hunt) else judge)(exercise, answer)
-        unsaved = records.record(report, place)
+        unsaved = "" if _shown(answer) else records.record(report, place)
     except UnknownExerciseError as unknown:
         return _unknown(exercise_id, unknown)
     except Exception as error:      # a learner must not meet a traceback of ours
@@ -72,6 +72,11 @@ def suspects(exercise_id: str) -> dict[str, Any]:
         raise ValueError(f"{hunt.id} is no bug hunt and has no suspects: it asks for a function. "
                          f'Use check("{hunt.id}", your_function).')
     return {letter: hunt.make(bug) for letter, bug in hunt.hidden.items()}
+
+
+def _shown(answer: Any) -> bool:
+    """Whether a chapter shows this answer, wrong on purpose: it is no try of the reader's."""
+    return getattr(answer, "__name__", "").endswith("on_purpose")
 
 
 def _unknown(exercise_id: Any, unknown: UnknownExerciseError) -> Report:

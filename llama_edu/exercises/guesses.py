@@ -23,7 +23,7 @@ class Guess:
     def _verdict(self) -> str:
         if self.said is None or self.said == "?":
             return f"{_spoken(self.truth)} (no guess yet: set one above, before you look)"
-        if self.said == self.truth:
+        if _plain(self.said) == _plain(self.truth):
             return f"{_spoken(self.truth)}, as you said"
         told = f"you said {_spoken(self.said)}; it is {_spoken(self.truth)}"
         if not (_is_number(self.said) and _is_number(self.truth)) or self.truth == 0:
@@ -43,6 +43,13 @@ def reveal(what: str, said: Any, truth: Any) -> Guess:
     `said` is a number or one of several words; None or "?" is no guess yet. Nothing is recorded.
     """
     return Guess(what, said, truth)
+
+
+def _plain(value: Any) -> Any:
+    """A guess without what does not matter: capitals, space around it, list or tuple."""
+    if isinstance(value, str):
+        return value.strip().casefold()
+    return tuple(value) if isinstance(value, list | tuple) else value
 
 
 def _times(ratio: float) -> str:

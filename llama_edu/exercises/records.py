@@ -116,23 +116,43 @@ class Progress:
     def __repr__(self) -> str:
         width = max((len(exercise.title) for exercise, _ in self.rows), default=0)
         lines = []
-        for chapter, rows in groupby(self.rows, key=lambda row: row[0].chapter):
-            lines.append(f"chapter {chapter}")
+        for chapter, rows in self._chapters():
+            begun = any(each.tries for _, each in rows)
+            lines.append(f"chapter {chapter}" + ("" if begun else f": {_untouched(rows)}"))
             lines += [f"  {LOOKS[each.status][0]} {exercise.id:<5} {exercise.title:<{width}}"
-                      f"  {each.text}" for exercise, each in rows]
+                      f"  {each.text}" for exercise, each in rows if begun]
         return "\n".join([*lines, self.summary])
 
+    def _chapters(self) -> list[tuple[int, list[tuple[Exercise | Hunt, Record]]]]:
+        """The rows of each chapter."""
+        return [(chapter, list(rows))
+                for chapter, rows in groupby(self.rows, key=lambda row: row[0].chapter)]
+
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f'<tr><td aria-hidden="true">{LOOKS[each.status][0]}</td>'
-            f'<th scope="row" style="{CELL}">{exercise.id}</th>'
-            f'<td style="{CELL}">{escape(exercise.title)}</td>'
-            f'<td style="{CELL}">{each.text}</td></tr>' for exercise, each in self.rows)
+        rows = "".join(_in_html(chapter, rows) for chapter, rows in self._chapters())
         heads = "".join(f'<th scope="col" style="{CELL}">{head}</th>'
                         for head in ("exercise", "title", "progress"))
         return (f'<div style="{BOX.format(colour="#0072B2")}"><table>'
                 f'<caption style="text-align: left; color: inherit;">{self.summary}</caption>'
                 f'<thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table></div>')
+
+
+def _untouched(rows: list[tuple[Exercise | Hunt, Record]]) -> str:
+    """A chapter that was not begun, in one line."""
+    return f"{len(rows)} {'exercise' if len(rows) == 1 else 'exercises'}, not begun"
+
+
+def _in_html(chapter: int, rows: list[tuple[Exercise | Hunt, Record]]) -> str:
+    """A chapter's rows of the table; one row for a chapter that was not begun."""
+    if not any(each.tries for _, each in rows):
+        return (f'<tr><td aria-hidden="true">{LOOKS["not attempted"][0]}</td>'
+                f'<th scope="row" style="{CELL}">chapter {chapter}</th>'
+                f'<td style="{CELL}" colspan="2">{_untouched(rows)}</td></tr>')
+    return "".join(
+        f'<tr><td aria-hidden="true">{LOOKS[each.status][0]}</td>'
+        f'<th scope="row" style="{CELL}">{exercise.id}</th>'
+        f'<td style="{CELL}">{escape(exercise.title)}</td>'
+        f'<td style="{CELL}">{each.text}</td></tr>' for exercise, each in rows)
 
 
 def table() -> Progress:

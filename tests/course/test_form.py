@@ -9,8 +9,6 @@ from nbformat import NotebookNode
 from llama_edu.exercises.hunts import Hunt
 from llama_edu.exercises.registry import exercises
 
-# Chapters that still have the form of the first edition; the list only gets shorter.
-FIRST_EDITION = {"01_rmsnorm"}
 INTRODUCES = {"00_start_here"}  # asks one thing, to show how a check speaks
 MOST_GIVEN_AWAY = 1 / 4  # of a chapter's exercises
 ASKED = re.compile(r"\bclaims\.judge\(|\breveal\(")
@@ -56,15 +54,13 @@ def given(shares: dict[str, float]) -> list[str]:
 
 
 def test_a_chapter_lets_the_reader_think_first(chapter, read):
-    if chapter.stem in FIRST_EDITION | INTRODUCES:
-        pytest.skip("introduces, or has the form of the first edition")
+    if chapter.stem in INTRODUCES:
+        pytest.skip("introduces")
     hunts = {id for id, each in exercises().items() if isinstance(each, Hunt)}
     assert faults(read(chapter), hunts) == []
 
 
 def test_a_chapter_does_not_give_its_answers_away(chapter):
-    if chapter.stem in FIRST_EDITION:
-        pytest.skip("has the form of the first edition")
     assert given(given_away.of_chapter(given_away.SOURCES / f"{chapter.stem}.py")) == []
 
 

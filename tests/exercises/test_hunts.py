@@ -113,6 +113,8 @@ def test_only_a_hunt_has_suspects():
         (None, 1.697, "1.7 (no guess yet: set one above, before you look)"),
         ("?", "RMSNorm", "RMSNorm (no guess yet: set one above, before you look)"),
         ("RMSNorm", "RMSNorm", "RMSNorm, as you said"),
+        (" rmsnorm", "RMSNorm", "RMSNorm, as you said"),
+        ((3, 4), [3, 4], "[3, 4], as you said"),
         ("LayerNorm", "RMSNorm", "you said LayerNorm; it is RMSNorm"),
         (2, 1.6, "you said 2; it is 1.6, 25% too high"),
         (0.8, 1.6, "you said 0.8; it is 1.6, 50% too low"),

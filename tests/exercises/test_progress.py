@@ -32,8 +32,8 @@ def line(exercise: str) -> str:
 
 
 def test_progress_lies_beside_the_book_and_counts_tries(folder: Path):
-    assert line("1.1").endswith("not attempted yet")
     check("1.1", wrong)
+    assert line("1.2").endswith("not attempted yet")
     check("1.1", wrong)
     assert line("1.1").startswith("  ✗ 1.1")
     assert line("1.1").endswith("2 tries, not right yet")
@@ -92,6 +92,24 @@ def test_progress_that_cannot_be_saved_is_said_and_breaks_nothing(folder: Path):
     assert os.listdir(folder / FILE) == []
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         [FILE, "book.yml", "chapters", "solutions"])
+
+
+def test_an_answer_that_is_shown_wrong_on_purpose_is_no_try(folder: Path):
+    def wrong_on_purpose(x, weight, eps):
+        return wrong(x, weight, eps)
+
+    assert not check("1.1", wrong_on_purpose).passed
+    assert not (folder / FILE).exists()
+
+
+def test_a_chapter_that_was_not_begun_takes_one_line():
+    check("1.1", right)
+    text = str(progress())
+    assert " 1.2 " in text
+    assert " 2.1 " not in text
+    assert "\nchapter 2: " in text
+    assert "exercises, not begun" in text
+    assert "exercises, not begun" in progress()._repr_html_()
 
 
 def test_progress_is_a_table_by_chapter_in_text_and_html():
