@@ -18,7 +18,7 @@ def _ones(t: int, s: int) -> Tensor:
 
 
 MASK = Exercise(
-    "3.1", "The causal mask, with a cache", "Build it", causal_mask,
+    "3.1", "The causal mask, with a cache", "Your turn: who may look", causal_mask,
     probes=(
         Probe("no cache", lambda rng: {"t": 4, "s": 4}),
         Probe("two new tokens, five in all", lambda rng: {"t": 2, "s": 5}),
@@ -254,14 +254,16 @@ HUNT = Hunt(
             "lets a hidden token through as soon as all that may be seen scores below -20"),
         "no maximum": Bug(lambda: _shared_by(_without_maximum), "gives nan for scores of 100"),
         "scale forgotten": Bug(lambda: _scaled(lambda q, k: q.shape[-1] ** 0.5),
-                               "is the same as scaled attention with sharper queries, on any input "
-                               "of more than one feature"),
+                               "would already differ on the plain input above, and there all five "
+                               "agreed"),
         "mask after the softmax": Bug(
             lambda: _shared_by(lambda scores, mask: _hide(scores.softmax(-1), mask, 0.0)),
-            "gives less than 1 where every value is 1 and something is hidden"),
+            "gives less than 1 where every value is 1 and something is hidden, so it would "
+            "differ on the plain input above, and there all five agreed"),
         "softmax over the queries": Bug(
             lambda: _shared_by(lambda scores, mask: _hide(scores.softmax(-2), mask, 0.0)),
-            "changes the first token's result when a later query changes"),
+            "changes the first token's result when a later query changes, so it would differ on "
+            "the plain input above, and there all five agreed"),
     },
     hidden={"a": "hidden at -20", "b": "aligned at the start", "c": HEALTHY, "d": "heads tiled",
             "e": "no maximum"},

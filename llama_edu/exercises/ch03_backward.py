@@ -50,6 +50,21 @@ def _backward(*, softmax: Callable = _through_softmax, scale_q: bool = True, sca
     return backward
 
 
+def _tiled(*, spread: bool, gathered: bool) -> Callable:
+    """The backward pass with the key heads in turn, 0 1 0 1: when read, when added up, or both."""
+    def backward(q: Tensor, k: Tensor, v: Tensor, shares: Tensor, slope: Tensor) -> Slopes:
+        g, root = q.shape[1] // k.shape[1], math.sqrt(q.shape[-1])
+        keys, values = (x.repeat(1, g, 1, 1) if spread else x.repeat_interleave(g, 1)
+                        for x in (k, v))
+        to_scores = _through_softmax(shares, slope @ values.mT) / root
+        pattern = f"b {'(g k)' if gathered else '(k g)'} s d -> b k s d"
+        dk, dv = (reduce(a.mT @ b, pattern, "sum", g=g)
+                  for a, b in ((to_scores, q), (shares, slope)))
+        return to_scores @ keys, dk, dv
+
+    return backward
+
+
 def _inputs(rng: Generator, b: int, h: int, k: int, mask: Tensor, d: int) -> Inputs:
     t, s = mask.shape
     q, keys = normal(rng, b, h, t, d, mean=0.3), normal(rng, b, k, s, d)
@@ -117,6 +132,11 @@ BACKWARD = Exercise(
         Misconception("a slope for each query head", _backward(gather="none"),
                       "the slopes of k and v have a copy for each query head. There are fewer key "
                       "heads: add up those of a group."),
+        Misconception("heads tiled", _tiled(spread=True, gathered=True),
+                      "your key heads come in turn: 0 1 0 1. Neighbouring query heads share one: "
+                      "0 0 1 1, when it is read and when its slopes are added up.",
+                      also=(_tiled(spread=True, gathered=False),
+                            _tiled(spread=False, gathered=True))),
         Misconception("values through the softmax", _backward(shares_again=True),
                       "the slope of v is mixed with the slopes of the scores. The values are mixed "
                       "by the shares themselves."),

@@ -21,7 +21,7 @@ def stream(v: int, n: int, tokens: Sequence[int]) -> Tensor:
     return torch.cat([word, place, torch.zeros(len(tokens), 2 * v)], dim=1)
 
 
-def answers(layers: Sequence[Layer], v: int, n: int, tokens: list[int]) -> list[int]:
+def answers(layers: Sequence[Layer], v: int, n: int, tokens: list[int]) -> dict[str, int]:
     """The answer at each place whose word stood somewhere before, one head a layer."""
     x = stream(v, n, tokens)
     for wq, wk, wv, wo in layers:
@@ -29,8 +29,8 @@ def answers(layers: Sequence[Layer], v: int, n: int, tokens: list[int]) -> list[
         mask = causal_mask(len(tokens), len(tokens))
         x = x + attend(q[None, None], k[None, None], what[None, None], mask)[0, 0] @ wo.T
     said = x[:, -v:]
-    return [EMPTY if said[t].abs().max() < 1e-6 else int(said[t].argmax())
-            for t in range(len(tokens)) if tokens[t] in tokens[:t]]
+    return {f"place {t}": EMPTY if said[t].abs().max() < 1e-6 else int(said[t].argmax())
+            for t in range(len(tokens)) if tokens[t] in tokens[:t]}
 
 
 def by_hand(v: int, n: int, *, back: int = 1, sharp: float = SHARP, later: float = LATER,
@@ -96,12 +96,21 @@ BY_HAND = Exercise(
                       "where a word stood several times you copy what followed the first time. The "
                       "latest is asked for."),
         Misconception("the word itself", _wrong(look="word"),
-                      "the answer is the word itself: layer 2 ends at its own place, or at its "
-                      "earlier copy. Layer 1 is to write the word of place p - 1 into `before` (so "
-                      "its query for p - 1 reads p), layer 2 to compare with that, and to hand "
-                      "over the word that stands there.",
+                      "the answer is the word itself: layer 2 ends at the word or at an earlier "
+                      "copy of it, or hands over what it compared with. What must the token "
+                      "*after* that copy know, so that it is found? And does a match always "
+                      "outweigh what you give for being late?",
                       also=(_wrong(back=0), _wrong(back=-1), _wrong(hand="before"),
                             _wrong(later=2 * SHARP))),
+        Misconception("late beats a match", _wrong(later=SHARP),
+                      "a later place counts for more than a word that fits. All places together "
+                      "must count for less than one match.",
+                      also=tuple(_wrong(later=share * SHARP)
+                                 for share in (0.15, 0.25, 0.3, 0.4, 0.6, 0.8))),
+        Misconception("late hardly counts", _wrong(later=1.0),
+                      "a later place counts for too little: two places that fit still mix. Make "
+                      "one place worth several points, in scores divided by the root of c.",
+                      also=(_wrong(later=0.1),)),
         Misconception("two places back", _wrong(back=2),
                       "layer 1 looks two places back, so layer 2 finds the word after the one that "
                       "followed."),
@@ -119,8 +128,9 @@ BY_HAND = Exercise(
         "word with `before`, and copies the word found there into `answer`.",
         "Start each matrix with zeros(c, c) and set blocks: w[to, source] = eye. wo may be eye(c) "
         "when wv writes into the right slot. Multiply wq by 1000.",
-        "For the latest place: give layer 2's query one more feature that is always on (a row of "
-        "ones over the word), and its key the number of the place in that feature.",
+        "For the latest place: layer 2's query needs one more feature that is always on (a row of "
+        "ones over the word, times 1000 too), and its key in that feature the place divided by n, "
+        "so that all places together count for less than one match.",
     ),
     adapt=lambda answer, v, n, tokens: answers(answer(v, n), v, n, tokens))
 

@@ -18,7 +18,7 @@ LOWEST = torch.finfo(torch.float32).min
 
 def _online(*, total: bool = True, mixed: bool = True, top: str = "running",
             start: float = LOWEST, shrink: Callable = lambda old, new: (old - new).exp(),
-            divide_each: bool = False, short: bool = True) -> Callable:
+            divide_each: bool = False, short: str = "kept") -> Callable:
     """The loop over blocks with one part done wrongly: which sums are rescaled, to which top."""
     tops = {"running": lambda old, scores: torch.maximum(old, scores.max()),
             "newest": lambda old, scores: scores.max(),
@@ -28,7 +28,8 @@ def _online(*, total: bool = True, mixed: bool = True, top: str = "running",
     def mix_online(scores: Tensor, values: Tensor, block: int) -> Tensor:
         largest, sum_, mix = torch.tensor(start), torch.zeros(()), torch.zeros_like(values[0])
         for part, rows in zip(scores.split(block), values.split(block), strict=True):
-            if len(part) < block < len(scores) and not short:
+            dropped = {"kept": False, "if alone": len(part) < len(scores), "never": True}[short]
+            if len(part) < block and dropped:
                 continue
             new = tops[top](largest, part)
             keep = shrink(largest, new) if top in ("running", "newest") else 1.0
@@ -92,7 +93,8 @@ ONLINE = Exercise(
     misconceptions=(
         Misconception("nothing rescaled", _online(total=False, mixed=False),
                       "when a larger score arrives, what you have summed so far still counts from "
-                      "the old maximum. Multiply it by exp(old - new)."),
+                      "the old maximum. Multiply it by exp(old - new).",
+                      also=(_online(total=False, mixed=False, start=-math.inf),)),
         Misconception("total not rescaled", _online(total=False),
                       "you rescaled the mixed values but not the total they are divided by. Both "
                       "count from the maximum."),
@@ -113,6 +115,11 @@ ONLINE = Exercise(
             shrink=lambda old, new: (new - old).exp() if old > LOWEST else torch.zeros(())),
                       "you multiplied the old sums by exp(new - old). When the maximum rises they "
                       "must shrink: exp(old - new)."),
+        Misconception("infinite before the first block", _online(
+            start=-math.inf, shrink=lambda old, new: (new - old).exp()),
+                      "you got nan on every input: where old begins at -inf, or very low, the "
+                      "first block's factor is infinite, and infinite times an empty sum is nan. "
+                      "Which of exp(new - old) and exp(old - new) shrinks what was summed?"),
         Misconception("shrunk by the ratio", _online(shrink=lambda old, new: old / new),
                       "you multiplied the old sums by old / new. They are sums of exponentials: "
                       "a difference of maxima is a factor exp(old - new)."),
@@ -125,9 +132,10 @@ ONLINE = Exercise(
         Misconception("never divided", lambda scores, values, block:
                       (scores - scores.max()).exp() @ values,
                       "you never divided by the total: the weights do not add up to 1."),
-        Misconception("short block dropped", _online(short=False),
+        Misconception("short block dropped", _online(short="if alone"),
                       "you left out the last block where it is shorter than the others. Every "
-                      "score counts."),
+                      "score counts.",
+                      also=(_online(short="never"), _online(short="never", start=-math.inf))),
         Misconception("maximum of the newest block", _online(top="newest"),
                       "you rescale to the newest block's maximum even where it is the smaller "
                       "one: exp(old - new) then overflows. The running maximum never falls."),
@@ -146,7 +154,8 @@ ONLINE = Exercise(
                       "by itself; together they are to add up to 1."),
     ),
     hints=(
-        "Keep three things: the largest score so far, the total of the exponentials, the mix.",
+        "Two blocks of one score each, 1 and then 3. After the first you hold a total of "
+        "exp(1 - 1). What would you hold, had you known that the largest is 3?",
         "When the largest score rises from old to new, every earlier exponential shrinks by "
         "exp(old - new): the total and the mix shrink with it.",
         "old begins at torch.finfo(scores.dtype).min. new = max(old, part.max()); keep = "
