@@ -55,13 +55,16 @@ SQUARES = Exercise(
         Misconception("a wrong factor", _weights(SUMS, 1, 1, -1, -1),
                       "your layer gives a fixed multiple of ab, and not ab: scale w2. (A factor in "
                       "w1 is squared.)",
-                      also=tuple(_weights(SUMS, k, k, -k, -k) for k in (1/2, 1/8, 1/16, 1/64))),
+                      also=(*(_weights(SUMS, k, k, -k, -k) for k in (1/2, 1/8, 1/16, 1/64)),
+                            *(_weights(SUMS[:2] + AXES, k, k, -k, -k, -k, -k) for k in (1/4, 1)))),
         Misconception("positive halves", _weights(SUMS[::2], 0.25, -0.25),
-                      "you took one unit for each square. ReLU cuts off what is below zero, so a "
-                      "square needs two units, one for each sign.",
+                      "a square of yours has one unit only. ReLU cuts off what is below zero: add "
+                      "a unit that reads the negative, for each square.",
                       also=(_weights(SUMS[1::2], 0.25, -0.25),
                             _weights(SUMS[:3], 0.25, 0.25, -0.25),
-                            _weights(SUMS[::2], 1, -1), _weights(SUMS[::2], 0.5, -0.5))),
+                            _weights(SUMS[::2], 1, -1), _weights(SUMS[::2], 0.5, -0.5),
+                            *(_weights([SUMS[0], *AXES[::2]], k, -k, -k) for k in (1/2, 1)),
+                            *(_weights(SUMS[:2] + AXES[::2], k, k, -k, -k) for k in (1/2, 1)))),
         Misconception("odd halves", _weights(SUMS, 0.25, -0.25, -0.25, 0.25),
                       "you subtracted the half that reads the negative, so that each pair gives "
                       "u times |u|. A square is the sum of its halves.",

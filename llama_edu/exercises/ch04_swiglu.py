@@ -54,7 +54,7 @@ SILU = Exercise(
     ),
     misconceptions=(
         Misconception("sigmoid only", torch.sigmoid,
-                      "you returned the gate itself. SiLU is x times its sigmoid.",
+                      "you returned the sigmoid alone. SiLU is x times it.",
                       also=(lambda x: 1 / (1 + torch.exp(-x)),)),
         Misconception("wrong sign", lambda x: x * torch.sigmoid(-x),
                       "you took the sigmoid of -x, so the gate closes where it has to open.",
@@ -95,9 +95,12 @@ SILU = Exercise(
                       "multiplies the infinity by zero. Use torch.sigmoid, whose gradient torch "
                       "computes without it.",
                       also=(lambda x: x * (1 / (1 + torch.exp(-x))),
-                            lambda x: x * (1 + torch.exp(-x)) ** -1,
-                            lambda x: torch.where(x > 0, x / (1 + torch.exp(-x)),
-                                                  x * torch.exp(x) / (1 + torch.exp(x))))),
+                            lambda x: x * (1 + torch.exp(-x)) ** -1)),
+        Misconception("where overflows", lambda x: torch.where(
+                          x > 0, x / (1 + torch.exp(-x)), x * torch.exp(x) / (1 + torch.exp(x))),
+                      "the values are right, but beyond 88 on either side the gradient is NaN: an "
+                      "exp there is infinite, and the backward pass multiplies it by zero, also in "
+                      "the branch that torch.where does not choose. Use torch.sigmoid."),
         Misconception("gate detached", lambda x: x * torch.sigmoid(x).detach(),
                       "the values are right, but the gate is cut off from x: when x changes, the "
                       "gate changes too, and the gradient has to know.",
@@ -107,7 +110,7 @@ SILU = Exercise(
                       "the gate's change alone."),
     ),
     hints=(
-        "SiLU is x times a gate, and the gate is a number between 0 and 1.",
+        "SiLU is x times a share of it, a number between 0 and 1.",
         "The formula of `silu` above holds for tensors too. What is exp(-x) at x = -150, in "
         "float32, and what becomes of it when gradients flow back?",
         "torch.sigmoid is written so that neither happens.",
@@ -180,9 +183,12 @@ SWIGLU = Exercise(
                       "you left w3 out: that is the classic layer of two matrices, with SiLU."),
         Misconception("w2 for up",
                       lambda x, w1, w2, w3: F.linear(F.silu(x @ w1.T) * F.linear(x, w2), w3),
-                      "you took w2 for the second projection. In Meta's names w2 is the last one, "
-                      "back down to `c`; w3 goes up.",
-                      also=(lambda x, w1, w2, w3: (F.silu(x @ w1.T) * (x @ w2.T)) @ w3.T,)),
+                      "you took w2 for the second projection. In Meta's names w2 goes down, back "
+                      "to `c`, and w3 goes up.",
+                      also=(lambda x, w1, w2, w3: (F.silu(x @ w1.T) * (x @ w2)) @ w3,
+                            lambda x, w1, w2, w3: (F.silu(x @ w1.T) * (x @ w2)) @ w3.T,
+                            lambda x, w1, w2, w3: (F.silu(x @ w1.T) * (x @ w2.T)) @ w3,
+                            lambda x, w1, w2, w3: (F.silu(x @ w1) * (x @ w2)) @ w3)),
         Misconception("sigmoid of the gate twice",
                       _gated_by(lambda gate: F.silu(gate) * torch.sigmoid(gate)),
                       "you applied the sigmoid twice: F.silu has it already. Its result "

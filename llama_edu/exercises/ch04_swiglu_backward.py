@@ -68,7 +68,7 @@ def _sigmoid_slope(z: Tensor) -> Tensor:
 
 
 BACKWARD = Exercise(
-    "4.7", "The way back", "The idea", _by_autograd,
+    "4.7", "The way back", "One more", _by_autograd,
     probes=(
         Probe("one token, one feature", lambda rng: _inputs(rng, 1, dim=1, hidden_dim=1)),
         Probe("four tokens", lambda rng: _inputs(rng, 4, dim=3, hidden_dim=5)),

@@ -42,9 +42,10 @@ WIDTH = Exercise(
         Probe("a small layer", _drawn(100, 200, 1.0)),
         Probe("a wide one", _drawn(1000, 2000, 1.5)),
         Probe("nothing to round up", lambda rng: {"dim": 96, "multiple_of": 64, "multiplier": 1.0}),
-        Probe("two fractions", lambda rng: {"dim": 10, "multiple_of": 1, "multiplier": 1.5}),
+        Probe("two fractions", lambda rng: {"dim": 13, "multiple_of": 1, "multiplier": 1.6}),
         Probe("a fraction at the end", lambda rng: {"dim": 11, "multiple_of": 43,
                                                     "multiplier": 1.5}),
+        Probe("a small fraction", lambda rng: {"dim": 14, "multiple_of": 1, "multiplier": 1.3}),
         *map(_published, ("llama-1-7b", "llama-1-13b", "llama-2-70b", "llama-3-8b",
                           "llama-3.1-405b", "llama-3.2-1b")),
     ),
@@ -85,6 +86,22 @@ WIDTH = Exercise(
                       _up(multiplier * _two_thirds(dim), multiple_of),
                       "you rounded up from a fraction. The width is cut to a whole number after "
                       "the multiplier as well, before the rounding up."),
+        Misconception("rounded, not cut", lambda dim, multiple_of, multiplier:
+                      _up(round(multiplier * _two_thirds(dim)), multiple_of),
+                      "you rounded a fraction where Meta cuts it off: int, and neither round nor "
+                      "ceil. See the rows with dim 10 and 11.",
+                      also=(lambda dim, multiple_of, multiplier:
+                            _up(round(multiplier * round(8 * dim / 3)), multiple_of),
+                            lambda dim, multiple_of, multiplier:
+                            _up(int(multiplier * round(8 * dim / 3)), multiple_of),
+                            lambda dim, multiple_of, multiplier:
+                            _up(multiplier * math.ceil(8 * dim / 3), multiple_of),
+                            lambda dim, multiple_of, multiplier:
+                            _up(int(multiplier * math.ceil(8 * dim / 3)), multiple_of))),
+        Misconception("one third cut", lambda dim, multiple_of, multiplier:
+                      _up(int(multiplier * 2 * (4 * dim // 3)), multiple_of),
+                      "you cut a third of 4 * dim and doubled it. Cut two thirds: the doubling "
+                      "comes first."),
         Misconception("multiplier forgotten", lambda dim, multiple_of, multiplier:
                       _up(_two_thirds(dim), multiple_of), "you left the multiplier out."),
         Misconception("not rounded", lambda dim, multiple_of, multiplier:
@@ -92,8 +109,8 @@ WIDTH = Exercise(
                       "you did not round up to a multiple of multiple_of."),
     ),
     hints=(
-        "Four steps in this order: two thirds of 4 * dim, the multiplier, and a whole number "
-        "after each; then the rounding up.",
+        "Where multiple_of is 1 nothing is rounded up. 8/3 of 10 is 26.67, and 1.5 times that is "
+        "40, but the row says 39. What was cut off, and when?",
         "int() cuts the fraction off: once on 8 * dim / 3, and once more after the multiplier.",
         "To round up in whole numbers: multiple_of * ((width + multiple_of - 1) // multiple_of).",
     ))
@@ -139,13 +156,13 @@ def _drawn_shape(rng: Generator) -> Inputs:
 
 
 PAID = Exercise(
-    "4.6", "What shared keys pay for", "Why eight thirds", _paid_width,
+    "4.6", "What shared keys pay for", "In the Llamas", _paid_width,
     probes=(
         Probe("a small model", _drawn_shape),
         _of("llama-2-70b", 8, 256, n_kv_heads=64, hidden_dim=22_016),
         _of("llama-1-7b", 8, 256),
         _of("llama-2-13b", 1, 512),
-        _of("llama-3-8b", 2, 1),
+        _of("llama-3-8b", 2, 100),
         _of("llama-3-8b", 8, 1024),
         _of("llama-3.2-1b", 4, 64, hidden_dim=8_100),
     ),
