@@ -55,6 +55,15 @@ def _tensor(content: bytes, name: str, *, order: str = "little",
     return laid_out(numbers, entry["shape"])
 
 
+def _counted(content: bytes, name: str, *, dtype: torch.dtype) -> Tensor:
+    """Reads as many numbers as the shape has, of one dtype, and never looks at where they end."""
+    n = int.from_bytes(content[:8], "little")
+    entry = json.loads(content[8:8 + n])[name]
+    return torch.frombuffer(bytearray(content), dtype=dtype, offset=8 + n
+                            + entry["data_offsets"][0], count=torch.Size(entry["shape"]).numel()
+                            ).reshape(entry["shape"])
+
+
 def _running(content: bytes, name: str) -> Tensor:
     """Adds up sizes in the order of the header, and never looks at data_offsets."""
     n = int.from_bytes(content[:8], "little")
@@ -114,6 +123,13 @@ HEADER = Exercise(
             DTYPES, torch.float32)),
                       "you read every tensor as float32. The header names the dtype of each, and "
                       "most have two bytes a number."),
+        Misconception("two bytes always", partial(_tensor, dtypes=dict.fromkeys(
+            DTYPES, torch.bfloat16)),
+                      "you read every tensor as one kind of two bytes, whatever the header says. "
+                      "Its `dtype` differs from file to file: F32 has four.",
+                      also=(partial(_tensor, dtypes=dict.fromkeys(DTYPES, torch.float16)),
+                            partial(_counted, dtype=torch.bfloat16),
+                            partial(_counted, dtype=torch.float16))),
         Misconception("columns first", partial(_tensor, laid_out=_columns_first),
                       "you filled columns first. Rows lie one behind another: the last axis is "
                       "the quickest."),
@@ -199,7 +215,8 @@ MERGE = Exercise(
     misconceptions=(
         Misconception("all by rows", _slip(lambda name, right: 0),
                       "you joined everything along axis 0. wo and w2 read what a worker has "
-                      "computed, so they are cut by columns; norms are not cut at all."),
+                      "computed, so they are cut by columns; norms are not cut at all.",
+                      also=(_slip(lambda name, right: right if name == EMBEDDING else 0),)),
         Misconception("rows for columns", _slip(lambda name, right: right if right is None
                                                 or name == EMBEDDING else 1 - right),
                       "you exchanged rows and columns. What makes features is cut by rows (axis "
@@ -229,7 +246,10 @@ MERGE = Exercise(
                       "computed, so they are cut by columns, and so is Llama 2's embedding."),
         Misconception("norms joined", _slip(lambda name, right: 0 if right is None else right),
                       "you joined the norms. Every worker holds the whole residual stream, so "
-                      "each shard has the whole norm: take one."),
+                      "each shard has the whole norm: take one.", also=(
+                          _slip(lambda name, right: right, several=torch.stack),
+                          *(_slip(lambda name, right, at=at: 0 if right is None else
+                                  at if name == EMBEDDING else right) for at in (0, 1)))),
         Misconception("norms added", _slip(lambda name, right: right,
                                            several=sum),
                       "you added up the norms. They are copies of one: take the first."),

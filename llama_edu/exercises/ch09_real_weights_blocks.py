@@ -113,6 +113,9 @@ WEIGHTS = Exercise(
               "the file are little-endian.", form=">ee"),
         Misconception("bfloat16", _as_bfloat16, "you read scale and minimum as bfloat16. They are "
                       "float16."),
+        _slip("computed in float16", "you computed in float16, where each product and each sum is "
+              "rounded to three digits. Scale and minimum are stored so; compute in float32.",
+              weight=lambda s, m, q: float(np.float16(s) * np.float16(q) + np.float16(m))),
         _slip("the first block's scale for all", "you took scale and minimum of the first block "
               "for all. Each block has its own.", head=lambda at: 0),
         Misconception("first block alone", lambda stored: _weights(stored[:BLOCK]),

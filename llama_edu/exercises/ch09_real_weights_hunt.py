@@ -78,14 +78,15 @@ LOADERS = Hunt(
             "is wrong on one token, and right on it if you move the tokens and the logits"),
         "gate and up exchanged": Bug(
             lambda: _suspect(partial(_exchanged, one="w1", other="w3")),
-            "is wrong on one token, as is your own copy with w1 and w3 exchanged"),
+            "has on one token the very logits of your own copy with w1 and w3 exchanged: compare"),
         "layers 1 and 2 exchanged": Bug(
             lambda: _suspect(partial(_exchanged, one="layers.1.", other="layers.2.")),
-            "is wrong on one token, as is your own copy with these layers exchanged"),
+            "has on one token the very logits of your own copy with these layers exchanged: "
+            "compare"),
         "key heads in turn": Bug(
             lambda: _suspect(_in_turn),
-            "is wrong on one token, as is your own copy whose query heads 1 and 2 have changed "
-            "places, in `wq` and in `wo`"),
+            "has on one token the very logits of your own copy whose query heads 1 and 2 have "
+            "changed places, in `wq` and in `wo`: compare"),
     },
     hidden={"a": "theta of Llama 3", "b": "rows of the table moved", "c": "queries alone sorted",
             "d": HEALTHY, "e": "key heads in turn", "f": "scores not divided"},

@@ -1,6 +1,7 @@
 """The exercises of chapter 09 on row orders: Hugging Face's rows, and those of a third program."""
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from einops import rearrange
@@ -31,8 +32,23 @@ def _rows(*, heads: dict[str, str], sort: Callable[[Tensor, int], Tensor] = halv
 
 def _projection(rng: Generator, letter: str, rows: int, *, n_heads: int, n_kv_heads: int,
                 dtype: torch.dtype = torch.float32) -> Inputs:
+    # Columns: four times the heads, so that a head's width cannot be told from them.
     return {"name": f"model.layers.2.self_attn.{letter}_proj.weight",
-            "w": normal(rng, rows, 5).to(dtype), "n_heads": n_heads, "n_kv_heads": n_kv_heads}
+            "w": normal(rng, rows, 4 * n_heads).to(dtype), "n_heads": n_heads,
+            "n_kv_heads": n_kv_heads}
+
+
+def _by_columns(name: str, w: Tensor, n_heads: int, n_kv_heads: int, *, own: bool = False,
+                fixed: bool = False) -> Tensor:
+    """A head's width from the columns, over all heads or its own; `fixed`: with its count too."""
+    letter = name.split(".")[-2][0]
+    if letter not in "qk":
+        return w
+    heads = n_kv_heads if letter == "k" else n_heads
+    d = w.shape[1] // (heads if own else n_heads)
+    if fixed:
+        return w.view(heads, 2, d // 2, w.shape[1]).transpose(1, 2).reshape(w.shape)
+    return halves_to_pairs(w, d)
 
 
 ROWS = Exercise(
@@ -57,6 +73,12 @@ ROWS = Exercise(
         Misconception("counts exchanged", _rows(heads={"q": "k", "k": "h"}),
                       "you exchanged the two counts: queries have n_heads heads, keys "
                       "n_kv_heads."),
+        Misconception("width by columns", _by_columns,
+                      "you took a head's width from the columns. Rows make features: a head has "
+                      "len(w) over its heads of them, and a model's width need not be n_heads "
+                      "times that.", also=(partial(_by_columns, own=True),
+                                           partial(_by_columns, fixed=True),
+                                           partial(_by_columns, own=True, fixed=True))),
         Misconception("the other way", _rows(heads={"q": "h", "k": "k"}, sort=pairs_to_halves),
                       "you sorted evens first, then odds: that is from Meta to Hugging Face. "
                       "Here the halves are to be interleaved again."),
@@ -183,7 +205,8 @@ THIRD = Exercise(
                       "two of a pair are d/2 apart: the sign belongs to one whole half."),
         Misconception("across heads", lambda w, head_dim: _package_third(w, len(w)),
                       "you took all rows for one head. Each head is sorted and mirrored by "
-                      "itself."),
+                      "itself.", also=(lambda w, head_dim: pairs_to_halves(w, len(w)),
+                                       lambda w, head_dim: torch.cat([w[1::2], w[::2]]))),
         Misconception("signs across heads", lambda w, head_dim: torch.cat([
             pairs_to_halves(w, head_dim)[:len(w) // 2],
             -pairs_to_halves(w, head_dim)[len(w) // 2:]]),
@@ -197,6 +220,11 @@ THIRD = Exercise(
             pairs_to_halves(w, head_dim), "(h d) c -> h d c", d=head_dim).flip(1).reshape(w.shape),
                       "you turned each sorted head from back to front. That mirrors the pairs and "
                       "exchanges quick ones with slow ones as well."),
+        Misconception("all rows from back to front", lambda w, head_dim: w.flip(0),
+                      "you turned all rows from back to front, across the heads. Each head stays "
+                      "where it is; inside it pairs are sorted, and mirrored one by one.",
+                      also=(lambda w, head_dim: pairs_to_halves(w, head_dim).flip(0),
+                            lambda w, head_dim: pairs_to_halves(w, len(w)).flip(0))),
     ),
     hints=(
         "Two things differ from Meta: who is paired, and the direction. The first you have.",

@@ -97,6 +97,10 @@ SPEED = Exercise(
         Misconception("cache of one token", partial(
             _speed, cache=lambda c, context, bits: kv_bytes_per_token(c, bits=16)),
                       "you counted one token of the cache. `context` of them are read."),
+        Misconception("the new token read too", lambda config, gb_per_second, bits, context: _speed(
+            config, gb_per_second, bits, context + 1),
+                      "you counted context + 1 tokens of the cache. The new token's own key and "
+                      "value are being made; `context` of them are read."),
         Misconception("giga forgotten", partial(_speed, gb=1),
                       "you divided gigabytes by bytes. A GB has 10**9."),
         Misconception("whole bytes a weight", lambda config, gb_per_second, bits, context: _speed(

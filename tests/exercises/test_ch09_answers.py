@@ -130,6 +130,66 @@ def test_other_rules_for_a_weight_are_named(weight: Callable, diagnosis: str):
     assert check("9.7", answer).diagnosis == diagnosis
 
 
+def test_arithmetic_in_float16_is_named():
+    def answer(stored: bytes) -> Tensor:
+        made = []
+        for s, m, *packed in struct.iter_unpack("<ee16B", stored):
+            q = torch.tensor([b & 15 for b in packed] + [b >> 4 for b in packed]).half()
+            made.append(q * torch.tensor(s).half() + torch.tensor(m).half())
+        return torch.cat(made).float()
+
+    assert check("9.7", answer).diagnosis == "computed in float16"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_two_bytes_for_every_file_are_named(dtype: torch.dtype):
+    def answer(content: bytes, name: str) -> Tensor:
+        n = int.from_bytes(content[:8], "little")
+        entry = json.loads(content[8:8 + n])[name]
+        start, end = entry["data_offsets"]
+        return torch.frombuffer(content[8 + n + start:8 + n + end], dtype=dtype).view(
+            *entry["shape"])
+
+    assert check("9.1", answer).diagnosis == "two bytes always"
+
+
+@pytest.mark.parametrize("join", [torch.cat, torch.stack])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_joined_norms_are_named_whatever_becomes_of_the_embedding(join: Callable, axis: int):
+    def answer(name: str, pieces: list[Tensor], dim: int) -> Tensor:
+        if pieces[0].ndim == 1:
+            return join(pieces)
+        by_shape = int(pieces[0].shape[1] != dim) if join is torch.stack else axis
+        columns = by_shape if name.startswith("tok") else name.endswith(("wo.weight", "w2.weight"))
+        return torch.cat(pieces, int(columns))
+
+    assert check("9.2", answer).diagnosis == "norms joined"
+
+
+@pytest.mark.parametrize("own", [False, True])
+@pytest.mark.parametrize("fixed", [False, True])
+def test_a_head_as_wide_as_the_columns_say_is_named(own: bool, fixed: bool):
+    def answer(name: str, w: Tensor, n_heads: int, n_kv_heads: int) -> Tensor:
+        letter = name.split(".")[-2][0]
+        if letter in "vo":
+            return w
+        heads = n_heads if letter == "q" else n_kv_heads
+        half = w.shape[1] // (heads if own else n_heads) // 2
+        return w.view(heads if fixed else -1, 2, half, w.shape[1]).transpose(1, 2).reshape(w.shape)
+
+    assert check("9.3", answer).diagnosis == "width by columns"
+
+
+@pytest.mark.parametrize("sort", [
+    lambda w, d: w,
+    lambda w, d: rearrange(w, "(h d two) c -> (h two d) c", two=2, d=d // 2),
+    lambda w, d: rearrange(w, "(d two) c -> (two d) c", two=2),
+])  # fmt: skip
+def test_rows_turned_round_across_the_heads_are_named(sort: Callable):
+    said = check("9.4", lambda w, d: sort(w, d).flip(0)).diagnosis
+    assert said == "all rows from back to front"
+
+
 # -- the hunt -----------------------------------------------------------------------------------
 
 
