@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from torch import Tensor
@@ -36,7 +37,7 @@ def _judge(exercise: Exercise, answer: Any) -> Report:
     if problem := wrong_parameters(exercise, answer):
         return Report(exercise.id, "wrong", problem)
     # Before any line of the answer: it may change what the reference calls.
-    expected = run_all(exercise, exercise.reference, seed=SEED)
+    expected = known(exercise, exercise.reference)
     for each in expected:
         if each.raised is not None and not isinstance(each.raised, REFUSALS):
             raise each.raised           # no refusal: the check itself is broken
@@ -49,6 +50,12 @@ def _judge(exercise: Exercise, answer: Any) -> Report:
             return Report(exercise.id, "wrong", severed)
         return Report(exercise.id, "correct", _praise(exercise.probes))
     return _explain(exercise, answer, expected, got, faults)
+
+
+@lru_cache(maxsize=4096)
+def known(exercise: Exercise, function: Callable) -> tuple[Outcome, ...]:
+    """What the reference, or a known mistake, does with each probe: the same at each check."""
+    return tuple(run_all(exercise, function, seed=SEED))
 
 
 def wrong_parameters(exercise: Exercise, answer: Callable) -> str:
@@ -90,7 +97,7 @@ def diagnose(exercise: Exercise, expected: Sequence[Outcome],
              got: Sequence[Outcome]) -> Misconception | None:
     """The misconception that behaves as the answer did on every probe, if there is one."""
     return next((each for each in exercise.misconceptions for wrong in (each.wrong, *each.also)
-                 if matches(expected, run_all(exercise, wrong, seed=SEED), got)), None)
+                 if matches(expected, known(exercise, wrong), got)), None)
 
 
 def matches(expected: Sequence[Outcome], known: Sequence[Outcome],
@@ -125,7 +132,7 @@ def _another(exercise: Exercise, probe: Probe, name: str) -> Any:
                  if type(each) is not type(held) or not identical(held, each)), held)
 
 
-def _explain(exercise: Exercise, answer: Callable, expected: list[Outcome], got: list[Outcome],
+def _explain(exercise: Exercise, answer: Callable, expected: Sequence[Outcome], got: list[Outcome],
              faults: list[Difference | None]) -> Report:
     failed = [i for i, found in enumerate(faults) if found is not None]
     known = diagnose(exercise, expected, got)

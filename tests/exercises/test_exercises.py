@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from llama_edu import exercises as engine
 from llama_edu.exercises.data import Exercise, Misconception, call_plainly
-from llama_edu.exercises.judge import OTHER_SEED, SEED, judge, matches
+from llama_edu.exercises.judge import OTHER_SEED, SEED, judge, known, matches
 from llama_edu.exercises.probing import run_all
 from llama_edu.exercises.registry import exercises
 
@@ -137,10 +137,10 @@ def test_a_misconception_fails_and_is_diagnosed_as_itself(
 
 @each_exercise
 def test_no_misconception_is_taken_for_another(exercise: Exercise):
-    expected = run_all(exercise, exercise.reference, seed=SEED)
-    known = [(slip.name, run_all(exercise, wrong, seed=SEED)) for slip in exercise.misconceptions
+    expected = known(exercise, exercise.reference)
+    slips = [(slip.name, known(exercise, wrong)) for slip in exercise.misconceptions
              for wrong in (slip.wrong, *slip.also)]
-    confused = [(name, other) for name, got in known for other, outcomes in known
+    confused = [(name, other) for name, got in slips for other, outcomes in slips
                 if name != other and matches(expected, outcomes, got)]
     assert confused == []
 
