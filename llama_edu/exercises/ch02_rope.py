@@ -51,6 +51,11 @@ FREQUENCIES = Exercise(
         Misconception("one too few", lambda d, theta: _power((_even(d) - 2) / d, theta),
                       "your first pair turns faster than one radian per token: with i - 1 in the "
                       "exponent, i must begin at 1, as it does in the paper."),
+        Misconception("straight line", lambda d, theta: torch.linspace(1, 1 / theta, d // 2),
+                      "your frequencies fall in a straight line. From pair to pair they fall by "
+                      "one factor: theta raised to -2i/d.",
+                      also=(lambda d, theta: torch.linspace(
+                          1, theta ** (2 / d - 1), d // 2),)),
         Misconception("whole-number division",
                       lambda d, theta: _power((torch.arange(0, d, 2) // d).float(), theta),
                       "all your pairs turn at one speed. `//` rounds every exponent down to 0: "
@@ -101,11 +106,12 @@ def _rotation_inputs(rng: Generator, x: Tensor, *, first: int = 0) -> Inputs:
 
 
 def _turn_slip(name: str, turn: Callable[[Tensor, Tensor, Tensor], Tensor],
-               why: str) -> Misconception:
+               why: str, *also: Callable, section: str | None = None) -> Misconception:
     """A mistake made on x in float32 with the right cosines and sines."""
-    return Misconception(
-        name, lambda x, positions, freqs: turn(
-            x.float(), *rope_table(freqs, positions)).type_as(x), why)
+    def wrong(turn: Callable) -> Callable:
+        return lambda x, positions, freqs: turn(
+            x.float(), *rope_table(freqs, positions)).type_as(x)
+    return Misconception(name, wrong(turn), why, also=tuple(map(wrong, also)), section=section)
 
 
 def _at_slip(name: str, place: Callable[[Tensor], Tensor], why: str,
@@ -178,7 +184,7 @@ NARROW = [_narrow(rounded, dtype) for dtype in (None, torch.bfloat16, torch.floa
           for rounded in ("pfa", "p", "f", "a", "pf", "pa", "fa")]
 
 ROTATION = Exercise(
-    "2.2", "Turn the pairs", "The idea", _package_turn,
+    "2.2", "Turn the pairs", "Your turn", _package_turn,
     probes=(
         Probe("float32", lambda rng: _rotation_inputs(rng, normal(rng, 2, 3, 4, 6, mean=2.0))),
         Probe("two features", lambda rng: _rotation_inputs(rng, normal(rng, 1, 1, 2, 2, mean=2.0))),
@@ -197,15 +203,17 @@ ROTATION = Exercise(
                    "the angles are laid out for neighbours and the features for halves: two "
                    "codes in one. Use pairs 2i and 2i + 1 for both."),
         _turn_slip("clockwise", lambda x, cos, sin: rotate(x, cos, -sin),
-                   "you turned the other way. The minus belongs to the first of the pair."),
+                   "you turned the other way. The minus belongs to the first of the pair.",
+                   section="The idea"),
         _turn_slip("cos and sin swapped", lambda x, cos, sin: rotate(x, sin, cos),
-                   "cosine and sine are swapped. At angle zero nothing may move."),
+                   "cosine and sine are swapped. At angle zero nothing may move.",
+                   section="The idea"),
         _turn_slip("no minus", _no_minus,
                    "one minus is missing, so pairs change their length. The first of a pair "
-                   "becomes real * cos - imag * sin."),
+                   "becomes real * cos - imag * sin.", section="The idea"),
         _turn_slip("second row", _second_row,
                    "the second of a pair becomes real * sin + imag * cos: the sine belongs to the "
-                   "first of the pair here."),
+                   "first of the pair here.", section="The idea"),
         _turn_slip("by feature", _by_feature,
                    "your neighbours turn together, and by different angles: one for each feature. "
                    "Both features of a pair take the angle of the pair."),
@@ -220,7 +228,10 @@ ROTATION = Exercise(
                    "you turned only the first half of the features. Llama turns all of them."),
         _turn_slip("added", lambda x, cos, sin: x + _join(sin, cos),
                    "you added sines and cosines, as in the first transformer. RoPE adds nothing: "
-                   "it turns."),
+                   "it turns.",
+                   lambda x, cos, sin: x + _join(cos, sin),
+                   lambda x, cos, sin: x + torch.cat([sin, cos], -1),
+                   lambda x, cos, sin: x + torch.cat([cos, sin], -1), section="The idea"),
         _at_slip("positions from zero", lambda p: torch.arange(len(p)),
                  "you counted positions from zero. Use those that are given: with a cache the "
                  "first new token is not at zero.", lambda p: torch.arange(1, len(p) + 1)),
@@ -240,7 +251,7 @@ ROTATION = Exercise(
         Misconception("narrow angles", NARROW[0],
                       "your angles, or what they are made of, are rounded to 16 bits. bfloat16 "
                       "cannot tell position 4,001 from 4,007: keep them in float32.",
-                      also=tuple(NARROW[1:]), section="Build it"),
+                      also=tuple(NARROW[1:])),
     ),
     hints=(
         "Angles first: one for each position and each pair, `t d/2`.",

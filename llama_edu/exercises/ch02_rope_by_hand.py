@@ -27,10 +27,11 @@ def _looks(answer: Callable, distance: int, freqs: Tensor) -> tuple[str, str]:
     tied = 0 if ahead else best.abs() / 1_000         # as good as equal, whatever rounding does
     query, place = (scores >= (best - tied)[:, None]).nonzero().T
     back = (query + distance - place).unique().tolist()
-    where = f"{back[0]}" if len(back) == 1 else f"from {back[0]} to {back[-1]}"
+    if len(back) > 1:
+        return f"largest at several places, {back[0]} to {back[-1]} tokens back", "elsewhere"
     if back != [distance]:
-        return f"largest {where} tokens back", "elsewhere"
-    return f"largest {where} tokens back", f"{'' if ahead else 'not '}ahead by {AHEAD}"
+        return f"largest {back[0]} tokens back", "elsewhere"
+    return f"largest {distance} tokens back", f"{'' if ahead else 'not '}ahead by {AHEAD}"
 
 
 def _turn(x: Tensor, freqs: Tensor) -> Tensor:
@@ -54,9 +55,9 @@ def _by(share: float, size: float = 100.0, more: int = 0) -> Callable:
     return lambda k, distance, freqs: size * _turned_to(k, share * distance + more, freqs)
 
 
-def _one_pair(i: int) -> Callable:
+def _one_pair(i: int, size: float = 100.0) -> Callable:
     def query(k: Tensor, distance: int, freqs: Tensor) -> Tensor:
-        turned = _by(-1)(k, distance, freqs)
+        turned = _by(-1, size)(k, distance, freqs)
         only = torch.zeros_like(turned)
         only[[2 * i, 2 * i + 1]] = turned[[2 * i, 2 * i + 1]]
         return only
@@ -78,7 +79,7 @@ def _hand_inputs(rng: Generator, low: int, high: int, freqs: Tensor) -> Inputs:
 
 
 HEAD_BY_HAND = Exercise(
-    "2.7", "A head by hand", "The idea", _pair_of(_by(-1)),
+    "2.7", "A head by hand", "A head set by hand", _pair_of(_by(-1)),
     probes=(
         Probe("theta 10,000, 16 features",
               lambda rng: _hand_inputs(rng, 3, 6, rope_frequencies(16, 1e4))),
@@ -103,9 +104,10 @@ HEAD_BY_HAND = Exercise(
                       "and k, and so do their differences.",
                       also=tuple(_pair_of(_by(-1, size=size)) for size in (0.1, 1.4, 10.0))),
         Misconception("one hand", _pair_of(_one_pair(0)),
-                      "you use one pair only. After a full turn of one hand, places look alike; "
-                      "use all hands.",
-                      also=(_pair_of(_one_pair(-1)),)),
+                      "you use one pair only. A fast hand comes round again, and a slow one hardly "
+                      "tells neighbours apart: use all hands.",
+                      also=tuple(_pair_of(_one_pair(i, size)) for i in (0, -1)
+                                 for size in (1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6))),
         Misconception("one off", _pair_of(_by(-1, more=-1)),
                       "your head looks at a neighbour of the right place: turn by the distance, "
                       "not by one more or less.", also=(_pair_of(_by(-1, more=1)),)),

@@ -98,7 +98,8 @@ THE_RULE = Exercise(
         _rule_slip("no blend", lambda f, keep, s: torch.where(keep > 0, f, f / s.factor),
                    "you cut hard between kept and divided. Between the two bands the frequency "
                    "is a mixture. (If you wrote one: are low and high exchanged?)",
-                   lambda f, keep, s: torch.where(keep < 1, f / s.factor, f)),
+                   lambda f, keep, s: torch.where(keep < 1, f / s.factor, f),
+                   lambda f, keep, s: torch.where(keep < 0.5, f / s.factor, f)),
         _rule_slip("wavelengths blended", lambda f, keep, s: 1 / torch.lerp(s.factor / f, 1 / f,
                                                                              keep),
                    "you blended wavelengths. Meta blends frequencies, and the mean of the inverses "
@@ -108,7 +109,7 @@ THE_RULE = Exercise(
                    "context, that is, over frequencies."),
         Misconception("theta changed", lambda d, theta, s: rope_frequencies(d, theta * s.factor),
                       "you raised theta. That slows the slow hands too, but it is another rule "
-                      "(NTK); here each pair is judged by its turns.",
+                      "(NTK-aware); here each pair is judged by its turns.",
                       also=(lambda d, theta, s: rope_frequencies(
                           d, theta * s.factor ** (d / (d - 2))),)),
         _rule_slip("no 2 pi",
@@ -177,6 +178,10 @@ def _columns(w: Tensor, head_dim: int) -> Tensor:
     return pairs_to_halves(w.T, head_dim).T
 
 
+def _all_columns(w: Tensor, head_dim: int) -> Tensor:
+    return torch.cat([w[:, 0::2], w[:, 1::2]], 1)
+
+
 ROW_ORDER = Exercise(
     "2.6", "From Meta's rows to Hugging Face's", "Why does a correct model talk nonsense?",
     pairs_to_halves,
@@ -196,7 +201,7 @@ ROW_ORDER = Exercise(
         Misconception("columns", _columns,
                       "you permuted columns. Columns read the residual stream, which RoPE never "
                       "touches; rows write the features that turn.",
-                      also=(lambda w, head_dim: pairs_to_halves(w.T, w.shape[1]).T,)),
+                      also=(_all_columns,)),
         Misconception("neighbours swapped",
                       lambda w, head_dim: w.unflatten(0, (-1, 2)).flip(1).flatten(0, 1),
                       "you exchanged the two of each pair. Sort: firsts to the front, seconds to "

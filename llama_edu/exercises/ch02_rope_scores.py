@@ -51,7 +51,7 @@ def _back(m: int) -> int:
 
 
 WHICH_SCORE = Hunt(
-    "2.3", "Which mistake is in which score?", "The idea", _score(_at()),
+    "2.3", "Which mistake is in which score?", "Which mistake is in which score?", _score(_at()),
     bugs={
         "only queries turned": Bug(
             _score(_at(), lambda k, n: k), "never changes while only the key moves"),
@@ -153,7 +153,7 @@ def _gap_inputs(rng: Generator, s: int, start: int, stop: int, d: int) -> Inputs
 
 
 CLOSE_GAP = Exercise(
-    "2.4", "A cache that forgets", "The idea", _close_gap,
+    "2.4", "A cache that forgets", "Your turn: a cache that forgets", _close_gap,
     probes=(
         Probe("9 keys, 2 to 4 forgotten", lambda rng: _gap_inputs(
             rng, 9, 2, 4 + count(rng, 1, 1), 6)),

@@ -85,13 +85,43 @@ def narrow(x, positions, freqs):
                         first * angles.sin() + second * angles.cos()], -1).flatten(-2)
 
 
+def with_sines(layout):
+    def answer(x, positions, freqs):
+        angles = torch.outer(positions.float(), freqs)
+        return (x.float() + layout(angles.sin(), angles.cos())).type_as(x)
+    return answer
+
+
+def cut_in_the_middle(head_dim, theta, scaling):
+    freqs = theta ** -(torch.arange(0, head_dim, 2) / head_dim)
+    turns = scaling.original_context * freqs / (2 * torch.pi)
+    middle = (scaling.low_freq_factor + scaling.high_freq_factor) / 2
+    return torch.where(turns > middle, freqs, freqs / scaling.factor)
+
+
+def slowest_alone(size):
+    def answer(distance, freqs):
+        q, k = torch.zeros(2, 2 * len(freqs))
+        angle, k[-2] = distance * freqs[-1], size
+        q[-2], q[-1] = angle.cos(), -angle.sin()
+        return q, k
+    return answer
+
+
 @pytest.mark.parametrize(("id", "answer", "mistake"), [
     ("2.1", lambda d, theta: theta ** (-2 * (torch.arange(d // 2) - 1.0) / d), "one too few"),
+    ("2.1", lambda d, theta: torch.linspace(1, 1 / theta, d // 2), "straight line"),
+    ("2.2", with_sines(lambda sin, cos: torch.cat([sin, cos], -1)), "added"),
+    ("2.2", with_sines(lambda sin, cos: torch.stack([cos, sin], -1).flatten(-2)), "added"),
     ("2.2", narrow, "narrow angles"),
     ("2.2", lambda x, p, freqs: turn(x, torch.deg2rad(torch.outer(p.float(), freqs))), "degrees"),
     ("2.2", lambda x, p, freqs: turn(x, torch.outer(p + 1.0, freqs)), "one place off"),
     ("2.5", lambda d, theta, scaling: 2 * torch.pi / as_transformers_does(d, theta, scaling),
      "wavelengths returned"),
+    ("2.5", cut_in_the_middle, "no blend"),
+    ("2.6", lambda w, head_dim: torch.cat([w[:, 0::2], w[:, 1::2]], 1), "columns"),
+    ("2.7", slowest_alone(30), "one hand"),
+    ("2.7", slowest_alone(1e5), "one hand"),
     ("2.7", hand(lambda distance: distance, lambda distance: 0), "forward"),
     ("2.7", lambda distance, freqs: [torch.ones(2 * len(freqs))] * 2, "nothing turned"),
 ])  # fmt: skip
