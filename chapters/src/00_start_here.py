@@ -8,7 +8,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | three broken models, ten verdicts, and one line to try a check | Python | 32 |
+# | three broken models, ten verdicts, and one line to try a check | Python | 35 |
 #
 # No GPU and no network are needed. Two processor cores are enough for every chapter; where a chapter
 # can do more with a GPU, it says so. Run the cells from top to bottom with Shift+Enter.
@@ -33,6 +33,7 @@ from llama_edu.family.releases import RELEASES, release
 from llama_edu.tokenizer import installed
 
 plots.use_style()
+torch.set_num_threads(1)      # for small models: threads would wait for one another
 
 # %% [markdown]
 # ## It speaks
