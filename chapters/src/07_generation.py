@@ -414,7 +414,7 @@ widths = (1, 2, 5, 8, 16, 32, 64, 128, 256)
 per_pass = [clock(lambda t=t: large.hidden(tokens[:, :t]), 5) for t in widths]
 per_token = [taken / t for taken, t in zip(per_pass, widths, strict=True)]
 
-# %% mystnb={"image": {"alt": "Milliseconds per token against tokens read in one pass, both logarithmic. A token that is alone in its pass takes more than ten times as long as one of 256."}}
+# %% mystnb={"image": {"alt": "Milliseconds per token against tokens read in one pass, both logarithmic. A token that is alone in its pass takes many times as long as one of 256."}}
 fig, ax = plots.figure("Tokens that share a pass are cheaper",
                        x="tokens in one pass", y="time per token (ms)")
 ax.loglog(widths, per_token, "o-")
