@@ -1,4 +1,4 @@
-"""The exercises of chapter 07: 7.2 and 7.3, the sampling rules."""
+"""An exercise of chapter 07: 7.2, top-p."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,14 +6,10 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from ..sampling import temperature, top_k, top_p
+from ..sampling import top_p
 from .data import Exercise, Inputs, Misconception, Probe, between, normal
 
-# -- 7.2: temperature, then top-k -----------------------------------------------------------------
-
-
-def _package_distribution(logits: Tensor, heat: float, k: int) -> Tensor:
-    return top_k(k)(temperature(heat)(logits)).softmax(-1)
+# -- 7.2: top-p ------------------------------------------------------------------------------------
 
 
 def _whichever_tie(answer: Callable, logits: Tensor, *settings: float) -> Any:
@@ -24,90 +20,6 @@ def _whichever_tie(answer: Callable, logits: Tensor, *settings: float) -> Any:
     by_share = probs.sort(-1, descending=True).indices
     by_logit = logits.gather(-1, by_share).sort(dim=-1, descending=True, stable=True).indices
     return probs.gather(-1, by_share.gather(-1, by_logit))
-
-
-def _keep(values: Tensor, k: int) -> Tensor:
-    """Top-k by comparison with the k-th: keeps every tie."""
-    return values.masked_fill(values < values.topk(k, -1).values[:, -1:], -torch.inf)
-
-
-def _edge_inputs(rng: Generator, b: int, v: int, k: int, low: float, high: float) -> Inputs:
-    return {"logits": normal(rng, b, v, std=2.0), "temperature": between(rng, low, high), "k": k}
-
-
-def _tied_inputs(rng: Generator) -> Inputs:
-    logits = torch.tensor([[3.0, 1.0, 2.0, 2.0, 2.0, 0.0]])
-    return {"logits": logits, "temperature": between(rng, 1.2, 3.0), "k": 2}
-
-
-DISTRIBUTION = Exercise(
-    "7.2", "Temperature, then top-k", "Which token?", _package_distribution,
-    probes=(
-        Probe("a hot row", lambda rng: _edge_inputs(rng, 1, 5, 3, 1.5, 3.0)),
-        Probe("a batch", lambda rng: _edge_inputs(rng, 3, 8, 4, 1.5, 3.0)),
-        Probe("cold", lambda rng: _edge_inputs(rng, 2, 7, 5, 0.3, 0.7)),
-        Probe("ties at the edge", _tied_inputs),
-        Probe("the whole vocabulary", lambda rng: _edge_inputs(rng, 2, 6, 6, 1.5, 3.0)),
-    ),
-    misconceptions=(
-        Misconception("temperature after softmax",
-                      lambda x, t, k: torch.nan_to_num(top_k(k)(x).softmax(-1) / t),
-                      "you divided probabilities by the temperature, so a row no longer sums to "
-                      "1. Divide the logits, before the softmax.",
-                      also=(lambda x, t, k: top_k(k)(x.softmax(-1) / t).clamp(min=0),)),
-        Misconception("temperature without effect",
-                      lambda x, t, k: top_k(k)(x).softmax(-1),
-                      "the temperature has no effect. Divide the logits by it, before the softmax; "
-                      "on probabilities a factor cancels when they are scaled to sum to 1."),
-        Misconception("multiplied", lambda x, t, k: top_k(k)(x * t).softmax(-1),
-                      "you multiplied by the temperature. Divide: above 1 the gaps must shrink."),
-        Misconception("ties kept", lambda x, t, k: _keep(x / t, k).softmax(-1),
-                      "you kept every token that equals the k-th, so ties bring in more than k. "
-                      "Use the indices of topk, which are exactly k."),
-        Misconception("ties dropped",
-                      lambda x, t, k: (x / t).masked_fill(
-                          x <= x.topk(k, -1).values[:, -1:] - 1e-9 * (k == x.shape[-1]),
-                          -torch.inf).softmax(-1),
-                      "you kept only tokens above the k-th, so the k-th itself is lost."),
-        Misconception("one too many", lambda x, t, k: top_k(k + 1)(x / t).softmax(-1),
-                      "you kept k + 1 tokens."),
-        Misconception("logits returned", lambda x, t, k: top_k(k)(x / t),
-                      "you returned logits. Probabilities are asked for: a softmax comes last.",
-                      also=(lambda x, t, k: top_k(k)(x / t).log_softmax(-1),)),
-        Misconception("k of the whole batch", lambda x, t, k: torch.nan_to_num(
-                          (x / t).masked_fill(x < x.flatten().topk(k).values[-1], -torch.inf)
-                          .softmax(-1)),
-                      "you kept k tokens of all rows together. Each row keeps k of its own.",
-                      also=(lambda x, t, k: (x / t).masked_fill(
-                          x < x.flatten().topk(k).values[-1], -torch.inf).softmax(-1),)),
-        Misconception("not rescaled",
-                      lambda x, t, k: top_k(k)((x / t).softmax(-1)).clamp(min=0),
-                      "you cut after the softmax and did not scale back: a row sums to less than "
-                      "1. Cut the logits, then take the softmax."),
-        Misconception("zero for minus infinity",
-                      lambda x, t, k: (x / t).masked_fill(top_k(k)(x).isinf(), 0.0).softmax(-1),
-                      "you set cut logits to 0, whose exponential is 1: they still get a share. "
-                      "Use -inf."),
-        Misconception("softmax twice",
-                      lambda x, t, k: top_k(k)((x / t).softmax(-1)).softmax(-1),
-                      "you took the softmax twice, the second time of probabilities. That flattens "
-                      "them."),
-        Misconception("least likely kept", lambda x, t, k: -top_k(k)(-x / t),
-                      "you kept the k lowest logits.",
-                      also=(lambda x, t, k: (-top_k(k)(-x / t)).nan_to_num(posinf=-torch.inf)
-                            .masked_fill(top_k(k)(-x).isinf(), -torch.inf).softmax(-1),)),
-        Misconception("over the batch", lambda x, t, k: top_k(k)(x / t).softmax(0),
-                      "your softmax runs over the batch (dim=0). Each row shares out its own "
-                      "probability: dim=-1."),
-    ),
-    hints=(
-        "Three steps: divide, cut, softmax.",
-        "topk returns values and indices. Start from a row full of -inf.",
-        "torch.full_like(logits, -torch.inf).scatter(-1, best.indices, best.values).softmax(-1)",
-    ),
-    adapt=_whichever_tie)
-
-# -- 7.3: top-p ------------------------------------------------------------------------------------
 
 
 def _package_top_p(logits: Tensor, p: float) -> Tensor:
@@ -150,6 +62,10 @@ def _gathered(logits: Tensor, p: float) -> Tensor:
     return logits.masked_fill(cut.gather(-1, order), -torch.inf)
 
 
+def _sorted_twice(logits: Tensor, p: float) -> Tensor:
+    return _left_sorted(logits, p).gather(-1, logits.argsort(dim=-1, descending=True))
+
+
 def _from_shares(rng: Generator, p: float, *rows: list[float]) -> Inputs:
     """Logits of given probabilities; the constant on top changes none of them."""
     return {"logits": torch.tensor(rows).log() + between(rng, 1, 2), "p": p}
@@ -184,7 +100,7 @@ def _over_the_batch(softmax: bool) -> Callable:
 
 
 TOP_P = Exercise(
-    "7.3", "Top-p, with the token that crosses", "Which token?", _package_top_p,
+    "7.2", "Top-p, with the token that crosses", "Which token?", _package_top_p,
     probes=(
         Probe("five tokens", lambda rng: _from_shares(rng, 0.7, [0.1, 0.42, 0.05, 0.3, 0.13])),
         Probe("a sure row", lambda rng: _from_shares(rng, 0.9, [0.01, 0.03, 0.95, 0.01])),
@@ -237,8 +153,12 @@ TOP_P = Exercise(
                       "set that reaches p holds no more of them than it needs."),
         Misconception("not scattered back", _cut_in_place_of_sorted,
                       "your cut belongs to the sorted order, and you applied it to the unsorted "
-                      "one. Bring it back with scatter.",
-                      also=(_gathered,)),
+                      "one. Bring it back with scatter."),
+        Misconception("sorted twice", _gathered,
+                      "gather(-1, order) sorts: on a row that is sorted already, or on its cut, it "
+                      "mixes once more. Back to the old places goes scatter(-1, order, ...), or "
+                      "gather with order.argsort(-1).",
+                      also=(_sorted_twice,)),
         Misconception("left sorted", _left_sorted,
                       "your logits come back sorted, so they belong to other tokens. Bring them "
                       "back to their places."),
@@ -273,4 +193,4 @@ TOP_P = Exercise(
     ),
     adapt=_whichever_tie)
 
-EXERCISES = [DISTRIBUTION, TOP_P]
+EXERCISES = [TOP_P]

@@ -1,4 +1,4 @@
-"""The exercises of chapter 07, continued: 7.8, the rule by which a guess is kept."""
+"""The exercises of chapter 07, continued: 7.6, the rule by which a guess is kept."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,7 +9,7 @@ from torch.nn.functional import one_hot
 
 from .data import Exercise, Inputs, Misconception, Probe, between
 
-# -- 7.8: the rule of acceptance ------------------------------------------------------------------
+# -- 7.6: the rule of acceptance ------------------------------------------------------------------
 
 def _keep(p: Tensor, q: Tensor) -> Tensor:
     return (p / q).nan_to_num(1.0, posinf=1.0).clamp(max=1)
@@ -64,7 +64,7 @@ def _drawn(rng: Generator, v: int, std: float) -> Inputs:
 
 
 ACCEPT = Exercise(
-    "7.8", "The rule of acceptance", "Guess ahead", _what_verify_does,
+    "7.6", "The rule of acceptance", "Guess ahead", _what_verify_does,
     probes=(
         Probe("four tokens", _shares([0.5, 0.25, 0.15, 0.1], [0.2, 0.4, 0.1, 0.3])),
         Probe("one that the draft never says", _shares([0.3, 0.5, 0.2], [0.6, 0.4, 0.0])),

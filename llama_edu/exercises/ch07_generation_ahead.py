@@ -1,4 +1,4 @@
-"""The exercises of chapter 07, continued: 7.7 and 7.9, guessing ahead (speculative decoding)."""
+"""The exercises of chapter 07, continued: 7.5 and 7.7, guessing ahead (speculative decoding)."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from torch.nn.functional import one_hot
 from ..inference.speculative import verify
 from .data import Exercise, Inputs, Misconception, Probe, between
 
-# -- 7.7: one pass over guesses, greedily ---------------------------------------------------------
+# -- 7.5: one pass over guesses, greedily ---------------------------------------------------------
 
 
 def _package_greedy(guesses: Tensor, best: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def _guessed(rng: Generator, t: int, *wrong: int) -> Inputs:
 
 
 GREEDY = Exercise(
-    "7.7", "One pass over guesses", "Guess ahead", _package_greedy,
+    "7.5", "One pass over guesses", "Guess ahead", _package_greedy,
     probes=(
         Probe("the second is wrong", lambda rng: _guessed(rng, 4, 1)),
         Probe("all hold", lambda rng: _guessed(rng, 3)),
@@ -119,7 +119,7 @@ GREEDY = Exercise(
     ),
     adapt=_any_integers)
 
-# -- 7.9: tokens a pass ---------------------------------------------------------------------------
+# -- 7.7: tokens a pass ---------------------------------------------------------------------------
 
 
 def _expected_tokens(rate: float, ahead: int) -> float:
@@ -135,8 +135,13 @@ def _series(first: Callable[[int], int], last: Callable[[int], int]) -> Callable
     return lambda rate, ahead: float(sum(rate**i for i in range(first(ahead), last(ahead) + 1)))
 
 
+def _until_refused(rate: float, ahead: int) -> float:
+    """Guesses that hold before a refusal among `ahead`, the runs without a refusal left out."""
+    return float(sum(held * rate**held * (1 - rate) for held in range(ahead)))
+
+
 LENGTH = Exercise(
-    "7.9", "Tokens a pass", "Does it pay?", _expected_tokens,
+    "7.7", "Tokens a pass", "Does it pay?", _expected_tokens,
     probes=(
         Probe("two guesses", lambda rng: _tokens(between(rng, 0.4, 0.6), 2)),
         Probe("five guesses", lambda rng: _tokens(between(rng, 0.7, 0.9), 5)),
@@ -147,7 +152,8 @@ LENGTH = Exercise(
     misconceptions=(
         Misconception("guesses alone", _series(lambda n: 1, lambda n: n),
                       "you counted the guesses that hold. One token more comes out of every pass: "
-                      "the model's own."),
+                      "the model's own.",
+                      also=(lambda rate, ahead: rate * (1 - rate**ahead) / (1 - rate),)),
         Misconception("each for itself", lambda rate, ahead: 1 + rate * ahead,
                       "you counted every guess by itself. One counts only if all before it hold "
                       "too."),
@@ -163,17 +169,27 @@ LENGTH = Exercise(
                       lambda rate, ahead: float(sum((held + 1) * rate**held * (1 - rate)
                                                     for held in range(ahead))),
                       "you averaged over the place of the first refusal and forgot the passes "
-                      "without one: ahead + 1 tokens, with chance rate**ahead."),
+                      "without one: ahead + 1 tokens, with chance rate**ahead.",
+                      also=(lambda rate, ahead: 1 + _until_refused(rate, ahead),
+                            lambda rate, ahead: 1 + _until_refused(rate, ahead + 1),
+                            lambda rate, ahead: _until_refused(rate, ahead + 1)
+                            + 1 - rate**(ahead + 1))),
+        Misconception("runs that hold forgotten, and the own token", _until_refused,
+                      "you averaged the guesses before the first refusal. Passes without one are "
+                      "missing, and so is the model's own token, which every pass yields.",
+                      also=(lambda rate, ahead: _until_refused(rate, ahead + 1),)),
         Misconception("the chance of a refusal",
                       lambda rate, ahead: float(sum((1 - rate)**i for i in range(ahead + 1))),
                       "you took `rate` for the chance of a refusal. It is the chance to be kept."),
         Misconception("one too few", _series(lambda n: 0, lambda n: n - 1),
-                      "your sum ends one guess early: with one guess, two tokens may come."),
+                      "your sum ends one guess early: with one guess, two tokens may come.",
+                      also=(lambda rate, ahead: (1 - rate**ahead) / (1 - rate),)),
         Misconception("one too many", _series(lambda n: 0, lambda n: n + 1),
                       "your sum goes on behind the last guess."),
         Misconception("without end",
                       lambda rate, ahead: 1 / (1 - rate) if rate < 1 else float("inf"),
-                      "that is for guesses without end. Here there are `ahead` of them."),
+                      "that is for guesses without end. Here there are `ahead` of them.",
+                      also=(lambda rate, ahead: 1 / (1 - rate),)),
         Misconception("the closed form at 1",
                       lambda rate, ahead: (1 - rate**(ahead + 1)) / (1 - rate),
                       "your formula divides by zero where every guess holds. There the answer is "

@@ -1,21 +1,16 @@
-"""The exercises of chapter 07, continued: 7.5 and 7.6, ragged prompts and where rows end."""
+"""The exercises of chapter 07, continued: 7.4, ragged prompts."""
 
 from collections.abc import Callable
-from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
 
-from ..cache import KVCache
-from ..config import ModelConfig
-from ..generation import places, stream
+from ..generation import places
 from ..layers import causal_mask
-from ..sampling import NO_TOKEN
-from .data import Exercise, Inputs, Misconception, Probe, count
+from .data import Exercise, Misconception, Probe, count
 
-# -- 7.5: ragged prompts --------------------------------------------------------------------------
+# -- 7.4: ragged prompts --------------------------------------------------------------------------
 
 
 def _package_places(pads: Tensor, t: int) -> tuple[Tensor, Tensor]:
@@ -53,8 +48,14 @@ def _eye(t: int) -> Tensor:
     return torch.eye(t, dtype=torch.bool)
 
 
+def _on_the_right(pads: Tensor, t: int) -> tuple[Tensor, Tensor]:
+    """Positions and mask of rows whose empty places are on the right."""
+    real = torch.arange(t) < t - pads[:, None]
+    return torch.arange(t) * real, causal_mask(t, t) & real[:, None] | _eye(t)
+
+
 PLACES = Exercise(
-    "7.5", "Positions and mask of ragged prompts", "Many prompts at once", _package_places,
+    "7.4", "Positions and mask of ragged prompts", "Many prompts at once", _package_places,
     probes=(
         Probe("two rows", lambda rng: {"pads": torch.tensor([0, 2]), "t": 4}),
         Probe("three rows", lambda rng: {"pads": torch.tensor([3, 0, 1]), "t": 5}),
@@ -110,6 +111,17 @@ PLACES = Exercise(
                      mask=lambda pads, t: _real(pads, t)[:, None].repeat(1, t, 1) | _eye(t),
                      also=(lambda pads, t: (places(pads, 0, t)[0],
                                             _real(pads, t)[:, None].repeat(1, t, 1)),)),
+        _places_slip("padded on the right",
+                     "you placed the empty columns on the right. They are on the left: a row's "
+                     "first token stands in column `pads`.",
+                     positions=lambda pads, t: _on_the_right(pads, t)[0],
+                     mask=lambda pads, t: _on_the_right(pads, t)[1],
+                     also=(lambda pads, t: (torch.arange(t).repeat(len(pads), 1),
+                                            _on_the_right(pads, t)[1]),
+                           lambda pads, t: (torch.minimum(torch.arange(t), t - 1 - pads[:, None]),
+                                            _on_the_right(pads, t)[1]),
+                           lambda pads, t: (_on_the_right(pads, t)[0], causal_mask(t, t)
+                                            & (torch.arange(t) < t - pads[:, None])[:, None]))),
         _places_slip("hidden on the right",
                      "you hid the last columns. The empty places are on the left.",
                      mask=lambda pads, t: causal_mask(t, t)
@@ -126,138 +138,4 @@ PLACES = Exercise(
     ),
     adapt=_any_integers)
 
-# -- 7.6: where rows of a batch end ----------------------------------------------------------------
-
-
-def _package_stop(drawn: Tensor, stop_ids: list[int]) -> Tensor:
-    """What `stream` yields when a stand-in for the model is sure of each drawn token in turn."""
-    v, script = int(drawn.max()) + 1, iter(drawn.T)
-    config = ModelConfig(dim=2, n_layers=1, n_heads=1, n_kv_heads=1, hidden_dim=1, vocab_size=v,
-                         norm_eps=1e-5, rope_theta=1e4, max_seq_len=drawn.shape[1] + 1)
-
-    def hidden(*_: Any, **__: Any) -> Tensor:
-        return torch.nn.functional.one_hot(next(script), v)[:, None].float().log()
-
-    actor = SimpleNamespace(config=config, hidden=hidden, logits=torch.nn.Identity(),
-                            new_cache=partial(KVCache, 1))
-    prompt = torch.zeros(len(drawn), 1, dtype=torch.long)
-    return torch.cat(list(stream(actor, prompt, max_new=drawn.shape[1], stop_ids=stop_ids)), 1)
-
-
-def _marked(drawn: Tensor, stop_ids: list[int]) -> tuple[Tensor, Tensor]:
-    """Where the stop tokens are, and how many stand before each place."""
-    stops = torch.isin(drawn, torch.tensor(stop_ids)).long()
-    return stops, stops.cumsum(1) - stops
-
-
-def _filled(drawn: Tensor, silent: Tensor, ended: Tensor, fill: int = NO_TOKEN) -> Tensor:
-    """Rows silent where told, without the columns where the batch has ended."""
-    return drawn.masked_fill(silent, fill)[:, ~ended]
-
-
-def _stop_slip(name: str, change: Callable[[Tensor, Tensor, Tensor, list[int]], Tensor],
-               why: str, *, also: tuple[Callable, ...] = ()) -> Misconception:
-    """A wrong result made from what was drawn, the stops, and the stops before each place."""
-    return Misconception(name, lambda drawn, stop_ids: change(
-        drawn, *_marked(drawn, stop_ids), stop_ids), why, also=also)
-
-
-def _stop_inputs(rng: Generator, at: list[list[int]], n: int, stop_ids: list[int]) -> Inputs:
-    """Rows of n tokens with stop tokens at given places, one kind after another."""
-    drawn = torch.randint(10, 99, (len(at), n), generator=rng)
-    for i, (row, here) in enumerate(zip(drawn, at, strict=True)):
-        for j, place in enumerate(here):
-            row[place] = stop_ids[(i + j) % len(stop_ids)]
-    return {"drawn": drawn, "stop_ids": stop_ids}
-
-
-STOP = Exercise(
-    "7.6", "Where each row of a batch ends", "Stream", _package_stop,
-    probes=(
-        Probe("two rows", lambda rng: _stop_inputs(rng, [[1], [3]], 6, [2])),
-        Probe("a row that never stops", lambda rng: _stop_inputs(rng, [[2], [], [0]], 5, [7])),
-        Probe("two kinds of stop", lambda rng: _stop_inputs(rng, [[1], [3], [4]], 7, [2, 5])),
-        Probe("a second stop later", lambda rng: _stop_inputs(rng, [[1, 3], [5]], 7, [3])),
-        Probe("no row stops", lambda rng: _stop_inputs(rng, [[], []], 3, [4])),
-        Probe("stop token 0", lambda rng: _stop_inputs(rng, [[2], [1]], 5, [0])),
-        Probe("all stop at once", lambda rng: _stop_inputs(rng, [[0], [0]], 4, [0, 3])),
-        Probe("no stop tokens", lambda rng: _stop_inputs(rng, [[]], 4, [])),
-    ),
-    misconceptions=(
-        _stop_slip("the first ends all", lambda drawn, stops, before, _:
-                   _filled(drawn, before > 0, (before > 0).any(0)),
-                   "the first row that stops ends the whole batch. Go on until all rows have "
-                   "stopped."),
-        _stop_slip("rows go on", lambda drawn, stops, before, _:
-                   _filled(drawn, before < 0, (before > 0).all(0)),
-                   "a row that has stopped goes on talking while the others finish. From its stop "
-                   "token on it has nothing to say: -1."),
-        _stop_slip("never ended", lambda drawn, stops, before, _:
-                   drawn.masked_fill(before > 0, NO_TOKEN),
-                   "when every row has stopped you still return columns. The stream ends there."),
-        _stop_slip("stop token left out", lambda drawn, stops, before, _:
-                   _filled(drawn, before + stops > 0, (before > 0).all(0)),
-                   "you hid the stop token itself. It is yielded: the caller wants to know which "
-                   "one it was.",),
-        _stop_slip("stop token left out and cut", lambda drawn, stops, before, _:
-                   _filled(drawn, before + stops > 0, (before + stops > 0).all(0)),
-                   "you hid the stop token itself. It is yielded: the caller wants to know which "
-                   "one it was."),
-        _stop_slip("first kind only", lambda drawn, stops, before, ids:
-                   _package_stop(drawn, ids[:1]),
-                   "you looked for the first stop token only. Any of them ends a row."),
-        _stop_slip("last kind only", lambda drawn, stops, before, ids:
-                   _package_stop(drawn, ids[-1:]),
-                   "you looked for the last stop token only. Any of them ends a row."),
-        _stop_slip("stop token 0 ignored", lambda drawn, stops, before, ids:
-                   _package_stop(drawn, [each for each in ids if each]),
-                   "you take the stop token 0 for no stop token. 0 is a token like any other; ask "
-                   "`in`, not whether it is true."),
-        _stop_slip("a row without stop ends at once", lambda drawn, stops, before, _:
-                   _filled(drawn, torch.arange(drawn.shape[1]) > stops.argmax(1)[:, None],
-                           (before > 0).all(0)),
-                   "a row that never stops is cut after its first token: argmax of nothing but "
-                   "zeros is 0.",
-                   also=(lambda drawn, ids: drawn.masked_fill(
-                       torch.arange(drawn.shape[1]) > _marked(drawn, ids)[0].argmax(1)[:, None],
-                       NO_TOKEN),)),
-        _stop_slip("one column too few", lambda drawn, stops, before, ids:
-                   _package_stop(drawn, ids)[:, :-1],
-                   "your last column is missing. The column in which the last row stops is still "
-                   "said."),
-        _stop_slip("one column too many", lambda drawn, stops, before, _:
-                   _filled(drawn, before > 0, torch.cat([
-                       torch.zeros(1, dtype=torch.bool), (before > 0).all(0)[:-1]])),
-                   "you return one column more, in which nobody says anything."),
-        _stop_slip("one too late", lambda drawn, stops, before, _:
-                   _filled(drawn, torch.cat([before[:, :1], before[:, :-1]], 1) > 0,
-                           (before > 0).all(0)),
-                   "a row says one token more after its stop token. Mark it done as soon as the "
-                   "stop token is out."),
-        _stop_slip("silent only once", lambda drawn, stops, before, _:
-                   _filled(drawn, before % 2 == 1, (before > 0).all(0)),
-                   "a second stop token wakes a row up again. Once done, a row stays done."),
-        _stop_slip("only where it stands", lambda drawn, stops, before, _:
-                   _filled(drawn, stops > 0, (before > 0).all(0)),
-                   "you hid the stop token and let the row go on. Show it, and hide all that "
-                   "follows.",
-                   also=(lambda drawn, ids: drawn.masked_fill(
-                             _marked(drawn, ids)[0] > 0, NO_TOKEN),
-                         lambda drawn, ids: _filled(
-                             drawn, (found := _marked(drawn, ids))[0] > 0,
-                             (sum(found) > 0).all(0)))),
-        _stop_slip("filled with the stop token", lambda drawn, stops, before, ids:
-                   _filled(drawn, before > 0, (before > 0).all(0), ids[0]),
-                   "you filled up with a stop token. The filler is -1, which no model can say."),
-        _stop_slip("filled with 0", lambda drawn, stops, before, _:
-                   _filled(drawn, before > 0, (before > 0).all(0), 0),
-                   "you filled up with 0, which is a token like any other. The filler is -1."),
-    ),
-    hints=(
-        "Count, for each place, the stop tokens before it: cumsum minus itself.",
-        "Where that count is above 0 the row is silent. Where it is above 0 in all rows, the "
-        "batch has ended.",
-        "torch.isin(drawn, torch.tensor(stop_ids)) finds all kinds of stop at once.",
-    ))
-
-EXERCISES = [PLACES, STOP]
+EXERCISES = [PLACES]

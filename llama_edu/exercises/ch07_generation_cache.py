@@ -74,6 +74,14 @@ def _one_place(where: Callable[[int, int], int]) -> Callable:
     return attention
 
 
+def _table_swapped(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor,
+                   freqs: Tensor) -> Tensor:
+    t, p = q.shape[2], past_k.shape[2]
+    rope = rope_table(torch.arange(p, p + t), freqs)
+    return attend(rotate(q, *rope), torch.cat([past_k, rotate(k, *rope)], 2),
+                  torch.cat([past_v, v], 2), causal_mask(t, p + t))
+
+
 def _heads_apart(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor,
                  freqs: Tensor) -> Tensor:
     g = q.shape[1] // k.shape[1]
@@ -111,6 +119,9 @@ CACHED = Exercise(
                       "all your new tokens stand at the same position. They stand one behind the "
                       "other: p, p + 1, ...",
                       also=(_one_place(lambda p, t: p + t - 1),)),
+        Misconception("the table's arguments swapped", _table_swapped,
+                      "you made the table of angles with its arguments swapped: "
+                      "rope_table(freqs, positions)."),
         Misconception("heads paired wrongly", _heads_apart,
                       "your query heads hear the wrong key heads. With 6 and 2 the first three "
                       "share the first: repeat_interleave, not repeat; or leave it to `attend`."),

@@ -1,4 +1,4 @@
-"""The bug hunt of chapter 07: 7.4, samplers that are wrong in one place."""
+"""The bug hunt of chapter 07: 7.3, samplers that are wrong in one place."""
 
 import math
 from collections.abc import Callable
@@ -78,7 +78,7 @@ def _look(sampler: Callable) -> Tensor:
 
 
 HUNT = Hunt(
-    "7.4", "Which mistake is in which sampler?", "Bug hunt", _sampler,
+    "7.3", "Which mistake is in which sampler?", "Bug hunt", _sampler,
     bugs={
         "top-p drops the token that crosses": Bug(
             lambda: _sampler(p=_crossing_dropped),
@@ -103,13 +103,13 @@ HUNT = Hunt(
         "the penalty counts repeats": Bug(
             lambda: _sampler(penalty=_counted),
             "lowers a token further for each time that it was said"),
-        "the penalty hits the last token": Bug(
+        "the penalty hits the vocabulary's last token": Bug(
             lambda: _sampler(penalty=_last_one_too),
             "makes the last token of the vocabulary less likely in rows that have a -1"),
     },
     hidden={"a": "temperature comes last", "b": "min-p looks at the whole batch",
             "c": HEALTHY, "d": "the penalty divides every logit",
-            "e": "the penalty hits the last token",
+            "e": "the penalty hits the vocabulary's last token",
             "f": "top-p drops the token that crosses"},
     look=_look,
     hints=(

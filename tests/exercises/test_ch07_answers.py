@@ -10,6 +10,7 @@ from torch import Tensor
 from llama_edu.exercises import check
 from llama_edu.exercises.registry import exercises
 from llama_edu.inference.speculative import verify
+from llama_edu.layers import attend, causal_mask, rope_table, rotate
 
 INF = torch.inf
 
@@ -39,15 +40,24 @@ def places_by_loops(pads: Tensor, t: int) -> tuple[Tensor, Tensor]:
     return torch.tensor(positions, dtype=torch.int32), torch.tensor(mask)
 
 
-def until(drawn: Tensor, stop_ids: list[int]) -> Tensor:
-    done, columns = torch.zeros(len(drawn), dtype=torch.bool), []
-    for column in drawn.T:
-        columns.append(torch.where(done, -1, column))
-        for each in stop_ids:
-            done = done | (column == each)
-        if done.all():
-            break
-    return torch.stack(columns, 1)
+def table_swapped(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor,
+                  freqs: Tensor) -> Tensor:
+    t, p = q.shape[2], past_k.shape[2]
+    cos, sin = rope_table(torch.arange(p, p + t), freqs)
+    keys, values = torch.cat([past_k, rotate(k, cos, sin)], 2), torch.cat([past_v, v], 2)
+    return attend(rotate(q, cos, sin), keys, values, causal_mask(t, p + t))
+
+
+def gathered(x: Tensor, p: float) -> Tensor:
+    ordered, order = x.sort(-1, descending=True)
+    probs = ordered.softmax(-1)
+    return ordered.masked_fill(probs.cumsum(-1) - probs >= p, -INF).gather(-1, order)
+
+
+def padded_on_the_right(pads: Tensor, t: int) -> tuple[Tensor, Tensor]:
+    real = torch.arange(t) < t - pads[:, None]
+    seen = torch.ones(t, t, dtype=torch.bool).tril() & real[:, None] | torch.eye(t).bool()
+    return torch.arange(t).expand(len(pads), t), seen
 
 
 def held(guesses: Tensor, best: Tensor) -> int:
@@ -65,27 +75,30 @@ def rule_by_loops(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize(("exercise", "answer"), [
-    ("7.3", top_p(lambda probs, p: shifted(probs.cumsum(-1) >= p))),
-    ("7.5", places_by_loops), ("7.6", until),
-    ("7.7", lambda guesses, best: best[:held(guesses, best) + 1].int()),
-    ("7.8", rule_by_loops),
-    ("7.9", lambda rate, ahead: ahead + 1 if rate == 1 else (1 - rate**(ahead + 1)) / (1 - rate)),
+    ("7.2", top_p(lambda probs, p: shifted(probs.cumsum(-1) >= p))),
+    ("7.4", places_by_loops),
+    ("7.5", lambda guesses, best: best[:held(guesses, best) + 1].int()),
+    ("7.6", rule_by_loops),
+    ("7.7", lambda rate, ahead: ahead + 1 if rate == 1 else (1 - rate**(ahead + 1)) / (1 - rate)),
 ])
 def test_a_right_answer_passes_however_it_is_written(exercise: str, answer: Callable):
     assert check(exercise, answer).passed
 
 
 @pytest.mark.parametrize(("exercise", "answer", "name"), [
-    ("7.3", top_p(lambda probs, p: shifted(probs.cumsum(-1) > p)), "goes on at p"),
-    ("7.3", top_p(lambda probs, p: probs.cumsum(0) - probs >= p), "over the batch"),
-    ("7.6", lambda drawn, ids: until(drawn, [each for each in ids if each]),
-     "stop token 0 ignored"),
-    ("7.7", lambda guesses, best: best[:1].clone(), "guesses thrown away"),
-    ("7.7", lambda guesses, best: best[:int((guesses == best[:-1]).sum()) + 1],
+    ("7.1", table_swapped, "the table's arguments swapped"), ("7.2", gathered, "sorted twice"),
+    ("7.4", padded_on_the_right, "padded on the right"),
+    ("7.7", lambda rate, ahead: 1 / (1 - rate), "without end"),
+    ("7.7", lambda rate, ahead: 1 + sum(n * rate**n * (1 - rate) for n in range(ahead)),
+     "runs that hold forgotten"),
+    ("7.2", top_p(lambda probs, p: shifted(probs.cumsum(-1) > p)), "goes on at p"),
+    ("7.2", top_p(lambda probs, p: probs.cumsum(0) - probs >= p), "over the batch"),
+    ("7.5", lambda guesses, best: best[:1].clone(), "guesses thrown away"),
+    ("7.5", lambda guesses, best: best[:int((guesses == best[:-1]).sum()) + 1],
      "guesses after a refusal"),
-    ("7.8", lambda p, q: (torch.ones_like(p), p.clone()), "always kept"),
-    ("7.8", lambda p, q: (p.clone(), (p - q * p) / (1 - q @ p)), "too cautious"),
-    ("7.9", lambda rate, ahead: 1 + rate**ahead, "all or nothing"),
+    ("7.6", lambda p, q: (torch.ones_like(p), p.clone()), "always kept"),
+    ("7.6", lambda p, q: (p.clone(), (p - q * p) / (1 - q @ p)), "too cautious"),
+    ("7.7", lambda rate, ahead: 1 + rate**ahead, "all or nothing"),
 ])
 def test_a_wrong_answer_is_refused_and_named(exercise: str, answer: Callable, name: str):
     report = check(exercise, answer)
@@ -93,9 +106,9 @@ def test_a_wrong_answer_is_refused_and_named(exercise: str, answer: Callable, na
     assert report.diagnosis == name
 
 
-def test_verify_draws_as_the_reference_of_7_8_says():
+def test_verify_draws_as_the_reference_of_7_6_says():
     p, q = torch.tensor([[0.5, 0.25, 0.15, 0.1], [0.25] * 4]), torch.tensor([[0.2, 0.4, 0.1, 0.3]])
-    keep, instead = exercises()["7.8"].reference(p[0], q[0])
+    keep, instead = exercises()["7.6"].reference(p[0], q[0])
     dice, n = torch.Generator().manual_seed(0), 4000
     for token in range(4):
         new = [verify(p, q, torch.tensor([token]), generator=dice) for _ in range(n)]
