@@ -219,8 +219,10 @@ def more_threads_than_one(source: str) -> list[str]:
 
 
 def test_a_chapter_computes_with_one_thread(notebook, read):
-    cells = code_cells(read(notebook))
-    assert [n for cell in cells for n in more_threads_than_one(cell.source)] == []
+    sources = [cell.source for cell in code_cells(read(notebook))]
+    assert [n for source in sources for n in more_threads_than_one(source)] == []
+    if any("import torch" in source for source in sources):
+        assert any(map(THREADS.search, sources)), "the threads are not set"
 
 
 def test_several_threads_are_found():
