@@ -3,12 +3,12 @@
 #
 # **The question.** A loss curve falls and flattens. Is the model done, or is it stuck? For borrowed
 # text nobody knows, because nobody knows how much of it can be predicted at all. We write our own
-# text, with a grammar whose entropy is known. So there is a floor under our curve. How close does a
-# Llama of 0.3 million parameters come in a minute of one core?
+# text, with a grammar whose *entropy* is known: the mean surprise of one who knows the true odds. So
+# there is a floor under our curve. How close does a Llama of 0.3 million parameters come in a minute?
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | a loss, AdamW, a schedule, clipping, and the loop that uses them, as in the package | chapters 05 to 07 | 150 |
+# | a loss, AdamW, a schedule, clipping, and the loop that uses them, as in the package | chapters 05 to 07 | 165 |
 
 # %%
 import itertools
@@ -128,7 +128,8 @@ assert max(len(row[0]) for row in rows + held_rows) <= ROW
 print(f"floor: {floor:.3f} nats per token, a choice among {math.exp(floor):.2f} tokens")
 
 # %% [markdown]
-# The floor is low because most tokens follow from what stands before. A hundred stories are *held out*: never
+# This floor is that expert's mean surprise at these very stories, so the luck of the draw is the same for
+# model and floor. It is low because most tokens follow from what stands before. A hundred stories are *held out*: never
 # trained on, and used for every measurement below.
 #
 # ## Your turn: the loss
@@ -173,7 +174,7 @@ batch = held_out[0]
 for name, tensor in batch.items():
     print(f"{name:10}{tuple(tensor.shape)!s:16}{str(tensor.dtype).removeprefix('torch.')}")
 print("to be learnt in the first row:", int(batch["learn"][0].sum()), "of", ROW)
-print(Loss(total=torch.tensor(12.0), count=5))
+print(Loss(total=torch.tensor(12.0), count=5))      # notes: further sums, none here
 
 # %% [markdown]
 # `positions` are where each token stands in its story, and `mask` says which tokens it may look at.
@@ -218,7 +219,6 @@ model = new_model(0)
 print(f"{parameters(config).total:,} parameters")
 print(f"loss {evaluate(model, held_out, next_token):.2f}, and ln 720 = {math.log(720):.2f}")
 
-# %%
 with torch.no_grad():
     ours = next_token(model, batch)
     labels = batch["tokens"].masked_fill(~batch["learn"], -100)[:, 1:]
@@ -315,7 +315,7 @@ for name, count in (("our tokenizer", lambda story: len(as_row(story)[0]) - 1),
 #    \theta \leftarrow \theta - \eta\,\frac{\hat m}{\sqrt{\hat v} + \epsilon}, \qquad
 #    \hat m = \frac{m}{1-\beta_1^n}, \quad \hat v = \frac{v}{1-\beta_2^n} $$
 #
-# $\eta$ is the learning rate, $\lambda$ the weight decay and $n$ the number of the step, from 1. Both means
+# (This $v$ is Adam's, no longer the number of pieces.) $\eta$ is the learning rate, $\lambda$ the weight decay and $n$ the number of the step, from 1. Both means
 # start at zero, so at first they are too small; the divisions by $1 - \beta^n$ correct that. In the first step
 # $\hat m$ is $g$ and $\hat v$ is $g^2$, exactly. So for two weights whose gradients differ by a factor of 1,000:
 
@@ -329,8 +329,9 @@ print(", ".join(f"gradient {g}: 2 becomes {w:.4f}" for g, w in zip(gradients, af
 
 # %% [markdown]
 # Both weights lose 0.002 to the decay and then move by the learning rate, 0.01: the gradient counts by its sign
-# alone. Adam takes its boldest steps when it has seen one batch. Keep this in
-# mind for the warm-up.
+# alone. Later the signs disagree: then $\hat m$ shrinks and the root of $\hat v$ does not. So Adam is boldest when
+# it has seen one batch. Keep this in mind for the warm-up. (We shall measure it: 0.9 of the rate at
+# the first step, 0.4 some fifteen steps later.)
 #
 # ## Your turn: AdamW
 #
@@ -385,7 +386,6 @@ optimizer.param_groups[0]["lr"] = lr
 optimizer.step()
 torch.testing.assert_close(layer.weight.data, torch.tensor([after]))
 print("betas", BETAS, " eps", EPS, " decay", WEIGHT_DECAY, " equal to the step by hand")
-print("of the peak rate, at the end:", LAST_SHARE)
 
 # %% [markdown]
 # ## Whose weight decay is 0.1?
@@ -406,7 +406,7 @@ print(f"PyTorch's 0.1 at a rate of 3e-4 is the paper's {0.1 * 3e-4:.0e}")
 assert abs(still.weight.item() - 2 * (1 - 0.01 * 0.1)) < 1e-6
 
 # %% [markdown]
-# Who copies a decay from one to the other is off by thousands. In PyTorch's form the decay also falls when the *peak* is
+# Who copies a decay from one to the other is wrong by a factor of thousands. In PyTorch's form the decay also falls when the *peak* is
 # lowered. The papers of Llama 1 and 2 give 0.1 and no formula.
 #
 # ## Small steps vanish in bfloat16
@@ -433,7 +433,7 @@ reveal("a thousand times 0.001 in bfloat16", guess, short.item())
 
 # %% [markdown]
 # From 0.5 to the next bfloat16 it is 0.0039. An update smaller than half of it is rounded away, and
-# all later ones with it. A learning rate of 0.0003 moves a weight of size 1 never at all. So training keeps *master weights* in
+# so are all later ones of that size. A learning rate of 0.0003 never moves a weight of size 1. So training keeps *master weights* in
 # float32 and updates those; only the passes use a short copy. (Our tiny model is float32 throughout.)
 #
 # ## Your turn: the learning rate
@@ -445,8 +445,8 @@ reveal("a thousand times 0.001 in bfloat16", guess, short.item())
 def learning_rate(index: int, peak: float, warmup: int, steps: int, last: float) -> float:
     """Exercise 8.4 ●●○ 10 min. Linear warm-up, then half a cosine down to `last` of the peak.
 
-    Step warmup - 1 has the peak, and the fall begins with the very next step; step steps - 1 has
-    peak * last, and so have all after it.
+    Step 0 has peak / warmup, step warmup - 1 the peak, and the very next one has begun to fall;
+    step steps - 1 has peak * last, and so have all after it.
     """
     ### BEGIN SOLUTION
     if index < warmup:
@@ -520,7 +520,7 @@ check("8.5", clip)
 # ## Build it: clip the length, keep the direction
 #
 # The package's function also turns the sums into means, and it refuses a gradient that is not finite before any
-# weight has changed. `gathered` does nothing here; it matters when a model is spread over several processes.
+# weight has changed (with a `FloatingPointError`, which says more than your ValueError). `gathered` does nothing here; it matters when a model is spread over several processes.
 
 # %%
 # twin: llama_edu.training_loop.mean_and_clip
@@ -564,7 +564,8 @@ def add_up(model: nn.Module, source: Iterator[Batch], objective: Objective, *, a
 
 # %% [markdown]
 # And the loop itself. It is a *generator*: it yields after each step, and whoever reads it decides
-# what to print, draw or save, and when to stop. Nothing in it knows about plots or files. (`over_ranks`
+# what to print, draw or save, and when to stop. A `Step` is its report: number, loss, rate, the gradient's length
+# before clipping, tokens learnt, seconds, notes. Nothing in it knows about plots or files. (`over_ranks`
 # too is for several processes: PyTorch then averages their gradients, and all must divide by the same count.)
 
 # %%
@@ -597,15 +598,16 @@ def train(model: nn.Module, batches: Iterable[Batch], objective: Objective = nex
 #
 # ## Watch it learn
 #
-# 1,200 steps of four stories, each story seen once. Every 100 steps we measure the held-out loss. At
-# steps 0, 100, 400 and 1,200 the model tells twenty stories, from the token "begin" and nothing else.
+# 600 steps of four stories, none seen twice. Every 100 steps we measure the held-out loss. At
+# steps 0, 100, 300 and 600 the model tells twenty stories, from the token "begin" and nothing else.
 #
-# > **Predict.** At the end the loss will be less than 0.1 nats per token above the floor, about a sixth more than it must be. How
-# > many of twenty stories will then be without any fault?
+# > **Predict.** An untrained model is 6.2 nats per token above the floor. How far above it will ours end? And how many
+# > of its twenty stories will be without any fault?
 
 # %%
-guess = None    # how many of twenty? your number, before you run the next cells
-STEPS, TELL_AT = 1_200, (0, 100, 400, 1_200)
+above_guess = None  # how far above the floor, in nats? before you run the next cells
+guess = None        # how many of twenty stories without a fault?
+STEPS, TELL_AT = 600, (0, 100, 300, 600)
 model, early = new_model(0), new_model(0)       # early: as the model will be after 100 steps
 history, held, told = [], {}, {}
 
@@ -636,9 +638,9 @@ def curve() -> plots.Figure:
 
 # %% [markdown]
 # Run the next cell and watch: the figure is drawn again every 100 steps. (Grey: the loss of each batch before
-# its step.) It takes about 40 seconds of one core, more where others are at work.
+# its step.) It takes about half a minute of one core, more where others are at work.
 
-# %% mystnb={"image": {"alt": "Loss on a logarithmic axis over 1,200 steps. The held-out loss falls from 6.6 to about 1 in the first 100 steps, then slowly towards the dashed floor at 0.40 nats per token; it ends less than 0.1 above it."}}
+# %% mystnb={"image": {"alt": "Loss on a logarithmic axis over 600 steps. The held-out loss falls from 6.6 to about 1 in the first 100 steps, then slowly towards the dashed floor at 0.40 nats per token; it ends about 0.2 above it."}}
 began = time.process_time()
 look(0)
 screen = display(curve(), display_id=True)
@@ -661,7 +663,8 @@ for done in TELL_AT:
     print(f"step {done:5}: held out {held[done]:.2f}, above the floor {held[done] - floor:.2f}")
 print(f"{spent:.0f} seconds of processor time, with measuring and telling")
 assert held[STEPS] > floor
-assert held[STEPS] - floor < 0.1 and held[100] - floor > 2 * (held[STEPS] - floor)
+assert 0.12 < held[STEPS] - floor < 0.28 and held[100] - floor > 2 * (held[STEPS] - floor)
+reveal("nats per token above the floor at the end", above_guess, round(held[STEPS] - floor, 2))
 
 # %% [markdown]
 # Here is how the first of the twenty stories begins at each stage, and what the judge says of all twenty: the
@@ -675,6 +678,7 @@ for done in TELL_AT:
     print("".join(c if c.isascii() and c >= " " else "~" for c in told[done][0][:200]))
 broken = Counter(finding.rule for story in told[STEPS] for finding in tales.judge(story).findings)
 print("--- what is still wrong:", dict(broken.most_common()))
+assert sum(v.consistent for v in verdicts) <= 2
 reveal("faultless stories of 20 at the end", guess, sum(v.consistent for v in verdicts))
 
 # %% [markdown]
@@ -687,7 +691,8 @@ reveal("faultless stories of 20 at the end", guess, sum(v.consistent for v in ve
 # A mean hides a lot. We want the surprise at each token, the model's beside the grammar's own. The grammar's follows from the
 # probability that *some* story begins with a given text: the surprise of the next letters is how much that
 # probability falls when they are added, in logarithms. A story is a list of parts: fixed text, draws
-# (choices), and recalls of what was drawn.
+# (choices by a rule, remembered under a key), and recalls of what was drawn. You may skip how `beginning` adds
+# up the odds of all stories that fit; the cell checks it against the exact probability of a whole story.
 
 # %%
 def beginning(text: str, parts: tuple, memory: dict) -> float:
@@ -713,16 +718,21 @@ def grammar_surprise(row: packing.Row, n: int) -> Tensor:
     return (-torch.tensor(logs).diff()).clamp(min=0) + 0.0      # no -0.0
 
 
+named = "Once upon a time a brave boy named"
+share = (beginning(named + " Leo", (Draw(tales.TALES.start),), {})
+         / beginning(named + " ", (Draw(tales.TALES.start),), {}))
+print(f"of the stories that begin {named!r}, one in {1 / share:.0f} goes on with Leo")
+assert abs(share - 1 / 6) < 1e-9
 whole = grammar_surprise(held_rows[0], len(held_rows[0][0]) - 2)      # all but the end token
 torch.testing.assert_close(whole.sum().item(), -tales.log_prob(held_texts[0]), rtol=1e-4, atol=0)
 
-# %% mystnb={"image": {"alt": "Surprise at each of the first 40 tokens of a held-out story, for the model after 100 steps, at the end, and for the grammar. Early bars reach 3.8 nats. Late bars follow the grammar's marks, between 0 and 2.4. The last Leo falls from 2.9 nats to almost 0, where the grammar has 0."}}
+# %% mystnb={"image": {"alt": "Surprise at each of the first 40 tokens of a held-out story, for the model after 100 steps, at the end, and for the grammar. Late bars are nearer to the grammar's marks. The last Leo falls to a fraction, where the grammar has 0."}}
 one = packing.lay_out(held_rows[:1], length=ROW)
 with torch.no_grad():
     before, after = (-log_probs(each, one)[0, :40] for each in (early, model))
 spelled = [tokenizer.decode([token]).strip() or "(line)" for token in held_rows[0][0][1:41]]
 
-fig, ax = plots.figure("What follows from the text is nearly free at the end; choices are not",
+fig, ax = plots.figure("What follows from the text grows cheap; choices do not",
                        x="first 40 tokens of a held-out story", y="surprise (nats)")
 ax.bar(range(40), before, color=plots.ORANGE, width=0.9, label="after 100 steps")
 ax.bar(range(40), after, color=plots.BLUE, width=0.5, label="at the end")
@@ -733,13 +743,13 @@ names = [i for i, word in enumerate(spelled) if word == "Leo"]
 for i in names:
     print(f"Leo, token {i}: {before[i]:.1f} nats early, {after[i]:.1f} late, {whole[i]:.1f} grammar")
 assert whole[names[0]] > 1.7 and whole[names[1]] > 0.4 and whole[names[2]] < 0.01
-assert after[names[2]] < 0.5 < before[names[2]]
+assert after[names[2]] < before[names[2]] / 2
 
 # %% [markdown]
-# Look at the three Leos. The first is a choice among six names (boys and girls have six each): no
+# Look at the three Leos. The first is a choice among six names: no
 # training can bring it below $\ln 6 = 1.79$ nats on average, though one name may come out a little under it. The second is
 # not free either: the grammar may say "Leo" or "He". The third is all recall, and costs the grammar nothing. After 100 steps
-# the model pays for it in full. At the end hardly. (Letters and tokens do not end in the same
+# the model pays for it in full. At the end it pays a fraction. (Letters and tokens do not end in the same
 # places, so a token can tell the model a little that the grammar learns one token later. Over the story the sums
 # are comparable.)
 #
@@ -760,28 +770,27 @@ for name, nats in excess.items():
 above = held[STEPS] - floor
 print(f"all held-out stories: {above / floor:.0%} above the floor,"
       f" {above * 120:.0f} nats in 120 tokens")
-assert excess["no choice"] > excess["a choice"] > 0
+assert excess["no choice"] > excess["a choice"] > 0 and 14 < above * 120 < 33
 
 # %% [markdown]
-# On the curve the distance looks like nothing. In a story it adds up to several nats, and most of them sit where
-# there was nothing to choose: each is a chance to name the wrong child, toy or place. That is why a loss so near to its floor
-# still tells hardly a faultless story.
+# On the curve the distance looks small. In a story it adds up to some twenty nats, and most of them sit where
+# there was nothing to choose: each is a chance to name the wrong child, toy or place. That is why
+# a model whose curve has flattened still tells hardly a faultless story.
 #
 # ## What did the clipping do?
 #
 # Each `Step` carries the length of the gradient before it was clipped.
 
-# %% mystnb={"image": {"alt": "The gradient's length over 1,200 steps on a logarithmic axis, above the clipping line at 1 early in training and below it later."}}
+# %% mystnb={"image": {"alt": "The gradient's length over 600 steps on a logarithmic axis, above the clipping line at 1 early in training and below it later."}}
 fig, ax = plots.figure("Clipping works early, when gradients are long",
                        x="step", y="gradient norm before clipping")
 ax.semilogy([step.grad_norm for step in history], linewidth=0.8)
-ax.plot([0, STEPS], [1, 1], "--", color=plots.BLACK)
+ax.plot([0, STEPS], [1, 1], "--", color=plots.BLACK, label="clipped above")
 ax.set_yticks([0.25, 0.5, 1, 2, 4, 8], ["0.25", "0.5", "1", "2", "4", "8"])
 ax.minorticks_off()
-ax.text(STEPS, 1.08, "clipped above this line", ha="right")
+ax.legend(loc="upper right")
 clipped = [step.grad_norm > MAX_GRAD_NORM for step in history]
-print(f"clipped: {statistics.mean(clipped[:100]):.0%} of the first 100 steps,"
-      f" {statistics.mean(clipped[-500:]):.0%} of the last 500")
+print(f"clipped: {sum(clipped[:100])} of the first 100 steps, {sum(clipped[-500:])} of the last 500")
 assert sum(clipped[:100]) > sum(clipped[-500:])
 
 # %% [markdown]
@@ -832,12 +841,12 @@ losses = {name: evaluate(model, [batch], next_token) for name, batch in
            ("with the mask, positions counted on", counted_on))}
 for name, loss in losses.items():
     print(f"{name:36}{loss:.2f} nats per token")
-assert abs(losses["alone"] - losses["packed"]) < 1e-3 < losses["packed, without the mask"] - 1
+assert abs(losses["alone"] - losses["packed"]) < 1e-3 < losses["packed, without the mask"] - 0.5
 assert abs(losses["packed"] - losses["with the mask, positions counted on"]) < 1e-3
 
 # %% [markdown]
 # With the mask a packed story is as good as alone. Without it our model, which never saw two stories in a row, is
-# lost: it recalls the wrong child. (A model trained without the mask does not fail like this; it learns to look past other documents.)
+# lost: it recalls the wrong child.
 # Positions that count on do no harm: RoPE sees distances only (chapter 02). `packing.pack` and `lay_out` do
 # all this for `llama-edu train`.
 #
@@ -847,7 +856,7 @@ assert abs(losses["packed"] - losses["with the mask, positions counted on"]) < 1
 # Post-norm is a block with the norms after each sum. "No
 # RoPE" puts every token at position 0: nothing is rotated, and only the causal mask tells what came first.
 #
-# > **Predict.** All models take 80 steps, 20 of them warm-up. At a peak rate of 0.002, which omission costs the most? And at 0.007?
+# > **Predict.** All models take 80 steps, 20 of them warm-up. At a peak rate of 0.007, which omission costs the most? And at 0.002?
 
 # %%
 guesses = {0.007: "?", 0.002: "?"}      # one of: warm-up, clipping, pre-norm, RoPE
@@ -911,7 +920,8 @@ for ax, (peak, runs) in zip(axes, curves.items(), strict=True):
 axes[1].legend(title="left out")
 for peak, runs in ends.items():
     for omitted, losses in runs.items():
-        print(f"{peak} without {omitted:9} {min(losses):.2f} to {max(losses):.2f}")
+        name = "complete" if omitted == "nothing" else f"without {omitted}"
+        print(f"{peak} {name:17} {min(losses):.2f} to {max(losses):.2f}")
 again = short_run("nothing", 0, 0.007)
 print(f"run again: {again:.2f}; recorded: {ends[0.007]['nothing'][0]:.2f}")
 assert abs(again - ends[0.007]["nothing"][0]) < 0.15
@@ -924,7 +934,8 @@ for rate, omitted in ((0.002, "warm-up"), (0.007, "pre-norm")):
     print(f"without {omitted} at {rate}, seed by seed: {', '.join(f'{c:+.2f}' for c in costs)}")
 assert max(slow["warm-up"]) < min(slow["nothing"])          # left out, and better
 assert min(slow["pre-norm"]) > max(slow["clipping"]) > max(slow["nothing"])
-[reveal(f"what costs most at {peak}", guesses[peak], worst[peak]) for peak in ends]
+for peak in ends:
+    reveal(f"what costs most at {peak}", guesses[peak], worst[peak])
 
 # %% [markdown]
 # What an omission costs depends on the setting. At 0.007, without warm-up, and even more without
@@ -933,6 +944,41 @@ assert min(slow["pre-norm"]) > max(slow["clipping"]) > max(slow["nothing"])
 # and is the worst of all at 0.002. Without RoPE a causal model still sees which tokens are there, if
 # not where; so early, that is nearly enough at both rates. Two settings, 80 steps, two layers: a longer
 # run may order the five differently again. Who reports an ablation reports its setting.
+#
+# > **Predict.** Adam divides any common factor away. How, then, can clipping matter?
+#
+# We follow the longest gradient of a warm-up's end, once without clipping and once with (two seeds, chosen because
+# both meet one about 25 long), and ask at each step how far the update points along *it*: the cosine of the angle.
+
+# %%
+def along_the_longest(seed: int, max_norm: float) -> list[float]:
+    """The cosines of updates with one long gradient: at its step, 4 and 8 steps later."""
+    model, norms, updates, gradients = new_model(seed), [], [], []
+    optimizer, weights = adamw(model), [nn.utils.parameters_to_vector(model.parameters()).detach()]
+    optimizer.register_step_pre_hook(
+        lambda *_: gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()])))
+    batches = itertools.islice(packing.shuffled(rows, size=4, length=ROW, seed=seed), 28)
+    for step in train(model, batches, lr=cosine(0.007, warmup=20, steps=80), steps=28,
+                      max_grad_norm=max_norm, optimizer=optimizer):
+        norms.append(step.grad_norm)
+        weights.append(nn.utils.parameters_to_vector(model.parameters()).detach())
+        updates.append((weights[-2] - weights[-1]) / step.lr)
+    i = max(range(8, 19), key=norms.__getitem__)
+    sizes = ", ".join(f"{updates[k].square().mean().sqrt():.2f}" for k in (0, i - 1, i))
+    print(f"gradient {i} is {norms[i]:.0f} long; mean update at 0, {i - 1}, {i}: {sizes} rates")
+    return [round(F.cosine_similarity(updates[k], gradients[i], dim=0).item(), 2)
+            for k in (i, i + 4, i + 8)]
+
+
+free, tamed = along_the_longest(0, math.inf), along_the_longest(2, 1.0)
+print("cosine at that step, 4 and 8 later: without clipping", free, " with", tamed)
+assert free[2] > 0.2 > 0.15 > tamed[2]
+
+# %% [markdown]
+# The run without clipping has its warm-up, too, and its first ten steps are the complete one's (6.05 in the
+# record). The long batch's own step is hardly longer than the one before; Adam sees to that. But the batch fills
+# both means: eight steps later the updates still point where it did, and against it the batches since hardly
+# count. Clipped, a batch as long is soon forgotten.
 #
 # ## A run that was interrupted ends with the same weights
 #
@@ -1012,8 +1058,7 @@ print(f"tiny Llama: {STEPS:,} steps, warm-up {50 / STEPS:.1%} of them,"
 print(f"peak rate: {0.012 / release('llama-1-7b').training.max_lr:.0f} times that of Llama 1 7B")
 
 # %% [markdown]
-# Small models bear large steps. What our run lacks is length: after two tokens per parameter a model has
-# hardly seen its language.
+# Small models bear large steps. What our run lacks is length: one token per parameter, where Llama 3 8B had almost two thousand.
 #
 # ## Fact check: two claims
 #
@@ -1067,11 +1112,13 @@ claims.show("A74")
 # ## Find the bug: five optimisers
 #
 # Each suspect clips and then takes AdamW steps with $\beta$ 0.9 and 0.95 and $\epsilon = 10^{-5}$. At most one thing is wrong
-# with it. `weights` are `p c`: p tensors of c numbers each; `gradients` are `n p c`, for n steps. You may choose all numbers.
+# with it. `weights` are `p c`: p tensors of c numbers each; `gradients` are `n p c`, for n steps.
+# `optimisers["a"](weights, gradients, lr, weight_decay, max_norm)` returns the weights after all n. You may choose all numbers.
 
 # %%
 optimisers = suspects("8.7")        # a, b, c, d, e
-optimisers["a"](torch.ones(2, 3), torch.ones(1, 2, 3), 0.01, 0.0, 100.0)    # weights after one step
+lr, weight_decay, max_norm = 0.01, 0.0, 100.0
+optimisers["a"](torch.ones(2, 3), torch.ones(1, 2, 3), lr, weight_decay, max_norm)
 
 # %% [markdown]
 # Possible verdicts: `healthy`; `clipped one by one`; `lengthened, too` (short gradients are made `max_norm` long); `decay in
@@ -1106,7 +1153,7 @@ print(f"8,192 tokens x {pieces:,} pieces in float32: {8192 * pieces * 4 / 1e9:.1
 
 # %% [markdown]
 # Their gradient takes as much again. Neither need ever be whole: the loss is a sum over tokens. Take `size` tokens at a time, compute
-# their logits, add to the loss and to both gradients, and let the logits go. Nobody will call `backward` for you: what is the derivative of
+# their logits, add to the loss and to both gradients, and let the logits go. The check runs without autograd: what is the derivative of
 # one surprise by the logits? By hand, with three pieces, it is quickly found.
 
 # %%
@@ -1144,17 +1191,23 @@ check("8.8", in_chunks)
 # ## Open challenge
 #
 # A fixed diet: 600 stories, each seen once. How far above the floor do you end? Rate, warm-up and batch size are yours; so are model and
-# optimiser, if you copy the judge. (With batches of two there are 300 steps, with eight 75.) The chapter's own try takes about 6 seconds.
+# optimiser, if you copy the judge. (With batches of two there are 300 steps, with eight 75.) Below 0.35 is good. Who tries many settings on one set
+# of stories also picks luck: so tune with `stories=held_out`, and judge your last choice once on a hundred fresh ones, as here (6 seconds).
 
 # %%
-def challenge(*, peak: float, warmup: int, size: int, n: int = 600) -> float:
+fresh_texts = list(tales.stories(100, seed=9))
+fresh = [packing.lay_out([as_row(story) for story in fresh_texts], length=ROW)]
+fresh_floor = tales.floor_per_token(fresh_texts, lambda story: len(as_row(story)[0]) - 1)
+
+
+def challenge(*, peak: float, warmup: int, size: int, n: int = 600, stories=fresh) -> float:
     """The judge: nats per token above the floor after n stories in batches of `size`."""
     model, steps = new_model(0), n // size
     batches = packing.shuffled(rows, size=size, length=ROW, seed=0)
     for _ in train(model, batches, next_token, steps=steps,
                    lr=cosine(peak, warmup=warmup, steps=steps)):
         pass
-    return evaluate(model, held_out, next_token) - floor
+    return evaluate(model, stories, next_token) - (floor if stories is held_out else fresh_floor)
 
 
 print(f"the chapter's recipe: {challenge(peak=0.012, warmup=25, size=4):.2f} above the floor")
@@ -1164,7 +1217,8 @@ print(f"the chapter's recipe: {challenge(peak=0.012, warmup=25, size=4):.2f} abo
 #
 # - The loss is the mean surprise at the next token. All logits but the last, all tokens but the
 #   first, and only what is to be learnt.
-# - An entropy stands under every loss curve. Here we know it, and can say how much is left to learn, and where.
+# - An entropy stands under every loss curve. Here we know it. After half a minute: 0.2 nats per token above it. That
+#   sounds like little; it is some twenty nats a story, and not one of twenty stories was faultless. So: not done.
 # - Return sums and counts; divide once.
 # - Adam's first step is a sign. Warm-up keeps it short, clipping tames single batches. Whether you need them depends on the learning rate.
 # - Packed documents need a mask, and small updates a float32 weight.

@@ -13,6 +13,8 @@ from ..training_loop import add_up, mean_and_clip
 from .data import Exercise, Inputs, Misconception, Probe, count, normal
 
 NOT_LEARNT = -100
+BY_HAND = ("this check runs without autograd. Derive the gradient by hand: the loss by one logit, "
+           "then back through the product.")
 
 
 class _Head(nn.Module):
@@ -45,7 +47,7 @@ def _package_chunks(x: Tensor, output: Tensor, targets: Tensor, size: int
 
 
 class _NoLarger(TorchDispatchMode):
-    """Stops whoever makes a tensor of more numbers than this."""
+    """Stops whoever makes a tensor of more numbers than this, or has a gradient made."""
 
     def __init__(self, most: int):
         super().__init__()
@@ -53,6 +55,8 @@ class _NoLarger(TorchDispatchMode):
 
     def __torch_dispatch__(self, function: Callable, types: Any, args: tuple = (),
                            kwargs: dict | None = None) -> Any:
+        if "backward" in str(function):         # torch.func does not ask whether autograd is on
+            raise RuntimeError(BY_HAND)
         made = function(*args, **(kwargs or {}))
         if any(isinstance(each, Tensor) and each.numel() > self.most for each in tree_leaves(made)):
             raise MemoryError("that tensor holds more than `size` rows of logits.")
@@ -60,8 +64,15 @@ class _NoLarger(TorchDispatchMode):
 
 
 def _sparingly(answer: Callable, x: Tensor, output: Tensor, targets: Tensor, size: int) -> Any:
-    with _NoLarger(max(size * len(output), x.numel(), output.numel())):
+    if answer is _package_chunks:       # it has a gradient made
         return answer(x, output, targets, size)
+    with torch.inference_mode(), _NoLarger(max(size * len(output), x.numel(), output.numel())):
+        try:
+            return answer(x, output, targets, size)
+        except RuntimeError as error:
+            if "does not require grad" not in str(error):
+                raise
+            raise RuntimeError(BY_HAND) from None
 
 
 def _chunk_inputs(rng: Generator, size: int, *, t: int = 13, holes: tuple[int, ...] = ()) -> Inputs:
@@ -71,9 +82,14 @@ def _chunk_inputs(rng: Generator, size: int, *, t: int = 13, holes: tuple[int, .
             "size": size + count(rng, 0, 1)}
 
 
-def _chunks(*, hit: float = 1.0, sign: float = 1.0, per: Callable = lambda whole, part: whole,
+def _by_all(whole: Tensor, own: Tensor, counts: Tensor) -> Tensor:
+    """What a chunk's sum is divided by: all learnt tokens, not its own."""
+    return whole
+
+
+def _chunks(*, hit: float = 1.0, sign: float = 1.0, per: Callable = _by_all,
             add: bool = True, holes: bool = False, axis: int = -1, last: bool = True,
-            at_once: bool = False, gradient_per: Callable = lambda n: n,
+            at_once: bool = False, gradient_per: Callable | None = None,
             unmasked: bool = False) -> Callable:
     """The loss and its gradients by hand, right unless told otherwise."""
 
@@ -86,18 +102,31 @@ def _chunks(*, hit: float = 1.0, sign: float = 1.0, per: Callable = lambda whole
         for at in range(0, stop, step):
             rows, now = slice(at, at + step), learnt[at:at + step, None]
             logits, hits = x[rows] @ output.T, targets[rows].clamp(min=0)[:, None]
-            n = per(learnt.sum(), now.sum().clamp(min=1) * -(-len(x) // step))
+            counts = torch.stack([part.sum() for part in learnt.split(step)])
+            n, n_gradient = (each(learnt.sum(), now.sum(), counts)
+                             for each in (per, gradient_per or per))
             surprise = -logits.log_softmax(axis).gather(-1, hits)
             loss = loss + (surprise * now).sum() / n
             d = logits.softmax(axis)
             one = torch.full_like(hits, -hit, dtype=d.dtype)
             d = sign * (now | unmasked) * d.scatter_add(-1, hits, one)
-            dx[rows] = d @ output / gradient_per(n)
-            dw = d.T @ x[rows] / gradient_per(n) + (dw if add else 0)
+            dx[rows] = d @ output / n_gradient
+            dw = d.T @ x[rows] / n_gradient + (dw if add else 0)
         return loss, dx, dw
 
     return answer
 
+
+def _ways(*pers: Callable) -> tuple[Callable, ...]:
+    """The same wrong division, of the loss and the gradients or of the gradients alone."""
+    return tuple(each for per in pers
+                 for each in (_chunks(per=per), _chunks(gradient_per=per)))
+
+
+AVERAGED = _ways(lambda whole, own, counts: own.clamp(min=1) * len(counts),
+                 lambda whole, own, counts: own.clamp(min=1) * (counts > 0).sum(),
+                 lambda whole, own, counts: own * len(counts))
+ZERO_BY_ZERO = _ways(lambda whole, own, counts: whole * (own / own))
 
 CHUNKS = Exercise(
     "8.8", "The loss and its gradient, in chunks", "Harder: the loss without the logits",
@@ -121,12 +150,15 @@ CHUNKS = Exercise(
                       "there, p elsewhere."),
         Misconception("uphill", _chunks(sign=-1.0),
                       "your gradients have the wrong sign: at the logits, p - 1 at the target."),
-        Misconception("gradient of the sum", _chunks(gradient_per=lambda n: 1),
+        Misconception("gradient of the sum", _chunks(gradient_per=lambda *_: 1),
                       "your gradients are those of the summed loss. Divide by the learnt tokens, "
                       "as the loss does."),
-        Misconception("mean of the chunks' means", _chunks(per=lambda whole, part: part),
-                      "you averaged each chunk and then the chunks, so a token in a short chunk "
-                      "weighs more. Divide by all learnt tokens."),
+        Misconception("mean of the chunks' means", AVERAGED[0],
+                      "you averaged the chunks' means, so a token in a chunk with few targets "
+                      "weighs more. Divide once, by all learnt targets.", also=AVERAGED[1:]),
+        Misconception("0 divided by 0", ZERO_BY_ZERO[0],
+                      "one chunk had nothing to learn, and its mean is 0 divided by 0. Add up "
+                      "sums, and divide once by all learnt targets.", also=ZERO_BY_ZERO[1:]),
         Misconception("divided by all tokens",
                       lambda x, output, targets, size: tuple(
                           each * (targets >= 0).sum() / len(x)

@@ -35,6 +35,7 @@ def _exactly(rng: Generator) -> Inputs:
 def _infinite(rng: Generator) -> Inputs:
     inputs = _clip_inputs(rng, 0.5, 0.5, 0.5)
     inputs["gradients"][1][2] = torch.inf
+    inputs["gradients"].append(normal(rng, 5, 6))      # not the smallest probe: others tell more
     return inputs
 
 
@@ -100,7 +101,7 @@ def _shortened_to_one(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
 
 
 CLIP = Exercise(
-    "8.5", "Clip the gradient", "Build it: clip the length, keep the direction", _package_clip,
+    "8.5", "Clip the gradient", "Your turn: a gradient that is too long", _package_clip,
     probes=(
         Probe("too long", lambda rng: _clip_inputs(rng, 3.0, 4.0, 0.5)),
         Probe("short enough", lambda rng: _clip_inputs(rng, 0.3, 0.4, 0.1)),

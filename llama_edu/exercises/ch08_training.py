@@ -169,7 +169,7 @@ def _rate(*, done: Callable[[int, int, int], float] =
 
 RATE = Exercise(
     "8.4", "The learning rate of a step",
-    "Build it: rise in a line, fall along half a cosine", _package_rate,
+    "Your turn: the learning rate", _package_rate,
     probes=(
         Probe("the first step", lambda rng: _rate_inputs(rng, lambda w, n: 0)),
         Probe("inside the warm-up", lambda rng: _rate_inputs(rng, lambda w, n: w // 2)),
@@ -205,12 +205,12 @@ RATE = Exercise(
                       "you added `last` on top, so the rate starts above its peak. The cosine "
                       "spans 1 - last."),
         Misconception("quarter wave", _rate(fall=lambda done: math.cos(math.pi * done / 2)),
-                      "you took a quarter of a cosine wave. The fall is half a wave: cos from 0 to "
-                      "pi, moved up and halved."),
+                      "you took a quarter of a cosine wave. The fall is half a wave: flat at both "
+                      "ends, steep between."),
         Misconception("straight line", _rate(fall=lambda done: 1 - done),
-                      "your rate falls along a straight line. Bend it: (1 + cos(pi done)) / 2."),
+                      "your rate falls along a straight line. It is to fall along half a wave."),
         Misconception("upside down", _rate(fall=lambda done: (1 - math.cos(math.pi * done)) / 2),
-                      "your cosine rises. It is 1 where the fall begins: 1 + cos, not 1 - cos."),
+                      "your cosine rises. Where the fall begins, the rate is at its peak."),
         Misconception("up again", _rate(done=lambda index, w, n: (index + 1 - w) / (n - w)),
                       "after the last step your rate climbs again, as a cosine does. Hold it at "
                       "the end.",
@@ -235,8 +235,8 @@ RATE = Exercise(
                       "of the peak exactly."),
         Misconception("two steps at the peak",
                       _rate(done=lambda index, w, n: min(1.0, (index - w) / (n - 1 - w))),
-                      "your rate stays at the peak for two steps. The cosine leaves it at step "
-                      "warmup - 1: (index + 1 - warmup) / (steps - warmup).",
+                      "your rate stays at the peak for two steps. Step "
+                      "warmup - 1 alone has it: the very next one has begun to fall.",
                       also=(_rate(done=lambda index, w, n: (index - w) / (n - 1 - w)),)),
         Misconception("late everywhere",
                       _rate(done=lambda index, w, n: min(1.0, (index - w) / (n - w)),

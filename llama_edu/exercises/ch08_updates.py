@@ -138,8 +138,8 @@ ADAMW = Exercise(
                       "you left the weight decay out."),
         Misconception("decay without the learning rate",
                       _adam(shrink=lambda w, lr, decay: w * (1 - decay)),
-                      "you shrank by the decay alone, as the paper's algorithm 2 does. PyTorch and "
-                      "the equation here, multiply it by the learning rate.",
+                      "you shrank by the decay alone, as the paper's algorithm 2 does. PyTorch, "
+                      "and the equation here, multiply it by the learning rate.",
                       section="Whose weight decay is 0.1?"),
         Misconception("decay after the step",
                       _adam(shrink=_no_shrink, after=lambda w, lr, decay: w * (1 - lr * decay)),
