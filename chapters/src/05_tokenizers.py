@@ -1119,7 +1119,7 @@ claims.show("E32", "B24", "D67", "D66")
 # **Faster: imprecise.** Both merge by rank, and in our package the *same function*, `merge_all`,
 # serves both families. A difference comes from the rules around it, or from how a library is
 # written. "The library is faster", says the ledger; in our runs of this text the two were not far
-# apart. What our Python shows is a *rule* at work: the same `merge_all`, about ten times as fast
+# apart. What our Python shows is a *rule* at work: the same `merge_all`, over ten times as fast
 # for the new family. Llama 3 cuts the text into chunks first; SentencePiece merges in the whole
 # text at one go. On this text our Python even comes near the Rust library. It does not merge that
 # fast: it merges each different chunk once, and code repeats itself.
