@@ -26,7 +26,9 @@ def _two_cuts(answer: Callable[[bytes], Any], letters: bytes) -> Any:
     one, other = cuts.values()
     common = [f"`{_text(piece)}`" for piece in other if piece in one]
     both = ", ".join(f"`{_text(chunk)}` -> {_text(b'|'.join(cut))}" for chunk, cut in cuts.items())
-    return f"{both}: both have {', '.join(common)}" if common else "no piece in common"
+    if common:
+        return f"{both}: both have {', '.join(common)}"
+    return f"no piece in common, with and without the last of {len(letters)} letters"
 
 
 def _refuse(ranks: Any, letters: bytes) -> None:
