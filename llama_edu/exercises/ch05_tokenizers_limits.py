@@ -21,38 +21,39 @@ def _two_cuts(answer: Callable[[bytes], Any], letters: bytes) -> Any:
     ranks = answer(letters)
     if ranks is None:
         return None
-    _refuse(ranks, letters)
+    if not isinstance(ranks, dict):
+        raise TypeError(f"a dict of ranks is needed; this is a {type(ranks).__name__}")
+    if complaint := _complaint(ranks, letters):
+        return complaint
     cuts = {chunk: merge_all(_bytes_of(chunk), ranks) for chunk in (letters, letters[:-1])}
     one, other = cuts.values()
     common = [f"`{_text(piece)}`" for piece in other if piece in one]
     both = ", ".join(f"`{_text(chunk)}` -> {_text(b'|'.join(cut))}" for chunk, cut in cuts.items())
     if common:
         return f"{both}: both have {', '.join(common)}"
-    return f"no piece in common, with and without the last of {len(letters)} letters"
+    return f"no piece in common: `{_text(letters)}`, `{_text(letters[:-1])}`"
 
 
-def _refuse(ranks: Any, letters: bytes) -> None:
-    """Raise an error that says why these are no ranks of the letters, if they are none."""
-    if not isinstance(ranks, dict):
-        raise TypeError(f"a dict of ranks is needed; this is a {type(ranks).__name__}")
+def _complaint(ranks: dict, letters: bytes) -> str:
+    """Why these are no ranks of the letters; empty if they are."""
     for piece, rank in ranks.items():
         if type(piece) is not bytes:
-            raise TypeError(f"{piece!r} is no piece: pieces are bytes ({type(piece).__name__})")
+            return f"{piece!r} is no piece: pieces are bytes ({type(piece).__name__})"
         if type(rank) is not int:
-            raise TypeError(f"the rank of `{_text(piece)}` is {rank!r}; ranks are whole numbers")
+            return f"the rank of `{_text(piece)}` is {rank!r}; ranks are whole numbers"
     missing = [piece for piece in _bytes_of(letters) if piece not in ranks]
     if missing and any(byte not in letters for byte in b"".join(ranks)):
-        raise ValueError("your ranks are for other letters than the ones that you were given")
+        return "your ranks are for other letters than the ones that you were given"
     if missing:
-        raise ValueError(f"`{_text(missing[0])}` has no rank: every single letter needs one")
+        return f"`{_text(missing[0])}` has no rank: every single letter needs one"
     if long := [piece for piece in ranks if len(piece) > 2]:
-        raise ValueError(f"piece `{_text(long[0])}` has {len(long[0])} letters; two at most")
+        return f"piece `{_text(long[0])}` has {len(long[0])} letters; two at most"
     named: dict[int, bytes] = {}
     for piece, rank in ranks.items():
         if rank in named:
-            raise ValueError(f"`{_text(named[rank])}` and `{_text(piece)}` have the same rank, "
-                             f"{rank}")
+            return f"`{_text(named[rank])}` and `{_text(piece)}` have the same rank, {rank}"
         named[rank] = piece
+    return ""
 
 
 def _text(piece: bytes) -> str:
