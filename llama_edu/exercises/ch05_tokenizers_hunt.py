@@ -80,9 +80,11 @@ def _digits_from_the_right(text: str) -> list[str]:
 
 BUGS = {
     "longest piece first": Bug(_encoder(pieces=_longest), "takes the longest piece that fits, from "
-                               "the left, and gives other pieces for some ordinary words"),
+                               "the left: ` mountain` is one piece, as `right` has it, and "
+                               "` Monday` is cut otherwise"),
     "leftmost pair first": Bug(_encoder(pieces=_leftmost), "merges the first known pair from the "
-                               "left, whatever its rank, and cuts many ordinary words otherwise"),
+                               "left, whatever its rank: ` mountain`, one piece in `right`, falls "
+                               "into four"),
     "merges across chunks": Bug(_encoder(chunks=lambda text: [text] if text else []),
                                 "never cuts the text, so a piece may form wherever its bytes "
                                 "meet: the digits of `12345` do not fall into threes from an end"),
@@ -92,7 +94,8 @@ BUGS = {
         text, LLAMA3_PATTERN.replace("{1,3}", ""))), "gives three pieces for `345`"),
     "spaces lost": Bug(_encoder(change=str.strip), "gives nothing for a text of spaces"),
     "normalised": Bug(_encoder(change=lambda text: unicodedata.normalize("NFKC", text)),
-                      "gives the same for `²` as for `2`"),
+                      "gives the same for `²` as for `2`, and for the "
+                      "ligature `ﬁ` as for `fi`"),
     "small letters": Bug(_encoder(change=str.lower), "gives the same for `It` as for `it`"),
     "line ends changed": Bug(_encoder(change=lambda text: text.replace("\r\n", "\n")),
                              "gives the same for a line end of Windows as for one of Unix"),
@@ -101,7 +104,8 @@ BUGS = {
 
 TEXTS = ("It rained all night, and the river is high.", "small llamas call all llamas", "It it",
          "1234", "345 and 12345", "  a ", "x² ﬁ", "a\r\nb", f"a{TURN}b", "好老师🦙",
-         "The doctor told him to rest for two weeks. Some questions were answered.")
+         "The doctor told him to rest for two weeks. Some questions were answered.",
+         "mountain Monday mountain")
 
 
 def _look(encode: Encode) -> Tensor:

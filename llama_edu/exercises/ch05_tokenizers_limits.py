@@ -1,4 +1,4 @@
-"""The exercises of chapter 05 that ask what ranks can do: a chain reaction, the fewest tokens."""
+"""The exercise of chapter 05 that asks what ranks can do: one letter more moves every cut."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from torch import Generator
 
 from ..tokenizer.merging import merge_all
-from .data import Exercise, Inputs, Misconception, Probe, count
+from .data import Exercise, Inputs, Misconception, Probe
 
 Ranks = Mapping[bytes, int]
 
@@ -16,23 +16,48 @@ def _bytes_of(chunk: bytes) -> list[bytes]:
     return [chunk[i : i + 1] for i in range(len(chunk))]
 
 
-# -- 5.3: one letter more -----------------------------------------------------------------------
-
-
 def _two_cuts(answer: Callable[[bytes], Any], letters: bytes) -> Any:
     """What the answer's ranks do to the letters, and to the letters without the last one."""
     ranks = answer(letters)
-    if ranks is None or isinstance(ranks, dict) and tuple in map(type, ranks.values()):
-        return ranks
+    if ranks is None:
+        return None
     if not isinstance(ranks, dict):
         raise TypeError(f"a dict of ranks is needed; this is a {type(ranks).__name__}")
-    cuts = [merge_all(_bytes_of(chunk), ranks) for chunk in (letters, letters[:-1])]
-    no_rank = [piece for piece in dict.fromkeys([*_bytes_of(letters), *ranks])
-               if type(ranks.get(piece)) is not int]
-    return ("in both cuts", [piece for piece in cuts[1] if piece in cuts[0]],
-            "letters of the longest piece", max(map(len, ranks), default=0),
-            "without a whole rank", no_rank,
-            "ranks that stand twice", len(ranks) - len({*ranks.values()}))
+    if complaint := _complaint(ranks, letters):
+        return complaint
+    cuts = {chunk: merge_all(_bytes_of(chunk), ranks) for chunk in (letters, letters[:-1])}
+    one, other = cuts.values()
+    common = [f"`{_text(piece)}`" for piece in other if piece in one]
+    both = ", ".join(f"`{_text(chunk)}` -> {_text(b'|'.join(cut))}" for chunk, cut in cuts.items())
+    if common:
+        return f"{both}: both have {', '.join(common)}"
+    return f"no piece in common: `{_text(letters)}`, `{_text(letters[:-1])}`"
+
+
+def _complaint(ranks: dict, letters: bytes) -> str:
+    """Why these are no ranks of the letters; empty if they are."""
+    for piece, rank in ranks.items():
+        if type(piece) is not bytes:
+            return f"{piece!r} is no piece: pieces are bytes ({type(piece).__name__})"
+        if type(rank) is not int:
+            return f"the rank of `{_text(piece)}` is {rank!r}; ranks are whole numbers"
+    missing = [piece for piece in _bytes_of(letters) if piece not in ranks]
+    if missing and any(byte not in letters for byte in b"".join(ranks)):
+        return "your ranks are for other letters than the ones that you were given"
+    if missing:
+        return f"`{_text(missing[0])}` has no rank: every single letter needs one"
+    if long := [piece for piece in ranks if len(piece) > 2]:
+        return f"piece `{_text(long[0])}` has {len(long[0])} letters; two at most"
+    named: dict[int, bytes] = {}
+    for piece, rank in ranks.items():
+        if rank in named:
+            return f"`{_text(named[rank])}` and `{_text(piece)}` have the same rank, {rank}"
+        named[rank] = piece
+    return ""
+
+
+def _text(piece: bytes) -> str:
+    return piece.decode(errors="replace")
 
 
 def _ranked(letters: bytes, pieces: list[bytes]) -> dict[bytes, int]:
@@ -98,6 +123,11 @@ DOMINO = Exercise(
                           letters, [letters[-n:] for n in range(2, len(letters) + 1)]),
                             lambda letters: _ranked(letters, [letters]),
                             lambda letters: _ranked(letters, [*_pairs(letters)[::-1], letters]))),
+        Misconception("other letters", lambda letters: _chain(b"abcdef"),
+                      "your ranks are for other letters than the ones that you were given. Make "
+                      "them from `letters`: there may be any, in any order, and from one to many.",
+                      also=(lambda letters: _chain(b"stuvwxyz"), lambda letters: _chain(
+                          b"abcdefghijklmnopqrst"), lambda letters: _chain(b"ABCDEF"))),
         Misconception("no single letters", lambda letters: {
             pair: rank for rank, pair in enumerate(_pairs(letters)[::-1])},
                       "single letters have no rank with you. A letter that finds no partner needs "
@@ -117,162 +147,12 @@ DOMINO = Exercise(
                       "a piece of one byte."),
     ),
     hints=(
-        "Take a b c d e f. Without f you want a, bc, de; with f you want ab, cd, ef. Which pairs "
-        "have to be there?",
+        "Which pairs must fight over the same letter?",
+        "Take a b c d e f. Without f you want a, bc, de; with f you want ab, cd, ef. So which "
+        "pairs have to be there?",
         "With f: ef takes e, so de can no longer form. Which pair is to go next, that it may take "
         "c from bc?",
         "ef before de before cd before bc before ab: ranks from the end of the text.",
     ))
 
-# -- 5.4: the fewest tokens ---------------------------------------------------------------------
-
-
-def _fewest(chunk: bytes, ranks: Ranks) -> int:
-    """best[end]: the fewest tokens for the first `end` bytes."""
-    best = [0]
-    for end in range(1, len(chunk) + 1):
-        best.append(1 + min(best[start] for start in range(end) if chunk[start:end] in ranks))
-    return best[-1]
-
-
-def _from_the_left(chunk: bytes, ranks: Ranks) -> int:
-    n = 0
-    while chunk:
-        size = next(size for size in range(len(chunk), 0, -1) if chunk[:size] in ranks)
-        n, chunk = n + 1, chunk[size:]
-    return n
-
-
-def _from_the_right(chunk: bytes, ranks: Ranks) -> int:
-    return _from_the_left(chunk[::-1], {piece[::-1]: rank for piece, rank in ranks.items()})
-
-
-def _longest_anywhere(chunk: bytes, ranks: Ranks) -> int:
-    """Take out the longest piece that stands anywhere in the chunk, then the same on each side."""
-    if not chunk:
-        return 0
-    size, at = max((size, -at) for at in range(len(chunk)) for size in range(1, len(chunk) - at + 1)
-                   if chunk[at : at + size] in ranks)
-    return (1 + _longest_anywhere(chunk[:-at], ranks)
-            + _longest_anywhere(chunk[-at + size :], ranks))
-
-
-def _merging(chunk: bytes, ranks: Ranks) -> int:
-    return len(merge_all(_bytes_of(chunk), ranks))
-
-
-def _smallest_sum(chunk: bytes, ranks: Ranks) -> int:
-    best = [(0, 0)]
-    for end in range(1, len(chunk) + 1):
-        best.append(min((best[start][0] + ranks[chunk[start:end]], best[start][1] + 1)
-                        for start in range(end) if chunk[start:end] in ranks))
-    return best[-1][1]
-
-
-def _two_pieces(chunk: bytes, ranks: Ranks) -> int:
-    """One piece, or two, or else what merging gives."""
-    if chunk in ranks:
-        return 1
-    halves = any(chunk[:i] in ranks and chunk[i:] in ranks for i in range(1, len(chunk)))
-    return 2 if halves else _merging(chunk, ranks)
-
-
-def _only_pairs_of_pieces(chunk: bytes, ranks: Ranks) -> int:
-    """The best order of merges: a piece counts only if two smaller ones make it."""
-    made = {piece for piece in ranks if len(piece) == 1}
-    for piece in sorted(ranks, key=len):
-        if any(piece[:i] in made and piece[i:] in made for i in range(1, len(piece))):
-            made.add(piece)
-    return _fewest(chunk, dict.fromkeys(made, 0))
-
-
-def _every_way(chunk: bytes, ranks: Ranks) -> int:
-    """Right, and hopeless: the same rest is solved again and again."""
-    if not chunk:
-        return 0
-    return 1 + min(_every_way(chunk[size:], ranks) for size in range(1, len(chunk) + 1)
-                   if chunk[:size] in ranks)
-
-
-def _cut(rng: Generator, chunk: bytes, *pieces: bytes) -> Inputs:
-    """Single bytes and these pieces, with ranks from a number that is drawn."""
-    first = count(rng, 0, 90)
-    single = [bytes([byte]) for byte in sorted({*chunk, *b"".join(pieces), *b"xyz"})]
-    return {"chunk": chunk, "ranks": {
-        piece: first + i for i, piece in enumerate([*single, *pieces])}}
-
-
-FEWEST = Exercise(
-    "5.4", "The fewest tokens", "Your turn: the fewest tokens", _fewest,
-    probes=(
-        Probe("both greedy ways fail", lambda rng: _cut(
-            rng, b"abcdepqrst" + b"xyz"[: count(rng, 0, 3)],
-            b"abc", b"ab", b"cde", b"rst", b"pqr", b"st")),
-        Probe("the longest piece is a trap", lambda rng: _cut(
-            rng, b"mnopqr", b"no", b"mno", b"pq", b"nopq", b"pqr")),
-        Probe("the lowest rank is a trap", lambda rng: _cut(
-            rng, b"abcd", b"bc", b"ab", b"cd")),
-        Probe("greedy from the left fails", lambda rng: _cut(
-            rng, b"stuvw", b"uv", b"uvw", b"st", b"stu")),
-        Probe("greedy from the right fails", lambda rng: _cut(
-            rng, b"stuvw", b"uvw", b"stu", b"vw")),
-        Probe("a piece that no merge makes", lambda rng: _cut(rng, b"dawn", b"aw", b"dawn")),
-        Probe("a piece of high rank", lambda rng: {"chunk": b"dawn", "ranks": {
-            b"d": 0, b"a": 1, b"w": 2, b"n": 3, b"dawn": count(rng, 500, 900)}}),
-        Probe("a word of three, out of reach", lambda rng: _cut(
-            rng, b"hijklmno", b"ij", b"hijk", b"kl", b"lmno")),
-        Probe("nothing but bytes", lambda rng: _cut(rng, b"klmn")),
-        Probe("half a character", lambda rng: _cut(rng, b"a\xf0\x9f", b"\xf0\x9f")),
-        Probe("one byte", lambda rng: _cut(rng, b"q", b"qq")),
-        Probe("nothing", lambda rng: _cut(rng, b"", b"ab")),
-        Probe("a long run", lambda rng: _cut(rng, b"a" * 47, b"aa", b"aaaaa", b"aaaaaaa")),
-    ),
-    misconceptions=(
-        Misconception("longest from the left", _from_the_left,
-                      "you took the longest piece that fits, from left to right. A shorter one may "
-                      "leave a better rest."),
-        Misconception("longest from the right", _from_the_right,
-                      "you took the longest piece that fits, from right to left. A shorter one may "
-                      "leave a better rest."),
-        Misconception("the better of two greedy ways", lambda chunk, ranks: min(
-            _from_the_left(chunk, ranks), _from_the_right(chunk, ranks)),
-                      "you took the better of the two greedy ways. There are texts on which both "
-                      "are too long."),
-        Misconception("longest anywhere", _longest_anywhere,
-                      "you took out the longest piece, wherever it stands. It may cut two others "
-                      "in half."),
-        Misconception("merging", _merging,
-                      "you counted what merging by rank gives. That is what the question wants to "
-                      "beat: any pieces may stand side by side, however they came about.",
-                      also=(lambda chunk, ranks: 1 if chunk in ranks else _merging(chunk, ranks),)),
-        Misconception("only what merges make", _only_pairs_of_pieces,
-                      "you left out pieces that no two others make. Every piece of the vocabulary "
-                      "may be used."),
-        Misconception("two pieces at most", _two_pieces,
-                      "you tried one cut through the chunk. There may be many."),
-        Misconception("cuts, not pieces", lambda chunk, ranks: max(_fewest(chunk, ranks) - 1, 0),
-                      "you counted the cuts. Pieces are one more."),
-        Misconception("nothing is one token", lambda chunk, ranks: max(_fewest(chunk, ranks), 1),
-                      "an empty chunk came out as one token. It needs none."),
-        Misconception("one too many", lambda chunk, ranks: _fewest(chunk, ranks) + 1,
-                      "you counted one too many. Before the first byte there is no token: the "
-                      "count begins at 0."),
-        Misconception("the lowest ranks", _smallest_sum,
-                      "you made the sum of the ranks small. Count pieces, whatever their ranks."),
-        Misconception("the whole is no piece", lambda chunk, ranks: _fewest(
-            chunk, {piece: rank for piece, rank in ranks.items()
-                    if piece != chunk or len(chunk) == 1}),
-                      "a chunk that is a piece by itself came out as several. The first piece may "
-                      "be the whole."),
-        Misconception("every way", _every_way,
-                      "right on short chunks, and you try every way of cutting: a chunk of 47 "
-                      "bytes has more than a machine can try. Solve each rest once and keep it."),
-    ),
-    hints=(
-        "Suppose you knew the fewest tokens for the first 0, 1, 2, ... bytes. What are they for "
-        "one byte more?",
-        "The last piece begins somewhere: try each start where chunk[start:end] is a piece.",
-        "best[end] = 1 + min(best[start]), over the starts that leave a piece; best[0] is 0.",
-    ))
-
-EXERCISES = [DOMINO, FEWEST]
+EXERCISES = [DOMINO]

@@ -1,5 +1,6 @@
 """The exercise of chapter 05 on what surrounds the merging in Llama 2: prefix, spaces, bytes."""
 
+import re
 from collections.abc import Callable, Mapping
 
 from torch import Generator
@@ -78,7 +79,9 @@ LLAMA2 = Exercise(
         Misconception("BOS twice", lambda text, ids: _llama2(text, ids, start=(BOS, BOS)),
                       "you put BOS there twice. A model has never seen that."),
         Misconception("no BOS", lambda text, ids: _llama2(text, ids, start=()),
-                      "you left out BOS, token 1, which begins a text."),
+                      "you left out BOS, token 1: it comes first, whatever the text is.",
+                      also=(lambda text, ids: _llama2(text, ids, start=() if text else (BOS,)),
+                            lambda text, ids: _llama2(text, ids, start=(BOS,) if text else ()))),
         Misconception("unknown as <unk>", lambda text, ids: _llama2(
             text, ids, unknown=lambda character: [0]),
                       "you made an unknown character <unk>, and it is lost. Spell it in bytes."),
@@ -92,8 +95,16 @@ LLAMA2 = Exercise(
                       "character.encode().", also=(lambda text, ids: _llama2(
                           text, ids, unknown=lambda character: [ord(character)]),)),
         Misconception("spaces as bytes", lambda text, ids: _llama2(text, ids, space=" "),
-                      "you left the spaces as they are, so they are spelled in bytes. A space is "
-                      "written ▁."),
+                      "you left spaces as they are, so they came out as byte 32. A space is "
+                      "written ▁ (U+2581), those in the text as well as the one in front.",
+                      also=(lambda text, ids: _llama2(text, ids, prefix=SPACE, space=" "),)),
+        Misconception("other white space", lambda text, ids: _llama2(
+            re.sub(r"\s", " ", text), ids),
+                      "you wrote a tab or a line end as ▁. Only the space becomes ▁; other white "
+                      "space is a character like any other, here spelled in bytes.",
+                      also=tuple(lambda text, ids, these=these: _llama2(
+                          re.sub(these, " ", text), ids) for these in ("\n", "\t", "[\n\t]",
+                                                                       "[\r\n]", r"\r?\n"))),
         *touched(lambda change: lambda text, ids: _llama2(change(text), ids),
                  but=("stripped", "white space squeezed")),
     ),

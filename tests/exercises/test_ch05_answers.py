@@ -263,6 +263,56 @@ def test_a_count_that_is_not_the_fewest_is_refused_and_named(answer: Callable, n
     assert check("5.4", answer).diagnosis == name
 
 
+def fewest_within(most):
+    """The right table, with pieces of so many bytes at most."""
+    def fewest(chunk, ranks):
+        best = [0]
+        for end in range(1, len(chunk) + 1):
+            starts = range(max(0, end - most), end)
+            best.append(1 + min(best[i] for i in starts if chunk[i:end] in ranks))
+        return best[-1]
+    return fewest
+
+
+@pytest.mark.parametrize("most", [2, 3, 4, 5, 6, 8, 10, 12, 16])
+def test_a_table_that_looks_at_short_pieces_only_is_told_so(most: int):
+    assert check("5.4", fewest_within(most)).diagnosis == "pieces of some length at most"
+
+
+def test_ranks_for_letters_of_ones_own_are_told_so():
+    assert check("5.3", lambda letters: all_pairs_of_two(b"abcdef")).diagnosis == "other letters"
+
+
+@pytest.mark.parametrize(("spoil", "said"), [
+    (lambda letters: {letters[i : i + 1]: i for i in range(len(letters))}, "both have `t`"),
+    (lambda letters: all_pairs_of_two(letters) | {letters: 99}, "two at most"),
+    (lambda letters: dict.fromkeys(all_pairs_of_two(letters), 7), "have the same rank, 7"),
+    (lambda letters: [*letters], "a dict of ranks is needed; this is a list"),
+])
+def test_wrong_ranks_show_what_they_do(spoil: Callable, said: str):
+    assert said in repr(check("5.3", spoil))
+
+
+def spelled_by(text, ids, *, bos=(1,), spaces=" "):
+    """Llama 2's rules with the prefix written apart from the text's own spaces."""
+    if not text:
+        return [1]
+    tokens = list(bos)
+    for character in "▁" + "".join("▁" if c in spaces else c for c in text):
+        tokens += [ids[character]] if character in ids else [3 + b for b in character.encode()]
+    return tokens
+
+
+@pytest.mark.parametrize(("wrong", "name"), [
+    ({"bos": ()}, "no BOS"), ({"spaces": ""}, "spaces as bytes"),
+    ({"spaces": " \n"}, "other white space"), ({"spaces": " \t"}, "other white space"),
+    ({"spaces": " \n\t\r"}, "other white space"),
+])
+def test_a_slip_in_llama_2s_rules_is_refused_and_named(wrong: dict, name: str):
+    assert check("5.5", lambda text, ids: spelled_by(text, ids)).passed
+    assert check("5.5", lambda text, ids: spelled_by(text, ids, **wrong)).diagnosis == name
+
+
 def test_ranks_of_half_a_number_are_no_ranks():
     report = check("5.3", lambda letters: {
         piece: rank + 0.5 for piece, rank in all_pairs_of_two(letters).items()})
