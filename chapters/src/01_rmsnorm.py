@@ -598,7 +598,7 @@ guess = "?"    # "loss" or "gradients"
 
 # %%
 print("smallest gradient of the 32 blocks (three seeds), and the loss")
-for step in (1, 4, 6, 16, 60):
+for step in (1, 4, 6, 16):
     for name, made in runs.items():
         smallest = "  ".join(f"{each[step - 1].min():.0e}" for _, each in made)
         lost = "  ".join(f"{each[step - 1]:.1f}" for each, _ in made)
@@ -676,9 +676,8 @@ for eps in sorted({r.config.norm_eps for r in RELEASES}):
 #
 # These few weights could live elsewhere. Every matrix that reads a norm could absorb its weight
 # once, and the norm would run without. (Only the last norm is harder: some Llamas, the 3.2 1B among
-# them, share their output matrix with the table that turns tokens into features, and there the
-# weight does not belong.) Ashkboos et al. (2024) begin so, mean and weight both, before they cut a
-# model smaller.
+# them, share their output matrix with the table that turns tokens into features, which must stay as
+# it is.) Ashkboos et al. (2024) begin so, mean and weight both, before they cut a model smaller.
 
 # %%
 def fold(norm_weight: Tensor, w: Tensor) -> Tensor:
