@@ -1,6 +1,7 @@
 """Exercise 1.7: the backward pass of RMSNorm, by hand."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -14,6 +15,17 @@ def _autograd(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tens
     leaves = x.detach().requires_grad_(), weight.detach().requires_grad_()
     with torch.enable_grad():
         y = functional_call(RMSNorm(x.shape[-1], eps), {"weight": leaves[1]}, leaves[0])
+    return torch.autograd.grad(y, leaves, grad)
+
+
+def _without_autograd(answer: Callable, *values: Any) -> Any:
+    with torch.no_grad():
+        return answer(*values)
+
+
+def _by_autograd(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    leaves = x.requires_grad_(), weight.requires_grad_()
+    y = functional_call(RMSNorm(x.shape[-1], eps), {"weight": weight}, x)
     return torch.autograd.grad(y, leaves, grad)
 
 
@@ -173,14 +185,17 @@ BACKWARD = Exercise(
                       "Work in float32 inside, and cast back.", section="Why float32 inside?"),
         Misconception("the other order", lambda *given: _autograd(*given)[::-1],
                       "you returned the gradient for weight first. x comes first."),
+        Misconception("by autograd", _by_autograd,
+                      "you asked autograd for it, and the check has switched that off. Derive the "
+                      "two gradients by hand."),
     ),
     hints=(
-        "Call r = 1 / root. Then y = x * r * weight, and x reaches y in two ways: itself, and "
-        "through r. Add the two.",
+        "Call r = 1 / root, so that y = x * r * weight. Hold r constant first. Then hold x "
+        "constant, and let only the r move. Add the two.",
         "Let gw = grad * weight. By itself: r * gw. Through r: each feature of x changes r by "
         "-r**3 * x / c, and r changes every y: so the sum of gw * x.",
         "x's gradient is r * gw - x * r**3 * mean(gw * x), the mean over the features. weight's "
         "is grad * x * r, summed over all axes but the last.",
-    ))
+    ), adapt=_without_autograd)
 
 EXERCISES = [BACKWARD]

@@ -44,7 +44,7 @@ def _block_inputs(rng: Generator, x: Tensor, scale: float = 1.0) -> Inputs:
 
 
 PRE_NORM = Exercise(
-    "1.3", "The pre-norm block", "Play", _package_block,
+    "1.3", "Where the norm stands", "Your turn: where does the norm stand?", _package_block,
     probes=(
         Probe("float32", lambda rng: _block_inputs(rng, _far(rng, 3, 5))),
         Probe("a batch", lambda rng: _block_inputs(rng, _far(rng, 2, 3, 4))),

@@ -18,7 +18,7 @@ def _without_mean(rng: Generator, c: int, f: int) -> Inputs:
 
 
 LEAVE_MEAN = Exercise(
-    "1.2", "Leave the mean to the matrix before", "How much of a token is its mean?",
+    "1.2", "Leave the mean to the matrix before", "Your turn: who else could subtract it?",
     lambda w, b: (w - w.mean(0), b - b.mean()),
     probes=(
         Probe("more features than inputs", lambda rng: _writer(rng, 5, 3)),
@@ -112,11 +112,11 @@ FOLD = Exercise(
                       "you multiplied by the norm's weight twice. Once is enough."),
         Misconception("multiplied as vectors", lambda norm_weight, w: w @ norm_weight,
                       "you took the product of matrix and vector, which sums over the features. "
-                      "Only scale the columns: the sum comes later, with x."),
+                      "Only scale the columns: the sum comes later, with y."),
     ),
     hints=(
-        "Write one output as a sum over features: w times (x times norm_weight). Regroup.",
-        "Feature c of the input meets column c of w, and nothing else.",
+        "Write one output as a sum over features: w times (y times norm_weight). Regroup.",
+        "Feature c of y meets column c of w, and nothing else.",
         "w is `f c` and norm_weight `c`: broadcasting already lines up the last axes.",
     ))
 
