@@ -88,8 +88,6 @@ def shares(cells: list[tuple[str, str]]) -> dict[str, float]:
                 for token in shape(_dedent(*part), own)
             ]
             found[named[1]] = given(solution, above)
-        elif "### BEGIN SOLUTION" in source and (named := EXERCISE.search(source)):
-            found[named[1]] = 0.0  # verdicts of a hunt: no code to copy
         above.append(shape(without_docstrings(source), bound(source)))
     return found
 

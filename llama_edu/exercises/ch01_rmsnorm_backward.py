@@ -116,7 +116,7 @@ BACKWARD = Exercise(
                 "your second part is twice what it should be: the 2 of the square and the 1/2 "
                 "of the root cancel."),
         _x_slip("too few roots", lambda gw, x, r, grad: r * gw - x * r * _mean(gw * x),
-                "your second part is divided by the root once. It needs the third power: test it "
+                "your second part is divided by too few roots. It needs the third power: test it "
                 "with x ten times as large, which must make the gradient ten times smaller.",
                 also=(lambda gw, x, r, grad: r * gw - x * r**2 * _mean(gw * x),)),
         _x_slip("projection without eps",

@@ -258,8 +258,7 @@ TRAIN = Exercise(
                       "you asked for the best pair where none is left. Stop there, with fewer "
                       "merges."),
         Misconception("the index stands still", _trainer(merged=_standing_still),
-                      "your loop never ends. Each way through it has to move the index on, by one "
-                      "where nothing merges."),
+                      "your loop never ends. Each way through it has to move its index on."),
     ),
     hints=(
         "Turn each chunk into a list of numbers, list(chunk), and keep its count beside it.",

@@ -87,7 +87,7 @@ BUGS = {
                                "into four"),
     "merges across chunks": Bug(_encoder(chunks=lambda text: [text] if text else []),
                                 "never cuts the text, so a piece may form wherever its bytes "
-                                "meet: the digits of `12345` do not fall into threes from an end"),
+                                "meet: `1234` is cut neither as 123, 4 nor as 1, 234"),
     "digits from the right": Bug(_encoder(chunks=_digits_from_the_right),
                                  "gives 1 and 234 for `1234`"),
     "digits one by one": Bug(_encoder(chunks=lambda text: split(

@@ -182,6 +182,7 @@ def _feed_first(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
 
 
 def joined(*, block: Callable = right_block, start: Callable = lambda model, x: x,
+           after: Callable = lambda model, x: x,
            blocks: Callable = list, end: Callable = lambda model, x: model.norm(x),
            head: Callable = lambda model, x: model.logits(x)) -> Callable:
     """A way to join the parts, right unless told otherwise."""
@@ -189,7 +190,7 @@ def joined(*, block: Callable = right_block, start: Callable = lambda model, x: 
     def answer(model: Llama, rope: Rope, mask: Tensor, tokens: Tensor) -> Tensor:
         x = start(model, model.tok_embeddings(tokens))
         for each in blocks(model.layers):
-            x = block(each, x, rope, mask)
+            x = after(model, block(each, x, rope, mask))
         return head(model, end(model, x))
 
     return answer
@@ -239,11 +240,10 @@ FORWARD = Exercise(
         Misconception("last norm missing", joined(end=lambda model, x: x),
                       "you left out the last norm. The stream grows with depth, and without the "
                       "norm the model is far too sure of itself."),
-        Misconception("last norm in every block",
-                      joined(block=lambda b, x, rope, mask: right_block(b, x, rope, mask)
-                             / x.pow(2).mean(-1, keepdim=True).sqrt()),
-                      "your stream is divided by its size after every block. It is normed once, "
-                      "after the last."),
+        Misconception("last norm in every block", joined(after=lambda model, x: model.norm(x)),
+                      "you ran model.norm after every block. It stands after the last only.",
+                      also=(joined(after=lambda model, x: model.norm(x),
+                                   end=lambda model, x: x),)),
         Misconception("first block only", joined(blocks=lambda layers: layers[:1]),
                       "only the first block ran. Each reads what the one before it returned."),
         Misconception("blocks backwards", joined(blocks=lambda layers: layers[::-1]),

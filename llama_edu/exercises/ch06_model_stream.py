@@ -18,7 +18,7 @@ from .ch06_model import (
     second_from_x,
 )
 from .data import Exercise, Inputs, Misconception, Probe, between, normal
-from .hunts import Bug, Hunt
+from .hunts import HEALTHY, Bug, Hunt
 
 # -- 6.3: who said it? ----------------------------------------------------------------------------
 
@@ -27,10 +27,9 @@ def _package_contributions(writes: Tensor, weight: Tensor, eps: float, row: Tens
     """By the package's own norm: its scale for the sum, then applied to each part."""
     norm = RMSNorm(len(weight), eps)
     total = writes.sum(0)
-    ones = torch.ones_like(total)
     at = total.abs().argmax()
     scale = norm(total)[at] / total[at]             # the norm's weight is one here
-    return (writes * scale * (ones * weight)) @ row
+    return (writes * scale * weight) @ row
 
 
 def _written(rng: Generator, n: int, c: int, *, mean: float = 0.5) -> Inputs:
@@ -105,8 +104,10 @@ CONTRIBUTIONS = Exercise(
         Misconception("weight forgotten", _scaled(_size, use_weight=False),
                       "you left out the norm's weight, one number a feature."),
         Misconception("epsilon forgotten", _scaled(lambda total, eps: _size(total, 0.0)),
-                      "you left out eps, which the norm adds under the root.",
-                      also=(_scaled(lambda total, eps: _size(total, 0.0) + eps),)),
+                      "you left out eps, which the norm adds under the root."),
+        Misconception("epsilon outside the root",
+                      _scaled(lambda total, eps: _size(total, 0.0) + eps),
+                      "you added eps to the root. It stands inside, beside the mean square."),
         Misconception("length for size",
                       _scaled(lambda total, eps: (total.pow(2).sum() + eps).sqrt()),
                       "you divided by the length of the stream. RMSNorm divides by the root of the "
@@ -185,7 +186,7 @@ TELLERS = Hunt(
         "softmax inside": Bug(_teller(head=lambda model, x: model.logits(x).softmax(-1)),
                               "returns numbers between 0 and 1 that sum to 1"),
     },
-    hidden={"a": "norms exchanged", "b": "no last norm", "c": "healthy", "d": "second sum from x",
+    hidden={"a": "norms exchanged", "b": "no last norm", "c": HEALTHY, "d": "second sum from x",
             "e": "no rotation", "f": "halves at once"},
     look=lambda teller: teller(torch.tensor([[1, 40, 41, 7, 300, 12]])),
     hints=(

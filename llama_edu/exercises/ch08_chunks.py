@@ -137,7 +137,7 @@ CHUNKS = Exercise(
         Probe("a chunk with nothing to learn",
               lambda rng: _chunk_inputs(rng, 2, t=11, holes=(2, 3, 4, 5))),
         Probe("chunks that fit exactly", lambda rng: _chunk_inputs(rng, 4, t=20) | {"size": 5}),
-        Probe("larger than the text", lambda rng: _chunk_inputs(rng, 9, t=4)),
+        Probe("larger than the text", lambda rng: _chunk_inputs(rng, 9, t=4, holes=(1,))),
         Probe("one token a chunk",
               lambda rng: _chunk_inputs(rng, 1, t=7, holes=(3,)) | {"size": 1}),
     ),

@@ -32,9 +32,9 @@ def _exactly(rng: Generator) -> Inputs:
     return {"gradients": [torch.tensor([[3.0], [0.0]]), torch.tensor([0.0, -4.0])], "max_norm": 5.0}
 
 
-def _infinite(rng: Generator) -> Inputs:
+def _not_finite(rng: Generator, number: float) -> Inputs:
     inputs = _clip_inputs(rng, 0.5, 0.5, 0.5)
-    inputs["gradients"][1][2] = torch.inf
+    inputs["gradients"][1][2] = number
     inputs["gradients"].append(normal(rng, 5, 6))      # not the smallest probe: others tell more
     return inputs
 
@@ -83,6 +83,13 @@ def _together(gradients: list[Tensor]) -> Tensor:
     return torch.cat([g.flatten() for g in gradients]).norm()
 
 
+def _only_infinity(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
+    length = _together(gradients)
+    if length.isinf():
+        raise ValueError("a finite gradient is needed.")
+    return [g * (max_norm / length) if length > max_norm else g.clone() for g in gradients]
+
+
 def _each_alone(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
     return [g * min(1.0, max_norm / g.norm()) for g in gradients]
 
@@ -111,9 +118,13 @@ CLIP = Exercise(
         Probe("a small limit", lambda rng: _clip_inputs(rng, 50.0, 9.0, 70.0, most=(0.1, 0.3))),
         Probe("a large limit", lambda rng: _clip_inputs(rng, 9.0, 2.0, 7.0, most=(4.0, 6.0))),
         Probe("all zero", lambda rng: _clip_inputs(rng, 0.0, 0.0, 0.0)),
-        Probe("an infinite number", _infinite),
+        Probe("an infinite number", lambda rng: _not_finite(rng, torch.inf)),
+        Probe("a number that is none", lambda rng: _not_finite(rng, torch.nan)),
     ),
     misconceptions=(
+        Misconception("NaN let through", _only_infinity,
+                      "you refuse infinity and let NaN through, which is not finite either: every "
+                      "weight would be NaN after the step."),
         Misconception("each on its own", _each_alone,
                       "you clipped each tensor on its own, which bends the direction of the step. "
                       "Measure all gradients together and scale them by one number.",

@@ -4,7 +4,7 @@ A new exercise is one `Exercise(...)` in the list `EXERCISES` of a file `chNN_to
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -83,11 +83,16 @@ class Exercise:
     @property
     def place(self) -> str:
         """Where to read again, as in `chapter 1, "The idea"`."""
-        return f'chapter {self.chapter}, "{self.section}"'
+        return place(self.chapter, self.section)
 
     def place_of(self, mistake: Misconception) -> str:
         """Where to read about one mistake."""
-        return replace(self, section=mistake.section or self.section).place
+        return place(self.chapter, mistake.section or self.section)
+
+
+def place(chapter: int, section: str) -> str:
+    """A place in the course, as in `chapter 1, "The idea"`."""
+    return f'chapter {chapter}, "{section}"'
 
 
 def whole(rng: Generator, *shape: int) -> Tensor:

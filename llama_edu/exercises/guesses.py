@@ -23,10 +23,10 @@ class Guess:
     def _verdict(self) -> str:
         if self.said is None or self.said == "?":
             return f"{_spoken(self.truth)} (no guess yet: set one above, before you look)"
-        if _plain(self.said) == _plain(self.truth):
+        if _plain(self.said) == _plain(self.truth) or _spoken(self.said) == _spoken(self.truth):
             return f"{_spoken(self.truth)}, as you said"
         told = f"you said {_spoken(self.said)}; it is {_spoken(self.truth)}"
-        if not (_is_number(self.said) and _is_number(self.truth)) or self.truth == 0:
+        if not (_is_number(self.said) and _is_number(self.truth)) or self.truth <= 0:
             return told
         ratio = self.said / self.truth
         if ratio <= 0 or not 1 / 3 <= ratio <= 3:

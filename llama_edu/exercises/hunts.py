@@ -6,8 +6,9 @@ from typing import Any
 
 from torch import nn
 
+from .data import place
 from .report import Report
-from .show import a, brief, shorten
+from .show import a, brief
 
 HEALTHY = "healthy"             # the verdict on a suspect without a bug
 OPEN = "?"                      # no verdict yet
@@ -51,7 +52,7 @@ class Hunt:
     @property
     def place(self) -> str:
         """Where to read again, as in `chapter 1, "The idea"`."""
-        return f'chapter {self.chapter}, "{self.section}"'
+        return place(self.chapter, self.section)
 
     def make(self, name: str) -> Any:
         """A new suspect with this bug, or without one. A function comes without its own name."""
@@ -75,7 +76,10 @@ def judge_hunt(hunt: Hunt, answer: Any) -> Report:
         return Report(hunt.id, "error", f"has no suspect {brief(odd[0])}; there are "
                                         f"{', '.join(hunt.hidden)}.")
     choices = (HEALTHY, *hunt.bugs)
+    spelt = {each.casefold(): each for each in (*choices, OPEN)}
     said = {each: answer.get(each, OPEN) for each in hunt.hidden}
+    said = {each: spelt.get(verdict.strip().casefold(), verdict) if isinstance(verdict, str)
+            else verdict for each, verdict in said.items()}
     for suspect, verdict in said.items():
         if verdict not in (*choices, OPEN):
             return Report(hunt.id, "error", f"does not know the verdict {brief(verdict)} on "
@@ -90,7 +94,7 @@ def judge_hunt(hunt: Hunt, answer: Any) -> Report:
     if len(named) < len(hunt.hidden):
         return Report(hunt.id, "not attempted", f"{len(named)} of {len(hunt.hidden)} suspects are "
                                                 "named, rightly so far")
-    return Report(hunt.id, "correct", shorten(f"correct: all {len(named)} suspects"))
+    return Report(hunt.id, "correct", f"correct: all {len(named)} suspects")
 
 
 def _why_not(hunt: Hunt, suspect: str, verdict: str) -> str:

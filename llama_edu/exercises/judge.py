@@ -18,8 +18,8 @@ from .surroundings import undisturbed
 
 SEED, OTHER_SEED = 1, 2
 NAMED_PROBES = 4            # of the probes passed, how many a report names
-# A failure is reported by its most telling kind: the wrong shape explains the wrong values.
 REFUSALS = (ValueError, LookupError, TypeError)     # by which a right answer refuses bad input
+# A failure is reported by its most telling kind: the wrong shape explains the wrong values.
 KINDS = ("raised", "type", "shape", "length", "dtype", "changed", "nan", "value")
 
 
@@ -37,7 +37,7 @@ def _judge(exercise: Exercise, answer: Any) -> Report:
     if problem := wrong_parameters(exercise, answer):
         return Report(exercise.id, "wrong", problem)
     # Before any line of the answer: it may change what the reference calls.
-    expected = known(exercise, exercise.reference)
+    expected = outcomes(exercise, exercise.reference)
     for each in expected:
         if each.raised is not None and not isinstance(each.raised, REFUSALS):
             raise each.raised           # no refusal: the check itself is broken
@@ -53,7 +53,7 @@ def _judge(exercise: Exercise, answer: Any) -> Report:
 
 
 @lru_cache(maxsize=4096)
-def known(exercise: Exercise, function: Callable) -> tuple[Outcome, ...]:
+def outcomes(exercise: Exercise, function: Callable) -> tuple[Outcome, ...]:
     """What the reference, or a known mistake, does with each probe: the same at each check."""
     return tuple(run_all(exercise, function, seed=SEED))
 
@@ -97,7 +97,7 @@ def diagnose(exercise: Exercise, expected: Sequence[Outcome],
              got: Sequence[Outcome]) -> Misconception | None:
     """The misconception that behaves as the answer did on every probe, if there is one."""
     return next((each for each in exercise.misconceptions for wrong in (each.wrong, *each.also)
-                 if matches(expected, known(exercise, wrong), got)), None)
+                 if matches(expected, outcomes(exercise, wrong), got)), None)
 
 
 def matches(expected: Sequence[Outcome], known: Sequence[Outcome],

@@ -70,6 +70,10 @@ def agree(expected: Outcome, got: Outcome) -> bool:
     return difference(expected.value, got.value) is None
 
 
+class StoppedError(BaseException):
+    """Too many lines; not an Exception, so that an answer's own `except` does not go on."""
+
+
 @contextmanager
 def within(most_lines: int) -> Iterator[None]:
     """Raise TimeoutError in what runs here after so many lines of Python; libraries' do not count.
@@ -84,13 +88,15 @@ def within(most_lines: int) -> Iterator[None]:
             return None
         left -= event == "line"
         if left < 0:
-            raise TimeoutError(f"it did not end after {most_lines:,} lines of Python. Does every "
-                               "way through the loop move on?")
+            raise StoppedError
         return trace
 
     sys.settrace(trace)
     try:
         yield
+    except StoppedError:
+        raise TimeoutError(f"it did not end after {most_lines:,} lines of Python. Does every way "
+                           "through the loop move on?") from None
     finally:
         sys.settrace(before)
 

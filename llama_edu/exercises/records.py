@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from html import escape
 from itertools import groupby
 from pathlib import Path
-from typing import Any
 
 from .data import Exercise
 from .hunts import Hunt
@@ -157,5 +156,5 @@ def _in_html(chapter: int, rows: list[tuple[Exercise | Hunt, Record]]) -> str:
 
 def table() -> Progress:
     """Every exercise of the course with its record."""
-    held: dict[str, Any] = read(place())
+    held = read(place())
     return Progress(tuple((each, held.get(id, Record())) for id, each in exercises().items()))

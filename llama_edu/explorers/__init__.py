@@ -109,6 +109,6 @@ def _source(name: str) -> str:
 
 
 def _explorer(name: str, data: Any) -> Explorer:
-    # "</" would end the script in which the data stand
-    written = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    # "<" could end the script in which the data stand, or begin another
+    written = json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
     return Explorer(name, _source(name).replace("/* data */null", written))

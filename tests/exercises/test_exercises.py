@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from llama_edu import exercises as engine
 from llama_edu.exercises.data import Exercise, Misconception, call_plainly
-from llama_edu.exercises.judge import OTHER_SEED, SEED, judge, known, matches
+from llama_edu.exercises.judge import OTHER_SEED, SEED, judge, matches, outcomes
 from llama_edu.exercises.probing import run_all
 from llama_edu.exercises.registry import exercises
 
@@ -96,7 +96,7 @@ def test_an_exercise_stands_in_the_file_of_its_chapter():
 
 
 @each_exercise
-def test_an_exercise_has_three_misconceptions_three_hints_and_distinct_names(exercise: Exercise):
+def test_an_exercise_has_three_misconceptions_two_hints_and_distinct_names(exercise: Exercise):
     names = [each.name for each in exercise.misconceptions]
     assert len(names) >= 3
     assert len(set(names)) == len(names)
@@ -137,11 +137,11 @@ def test_a_misconception_fails_and_is_diagnosed_as_itself(
 
 @each_exercise
 def test_no_misconception_is_taken_for_another(exercise: Exercise):
-    expected = known(exercise, exercise.reference)
-    slips = [(slip.name, known(exercise, wrong)) for slip in exercise.misconceptions
+    expected = outcomes(exercise, exercise.reference)
+    slips = [(slip.name, outcomes(exercise, wrong)) for slip in exercise.misconceptions
              for wrong in (slip.wrong, *slip.also)]
-    confused = [(name, other) for name, got in slips for other, outcomes in slips
-                if name != other and matches(expected, outcomes, got)]
+    confused = [(name, other) for name, got in slips for other, seen in slips
+                if name != other and matches(expected, seen, got)]
     assert confused == []
 
 

@@ -65,8 +65,8 @@ def test_every_other_verdict_is_refused_and_says_what_that_bug_would_show(hunt: 
 def test_a_suspect_does_not_tell_its_name(hunt: Hunt):
     for bug in hunt.hidden.values():
         suspect = hunt.make(bug)
-        if not isinstance(suspect, nn.Module):
-            assert bug not in repr(suspect)
+        if callable(suspect) and not isinstance(suspect, nn.Module):
+            assert suspect.__name__ == "suspect"
 
 
 @each_hunt
@@ -78,7 +78,7 @@ def test_check_and_suspects_know_the_hunt(hunt: Hunt):
 def test_open_verdicts_are_not_an_attempt():
     assert judge_hunt(MADE_UP, {}).message == "not attempted yet"
     assert judge_hunt(MADE_UP, dict.fromkeys("abc", OPEN)).status == "not attempted"
-    report = judge_hunt(MADE_UP, {"a": "cubed", "b": OPEN})
+    report = judge_hunt(MADE_UP, {"a": " Cubed", "b": OPEN})
     assert (report.status, report.message) == (
         "not attempted", "1 of 3 suspects are named, rightly so far")  # fmt: skip
 
@@ -117,6 +117,8 @@ def test_only_a_hunt_has_suspects():
         ((3, 4), [3, 4], "[3, 4], as you said"),
         ("LayerNorm", "RMSNorm", "you said LayerNorm; it is RMSNorm"),
         (2, 1.6, "you said 2; it is 1.6, 25% too high"),
+        (1.7, 1.697, "1.7, as you said"),
+        (-2, -1.6, "you said -2; it is -1.6"),
         (0.8, 1.6, "you said 0.8; it is 1.6, 50% too low"),
         (1, 1000, "you said 1; it is 1,000, 1,000 times too low"),
         (5000, 1, "you said 5,000; it is 1, 5,000 times too high"),
