@@ -10,7 +10,8 @@ from ..layers import RMSNorm
 from .data import Exercise, Inputs, Misconception, Probe, between, normal, whole
 
 
-def _package_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+def package_rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """RMSNorm as the package has it: x is `... c`, weight `c`."""
     return functional_call(RMSNorm(x.shape[-1], eps), {"weight": weight}, x)
 
 
@@ -19,7 +20,8 @@ def _rms_inputs(rng: Generator, x: Tensor) -> Inputs:
     return {"x": x, "weight": weight, "eps": between(rng, 1, 3)}
 
 
-def _far(rng: Generator, *shape: int) -> Tensor:
+def far(rng: Generator, *shape: int) -> Tensor:
+    """Numbers whose mean is far from zero, so that subtracting it shows."""
     return normal(rng, *shape, mean=2.0, std=3.0)
 
 
@@ -28,7 +30,8 @@ def _with_row(x: Tensor, value: float) -> Tensor:
     return x
 
 
-def _mean_square(x: Tensor, dim: int = -1) -> Tensor:
+def mean_square(x: Tensor, dim: int = -1) -> Tensor:
+    """The mean of the squares; the axis stays."""
     return x.pow(2).mean(dim, keepdim=True)
 
 
@@ -51,12 +54,12 @@ def _rms_slip(name: str, divide: Callable[[Tensor, float], Tensor], why: str,
 
 
 RMS_NORM = Exercise(
-    "1.1", "RMSNorm by hand", "The idea", _package_rms_norm,
+    "1.1", "RMSNorm by hand", "The idea", package_rms_norm,
     probes=(
-        Probe("float32", lambda rng: _rms_inputs(rng, _far(rng, 3, 5))),
-        Probe("bfloat16", lambda rng: _rms_inputs(rng, _far(rng, 3, 4).bfloat16())),
-        Probe("a batch", lambda rng: _rms_inputs(rng, _far(rng, 2, 3, 5))),
-        Probe("a zero row", lambda rng: _rms_inputs(rng, _with_row(_far(rng, 2, 5), 0.0))),
+        Probe("float32", lambda rng: _rms_inputs(rng, far(rng, 3, 5))),
+        Probe("bfloat16", lambda rng: _rms_inputs(rng, far(rng, 3, 4).bfloat16())),
+        Probe("a batch", lambda rng: _rms_inputs(rng, far(rng, 2, 3, 5))),
+        Probe("a zero row", lambda rng: _rms_inputs(rng, _with_row(far(rng, 2, 5), 0.0))),
         Probe("one vector", lambda rng: _rms_inputs(rng, whole(rng, 3))),
         Probe("small numbers", lambda rng: _rms_inputs(rng, normal(rng, 2, 4, std=0.1))),
         Probe("float16 near 300",
@@ -75,25 +78,25 @@ RMS_NORM = Exercise(
                         lambda x, eps: x / (x.std(-1, keepdim=True) + eps))),
         _rms_slip("mean of the sizes", lambda x, eps: x / (x.abs().mean(-1, keepdim=True) + eps),
                   "you divided by the mean absolute value. Square, take the mean, take the root."),
-        _rms_slip("eps outside the root", lambda x, eps: x / (_mean_square(x).sqrt() + eps),
+        _rms_slip("eps outside the root", lambda x, eps: x / (mean_square(x).sqrt() + eps),
                   "you added eps after the root. It belongs inside, next to the mean square."),
-        _rms_slip("no eps", lambda x, eps: x / _mean_square(x).sqrt(),
+        _rms_slip("no eps", lambda x, eps: x / mean_square(x).sqrt(),
                   "you left eps out, so a row of zeros is divided by zero."),
         _rms_slip("sum for mean",
                   lambda x, eps: x * torch.rsqrt(x.pow(2).sum(-1, keepdim=True) + eps),
                   "you summed the squares. Take their mean, or the result shrinks as the width "
                   "grows."),
-        _rms_slip("no root", lambda x, eps: x / (_mean_square(x) + eps),
+        _rms_slip("no root", lambda x, eps: x / (mean_square(x) + eps),
                   "you divided by the mean square itself. Take its root, or doubling x halves "
                   "the result."),
         _rms_slip("multiplied by the root",
-                  lambda x, eps: x * torch.sqrt(_mean_square(x) + eps),
+                  lambda x, eps: x * torch.sqrt(mean_square(x) + eps),
                   "you multiplied by the root mean square. Divide by it: rsqrt is already one "
                   "over the root."),
-        _rms_slip("over the tokens", lambda x, eps: x * torch.rsqrt(_mean_square(x, -2) + eps),
+        _rms_slip("over the tokens", lambda x, eps: x * torch.rsqrt(mean_square(x, -2) + eps),
                   "you averaged over the tokens (dim=-2). Each token is normalised alone, over "
                   "its own features: dim=-1."),
-        _rms_slip("over the first axis", lambda x, eps: x * torch.rsqrt(_mean_square(x, 0) + eps),
+        _rms_slip("over the first axis", lambda x, eps: x * torch.rsqrt(mean_square(x, 0) + eps),
                   "you averaged over the first axis (dim=0). The features are the last axis: "
                   "dim=-1."),
         _rms_slip("over the whole tensor",
@@ -104,18 +107,18 @@ RMS_NORM = Exercise(
                   "your mean has lost the axis it averaged over, so it does not line up with x. "
                   "Keep it: mean(-1, keepdim=True)."),
         Misconception("weight forgotten",
-                      lambda x, weight, eps: _package_rms_norm(x, torch.ones_like(weight), eps),
+                      lambda x, weight, eps: package_rms_norm(x, torch.ones_like(weight), eps),
                       "you forgot the weight: multiply each feature by its own."),
         Misconception("one plus weight",
-                      lambda x, weight, eps: _package_rms_norm(x, 1 + weight, eps),
+                      lambda x, weight, eps: package_rms_norm(x, 1 + weight, eps),
                       "you multiplied by 1 + weight, as Gemma does. Llama multiplies by weight."),
         Misconception("weight first",
                       lambda x, weight, eps:
-                      _package_rms_norm(x * weight, torch.ones_like(weight), eps),
+                      package_rms_norm(x * weight, torch.ones_like(weight), eps),
                       "you multiplied by the weight before normalising, so it changes the root "
                       "mean square. Normalise first."),
         Misconception("no float32 inside",
-                      lambda x, weight, eps: x * torch.rsqrt(_mean_square(x) + eps) * weight,
+                      lambda x, weight, eps: x * torch.rsqrt(mean_square(x) + eps) * weight,
                       "you squared in the input's own precision. In float16, 300 squared is "
                       "infinite and the result zero: work in float32 inside, and cast back.",
                       section="Why float32 inside?"),

@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 from torch.func import functional_call
 
 from ..layers import RMSNorm
+from .ch01_rmsnorm import far
 from .data import Exercise, Inputs, Misconception, Probe, between, normal, whole
 
 
@@ -33,10 +34,6 @@ def _inputs(rng: Generator, x: Tensor) -> Inputs:
     grad = normal(rng, *x.shape, mean=0.5).to(x.dtype)
     weight = normal(rng, x.shape[-1], mean=2.0).to(x.dtype)
     return {"grad": grad, "x": x, "weight": weight, "eps": between(rng, 1, 3)}
-
-
-def _far(rng: Generator, *shape: int) -> Tensor:
-    return normal(rng, *shape, mean=2.0, std=3.0)
 
 
 def _zero_row(x: Tensor) -> Tensor:
@@ -85,12 +82,12 @@ def _narrow(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor
 BACKWARD = Exercise(
     "1.7", "The backward pass of RMSNorm", "The way back", _autograd,
     probes=(
-        Probe("float32", lambda rng: _inputs(rng, _far(rng, 3, 5))),
+        Probe("float32", lambda rng: _inputs(rng, far(rng, 3, 5))),
         Probe("one vector", lambda rng: _inputs(rng, whole(rng, 3))),
-        Probe("a batch", lambda rng: _inputs(rng, _far(rng, 2, 3, 4))),
-        Probe("a zero row", lambda rng: _inputs(rng, _zero_row(_far(rng, 2, 4)))),
+        Probe("a batch", lambda rng: _inputs(rng, far(rng, 2, 3, 4))),
+        Probe("a zero row", lambda rng: _inputs(rng, _zero_row(far(rng, 2, 4)))),
         Probe("small numbers", lambda rng: _inputs(rng, normal(rng, 2, 4, std=0.1))),
-        Probe("bfloat16", lambda rng: _inputs(rng, _far(rng, 3, 4).bfloat16())),
+        Probe("bfloat16", lambda rng: _inputs(rng, far(rng, 3, 4).bfloat16())),
         Probe("float16 near 300",
               lambda rng: _inputs(rng, normal(rng, 2, 4, mean=300.0, std=50.0).half())),
     ),

@@ -4,22 +4,13 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.func import functional_call
 
-from ..layers import RMSNorm, widen
+from ..layers import widen
+from .ch01_rmsnorm import mean_square, package_rms_norm
 from .hunts import HEALTHY, Bug, Hunt
 
 Norm = Callable[[Tensor, Tensor, float], Tensor]
 Scale = Callable[[Tensor, float], Tensor]
-
-
-def _healthy(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """RMSNorm as the package has it: x is `... c`, weight `c`."""
-    return functional_call(RMSNorm(x.shape[-1], eps), {"weight": weight}, x)
-
-
-def _mean_square(x: Tensor) -> Tensor:
-    return x.pow(2).mean(-1, keepdim=True)
 
 
 def _with_scale(scale: Scale) -> Callable[[], Norm]:
@@ -33,33 +24,33 @@ def _with_scale(scale: Scale) -> Callable[[], Norm]:
 
 def _centred(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     wide = widen(x)
-    return _healthy((wide - wide.mean(-1, keepdim=True)).type_as(x), weight, eps)
+    return package_rms_norm((wide - wide.mean(-1, keepdim=True)).type_as(x), weight, eps)
 
 
 def _narrow(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    return x * torch.rsqrt(_mean_square(x) + eps) * weight
+    return x * torch.rsqrt(mean_square(x) + eps) * weight
 
 
 def _weight_first(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    return _healthy(x * weight, torch.ones_like(weight), eps)
+    return package_rms_norm(x * weight, torch.ones_like(weight), eps)
 
 
 def _late_cast(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     wide = widen(x)
-    return (wide * torch.rsqrt(_mean_square(wide) + eps) * weight).type_as(x)
+    return (wide * torch.rsqrt(mean_square(wide) + eps) * weight).type_as(x)
 
 
 BUGS = {
     "mean subtracted": Bug(
         lambda: _centred, "does not notice when the same number is added to all features"),
     "eps outside the root": Bug(
-        _with_scale(lambda x, eps: 1 / (_mean_square(x).sqrt() + eps)),
+        _with_scale(lambda x, eps: 1 / (mean_square(x).sqrt() + eps)),
         "gives 0.5 for a token of ones with weights of one and an eps of 1"),
     "eps forgotten": Bug(
-        _with_scale(lambda x, eps: torch.rsqrt(_mean_square(x))),
+        _with_scale(lambda x, eps: torch.rsqrt(mean_square(x))),
         "gives nan for a token of zeros"),
     "root forgotten": Bug(
-        _with_scale(lambda x, eps: 1 / (_mean_square(x) + eps)),
+        _with_scale(lambda x, eps: 1 / (mean_square(x) + eps)),
         "gives smaller numbers for a larger token, with hardly any eps"),
     "sum for mean": Bug(
         _with_scale(lambda x, eps: torch.rsqrt(x.pow(2).sum(-1, keepdim=True) + eps)),
@@ -88,14 +79,14 @@ def _look(norm: Norm) -> Tensor:
     tokens = torch.randn(3, 4, generator=rng) + 1
     large = torch.full((1, 4), 300.0).half()
     many, scales = torch.randn(64, 4, generator=rng).bfloat16(), weight.bfloat16() / 3
-    bits = norm(many, scales, 1e-5) != _healthy(many, scales, 1e-5)
+    bits = norm(many, scales, 1e-5) != package_rms_norm(many, scales, 1e-5)
     return torch.cat([norm(tokens, weight, 1e-5).flatten(), norm(tokens / 9, weight, 1.0).flatten(),
                       norm(0 * tokens, weight, 1e-5).flatten(),
                       norm(large, weight.half(), 1e-5).float().flatten(), bits.any()[None].float()])
 
 
 HUNT = Hunt(
-    "1.6", "Which mistake is in which norm?", "Bug hunt", lambda: _healthy, bugs=BUGS,
+    "1.6", "Which mistake is in which norm?", "Bug hunt", lambda: package_rms_norm, bugs=BUGS,
     hidden={"a": "no float32 inside", "b": "one root for all tokens", "c": HEALTHY,
             "d": "eps outside the root", "e": "weight before the cast", "f": "absolute values"},
     look=_look,

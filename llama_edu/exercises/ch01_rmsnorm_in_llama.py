@@ -9,6 +9,7 @@ from ..config import ModelConfig
 from ..family.accounting import parameters
 from ..layers import RMSNorm
 from ..model import Block, Pass
+from .ch01_rmsnorm import far
 from .data import Exercise, Inputs, Misconception, Probe, between, count, normal, whole
 
 # -- 1.3: where the norm stands -----------------------------------------------------------------
@@ -19,10 +20,6 @@ def _package_block(x: Tensor, norm: nn.Module, sublayer: nn.Module) -> Tensor:
     parts = SimpleNamespace(attention_norm=norm, attention=lambda h, *_: sublayer(h),
                             ffn_norm=norm, feed_forward=torch.zeros_like)
     return Block.forward(parts, x, Pass(rope=None, mask=None, cache=None))
-
-
-def _far(rng: Generator, *shape: int) -> Tensor:
-    return normal(rng, *shape, mean=2.0, std=3.0)
 
 
 class _Mix(nn.Module):
@@ -46,11 +43,11 @@ def _block_inputs(rng: Generator, x: Tensor, scale: float = 1.0) -> Inputs:
 PRE_NORM = Exercise(
     "1.3", "Where the norm stands", "Your turn: where does the norm stand?", _package_block,
     probes=(
-        Probe("float32", lambda rng: _block_inputs(rng, _far(rng, 3, 5))),
-        Probe("a batch", lambda rng: _block_inputs(rng, _far(rng, 2, 3, 4))),
+        Probe("float32", lambda rng: _block_inputs(rng, far(rng, 3, 5))),
+        Probe("a batch", lambda rng: _block_inputs(rng, far(rng, 2, 3, 4))),
         Probe("one vector", lambda rng: _block_inputs(rng, whole(rng, 2))),
         Probe("a sublayer that returns zeros",
-              lambda rng: _block_inputs(rng, _far(rng, 2, 3), scale=0.0)),
+              lambda rng: _block_inputs(rng, far(rng, 2, 3), scale=0.0)),
     ),
     misconceptions=(
         Misconception("post-norm", lambda x, norm, sublayer: norm(x + sublayer(x)),

@@ -94,7 +94,8 @@ FREQUENCIES = Exercise(
 # -- 2.2: rotation -------------------------------------------------------------------------------
 
 
-def _package_turn(x: Tensor, positions: Tensor, freqs: Tensor) -> Tensor:
+def turn(x: Tensor, positions: Tensor, freqs: Tensor) -> Tensor:
+    """The package's rotation of `b h t d` to the positions `t`."""
     return rotate(x, *rope_table(freqs, positions))
 
 
@@ -118,7 +119,7 @@ def _at_slip(name: str, place: Callable[[Tensor], Tensor], why: str,
              *also: Callable) -> Misconception:
     """A mistake in the positions."""
     def wrong(place: Callable[[Tensor], Tensor]) -> Callable:
-        return lambda x, positions, freqs: _package_turn(x, place(positions), freqs)
+        return lambda x, positions, freqs: turn(x, place(positions), freqs)
     return Misconception(name, wrong(place), why, also=tuple(map(wrong, also)))
 
 
@@ -184,7 +185,7 @@ NARROW = [_narrow(rounded, dtype) for dtype in (None, torch.bfloat16, torch.floa
           for rounded in ("pfa", "p", "f", "a", "pf", "pa", "fa")]
 
 ROTATION = Exercise(
-    "2.2", "Turn the pairs", "Your turn", _package_turn,
+    "2.2", "Turn the pairs", "Your turn", turn,
     probes=(
         Probe("float32", lambda rng: _rotation_inputs(rng, normal(rng, 2, 3, 4, 6, mean=2.0))),
         Probe("two features", lambda rng: _rotation_inputs(rng, normal(rng, 1, 1, 2, 2, mean=2.0))),

@@ -5,7 +5,9 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from ..layers import rope_frequencies, rope_table, rotate
+from ..layers import rope_frequencies
+from .ch02_rope import turn
+from .ch02_rope_scores import turn_one
 from .data import Exercise, Inputs, Misconception, Probe, count
 
 # Many answers are right, so the check looks at what an answer does in a text.
@@ -18,7 +20,7 @@ def _looks(answer: Callable, distance: int, freqs: Tensor) -> tuple[str, str]:
     if not isinstance(vectors, tuple | list) or [
             x.shape for x in vectors if isinstance(x, Tensor)] != [(d,), (d,)]:
         raise ValueError(f"two vectors of {d} numbers are needed: `return q, k`.")
-    q, k = (_turn(x.float().expand(1, 1, TEXT, d), freqs)[0, 0] for x in vectors)
+    q, k = (turn(x.float().expand(1, 1, TEXT, d), torch.arange(TEXT), freqs)[0, 0] for x in vectors)
     scores = (q @ k.T)[distance:]
     if not scores.isfinite().all():
         raise ValueError("some scores are infinite or no numbers.")
@@ -34,15 +36,6 @@ def _looks(answer: Callable, distance: int, freqs: Tensor) -> tuple[str, str]:
     return f"largest {distance} tokens back", f"{'' if ahead else 'not '}ahead by {AHEAD}"
 
 
-def _turn(x: Tensor, freqs: Tensor) -> Tensor:
-    return rotate(x, *rope_table(freqs, torch.arange(x.shape[2])))
-
-
-def _turned_to(x: Tensor, place: float, freqs: Tensor) -> Tensor:
-    table = rope_table(freqs, torch.tensor([place]))
-    return rotate(x.view(1, 1, 1, -1), *table).flatten()
-
-
 def _pair_of(query: Callable, key: Callable = lambda k, distance, freqs: k) -> Callable:
     def answer(distance: int, freqs: Tensor) -> tuple[Tensor, Tensor]:
         k = torch.ones(2 * len(freqs))
@@ -52,7 +45,7 @@ def _pair_of(query: Callable, key: Callable = lambda k, distance, freqs: k) -> C
 
 def _by(share: float, size: float = 100.0, more: int = 0) -> Callable:
     """The vector turned by so many times the distance, and by so many tokens more."""
-    return lambda k, distance, freqs: size * _turned_to(k, share * distance + more, freqs)
+    return lambda k, distance, freqs: size * turn_one(k, share * distance + more, freqs)
 
 
 def _one_pair(i: int, size: float = 100.0) -> Callable:

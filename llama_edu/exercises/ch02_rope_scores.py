@@ -5,17 +5,15 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from ..layers import rope_frequencies, rope_table, rotate
+from ..layers import rope_frequencies
+from .ch02_rope import turn
 from .data import Exercise, Inputs, Misconception, Probe, count, normal
 from .hunts import HEALTHY, Bug, Hunt
 
 
-def _turn(x: Tensor, positions: Tensor, freqs: Tensor) -> Tensor:
-    return rotate(x, *rope_table(freqs, positions))
-
-
-def _turn_one(x: Tensor, position: float, freqs: Tensor) -> Tensor:
-    return _turn(x.view(1, 1, 1, -1), torch.tensor([position]), freqs).flatten()
+def turn_one(x: Tensor, position: float, freqs: Tensor) -> Tensor:
+    """One vector `d`, turned to one position."""
+    return turn(x.view(1, 1, 1, -1), torch.tensor([position]), freqs).flatten()
 
 
 # -- 2.3: which mistake is in which score? -------------------------------------------------------
@@ -24,7 +22,7 @@ def _turn_one(x: Tensor, position: float, freqs: Tensor) -> Tensor:
 def _at(place: Callable[[int], float] = lambda m: m, *, theta: float = 1e4,
         speed: Callable[[Tensor], Tensor] = lambda freqs: freqs) -> Callable:
     """How a vector is turned: to which place, by which frequencies."""
-    return lambda x, m: _turn_one(x, place(m), speed(rope_frequencies(len(x), theta)))
+    return lambda x, m: turn_one(x, place(m), speed(rope_frequencies(len(x), theta)))
 
 
 def _halves(x: Tensor, m: int) -> Tensor:
@@ -102,7 +100,7 @@ WHICH_SCORE = Hunt(
 
 
 def _move(keys: Tensor, places: Tensor | int, freqs: Tensor) -> Tensor:
-    return _turn(keys, torch.as_tensor(places).expand(keys.shape[2]), freqs)
+    return turn(keys, torch.as_tensor(places).expand(keys.shape[2]), freqs)
 
 
 def _close_gap(keys: Tensor, start: int, stop: int, freqs: Tensor) -> Tensor:

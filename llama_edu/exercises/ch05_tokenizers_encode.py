@@ -13,18 +13,19 @@ from .texts import ALL_CHANGES, Change, hard_probes, touched
 Ranks = Mapping[bytes, int]
 
 
-def _bytes_of(chunk: bytes) -> list[bytes]:
+def bytes_of(chunk: bytes) -> list[bytes]:
+    """Every byte as a piece of its own."""
     return [chunk[i : i + 1] for i in range(len(chunk))]
 
 
 def _package_encode(chunk: bytes, ranks: Ranks) -> list[int]:
-    return [ranks[part] for part in merge_all(_bytes_of(chunk), ranks)]
+    return [ranks[part] for part in merge_all(bytes_of(chunk), ranks)]
 
 
 def _merging(key: Callable[[list[bytes], int, Ranks], object]) -> Callable:
     """Encode by merging one known pair after another, that of the smallest key first."""
     def encode(chunk: bytes, ranks: Ranks) -> list[int]:
-        parts = _bytes_of(chunk)
+        parts = bytes_of(chunk)
         while places := [i for i, (a, b) in enumerate(pairwise(parts)) if a + b in ranks]:
             i = min(places, key=lambda i: (key(parts, i, ranks), i))
             parts[i : i + 2] = [parts[i] + parts[i + 1]]
@@ -32,22 +33,23 @@ def _merging(key: Callable[[list[bytes], int, Ranks], object]) -> Callable:
     return encode
 
 
-def _longest_match(chunk: bytes, ranks: Ranks) -> list[int]:
-    ids = []
+def longest_first(chunk: bytes, ranks: Ranks) -> list[bytes]:
+    """The longest piece that fits, again and again from the left."""
+    parts = []
     while chunk:
         size = next(n for n in range(len(chunk), 0, -1) if chunk[:n] in ranks)
-        ids, chunk = [*ids, ranks[chunk[:size]]], chunk[size:]
-    return ids
+        parts, chunk = [*parts, chunk[:size]], chunk[size:]
+    return parts
 
 
 def _one_merge(chunk: bytes, ranks: Ranks) -> list[int]:
-    steps = [*islice(merge_steps(_bytes_of(chunk), ranks), 2)]
+    steps = [*islice(merge_steps(bytes_of(chunk), ranks), 2)]
     return [ranks[part] for part in steps[-1]]
 
 
 def _in_sweeps(chunk: bytes, ranks: Ranks) -> list[int]:
     """From left to right whatever forms a piece, and again until nothing does."""
-    parts, before = _bytes_of(chunk), 0
+    parts, before = bytes_of(chunk), 0
     while len(parts) != before:
         before, i = len(parts), 0
         while i < len(parts) - 1:
@@ -62,7 +64,7 @@ def _frequency(parts: list[bytes], i: int, ranks: Ranks) -> int:
 
 
 def _byte_is_token(chunk: bytes, ranks: Ranks) -> list[int]:
-    parts = merge_all(_bytes_of(chunk), ranks)
+    parts = merge_all(bytes_of(chunk), ranks)
     return [part[0] if len(part) == 1 else ranks[part] for part in parts]
 
 
@@ -81,20 +83,20 @@ def _from_characters(chunk: bytes, ranks: Ranks) -> list[int]:
     """The bytes of a character stay together from the start, if that is a piece."""
     parts = [part for c in chunk.decode(errors="surrogateescape")
              for whole in [c.encode(errors="surrogateescape")]
-             for part in ([whole] if whole in ranks else _bytes_of(whole))]
+             for part in ([whole] if whole in ranks else bytes_of(whole))]
     return [ranks[part] for part in merge_all(parts, ranks)]
 
 
 def _by_place(chunk: bytes, ranks: Ranks) -> list[int]:
     """The order of the dict instead of the ranks."""
     place = {piece: i for i, piece in enumerate(ranks)}
-    return [ranks[part] for part in merge_all(_bytes_of(chunk), place)]
+    return [ranks[part] for part in merge_all(bytes_of(chunk), place)]
 
 
 def _one_sweep(order: Callable[[Ranks], list[bytes]]) -> Callable:
     """Each piece of the vocabulary in turn, once, merged wherever it stands."""
     def encode(chunk: bytes, ranks: Ranks) -> list[int]:
-        parts = _bytes_of(chunk)
+        parts = bytes_of(chunk)
         for piece in order(ranks):
             i = 0
             while i < len(parts) - 1:
@@ -172,7 +174,8 @@ ENCODE = Exercise(
         *hard_probes(_hard),
     ),
     misconceptions=(
-        Misconception("the longest piece", _longest_match,
+        Misconception("the longest piece", lambda chunk, ranks: [
+                          ranks[part] for part in longest_first(chunk, ranks)],
                       "you took the longest piece that fits, from left to right. That is another "
                       "algorithm: merge the pair of lowest rank, again and again."),
         Misconception("the most frequent pair", _merging(_frequency),
@@ -191,7 +194,7 @@ ENCODE = Exercise(
                       "you went from left to right and merged all that forms a piece. In each "
                       "round only one pair merges: the one of lowest rank."),
         Misconception("rank 0 left out", lambda chunk, ranks: [
-            ranks[part] for part in merge_all(_bytes_of(chunk), {
+            ranks[part] for part in merge_all(bytes_of(chunk), {
                 piece: rank for piece, rank in ranks.items() if rank})],
                       "you left out the piece of rank 0. Python takes 0 for false: ask `in ranks`, "
                       "not whether the rank is true."),

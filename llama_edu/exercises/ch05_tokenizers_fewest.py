@@ -1,13 +1,12 @@
 """The exercise of chapter 05 that asks for the fewest tokens, however the pieces came about."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from torch import Generator
 
 from ..tokenizer.merging import merge_all
+from .ch05_tokenizers_encode import Ranks, longest_first
 from .data import Exercise, Inputs, Misconception, Probe, count
-
-Ranks = Mapping[bytes, int]
 
 
 def _fewest(chunk: bytes, ranks: Ranks) -> int:
@@ -19,11 +18,7 @@ def _fewest(chunk: bytes, ranks: Ranks) -> int:
 
 
 def _from_the_left(chunk: bytes, ranks: Ranks) -> int:
-    n = 0
-    while chunk:
-        size = next(size for size in range(len(chunk), 0, -1) if chunk[:size] in ranks)
-        n, chunk = n + 1, chunk[size:]
-    return n
+    return len(longest_first(chunk, ranks))
 
 
 def _from_the_right(chunk: bytes, ranks: Ranks) -> int:

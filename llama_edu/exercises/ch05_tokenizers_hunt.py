@@ -14,6 +14,7 @@ from ..tokenizer import BytePairs
 from ..tokenizer.base import cut
 from ..tokenizer.bpe import ALPHABET, LLAMA3_PATTERN, split
 from ..tokenizer.merging import merge_all
+from .ch05_tokenizers_encode import longest_first
 from .hunts import HEALTHY, Bug, Hunt
 
 TURN = "<|eot_id|>"
@@ -40,11 +41,7 @@ def _by_rank(chunk: bytes) -> list[bytes]:
 
 
 def _longest(chunk: bytes) -> list[bytes]:
-    parts = []
-    while chunk:
-        n = next(n for n in range(len(chunk), 0, -1) if chunk[:n] in vocabulary().ranks)
-        parts, chunk = [*parts, chunk[:n]], chunk[n:]
-    return parts
+    return longest_first(chunk, vocabulary().ranks)
 
 
 def _leftmost(chunk: bytes) -> list[bytes]:

@@ -1,19 +1,14 @@
 """The exercise of chapter 05 that asks what ranks can do: one letter more moves every cut."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Generator
 
 from ..tokenizer.merging import merge_all
+from .ch05_tokenizers_encode import bytes_of
 from .data import Exercise, Inputs, Misconception, Probe
-
-Ranks = Mapping[bytes, int]
-
-
-def _bytes_of(chunk: bytes) -> list[bytes]:
-    return [chunk[i : i + 1] for i in range(len(chunk))]
 
 
 def _two_cuts(answer: Callable[[bytes], Any], letters: bytes) -> Any:
@@ -25,7 +20,7 @@ def _two_cuts(answer: Callable[[bytes], Any], letters: bytes) -> Any:
         raise TypeError(f"a dict of ranks is needed; this is a {type(ranks).__name__}")
     if complaint := _complaint(ranks, letters):
         return complaint
-    cuts = {chunk: merge_all(_bytes_of(chunk), ranks) for chunk in (letters, letters[:-1])}
+    cuts = {chunk: merge_all(bytes_of(chunk), ranks) for chunk in (letters, letters[:-1])}
     one, other = cuts.values()
     common = [f"`{_text(piece)}`" for piece in other if piece in one]
     both = ", ".join(f"`{_text(chunk)}` -> {_text(b'|'.join(cut))}" for chunk, cut in cuts.items())
@@ -41,7 +36,7 @@ def _complaint(ranks: dict, letters: bytes) -> str:
             return f"{piece!r} is no piece: pieces are bytes ({type(piece).__name__})"
         if type(rank) is not int:
             return f"the rank of `{_text(piece)}` is {rank!r}; ranks are whole numbers"
-    missing = [piece for piece in _bytes_of(letters) if piece not in ranks]
+    missing = [piece for piece in bytes_of(letters) if piece not in ranks]
     if missing and any(byte not in letters for byte in b"".join(ranks)):
         return "your ranks are for other letters than the ones that you were given"
     if missing:
@@ -62,7 +57,7 @@ def _text(piece: bytes) -> str:
 
 def _ranked(letters: bytes, pieces: list[bytes]) -> dict[bytes, int]:
     """Single letters first, then these pieces."""
-    every = dict.fromkeys([*_bytes_of(letters), *pieces])
+    every = dict.fromkeys([*bytes_of(letters), *pieces])
     return {piece: rank for rank, piece in enumerate(every)}
 
 
@@ -76,7 +71,7 @@ def _chain(letters: bytes) -> dict[bytes, int]:
 
 def _starting_at(number: int) -> Callable[[bytes], dict[bytes, int]]:
     """The ranks of the pairs begin at a number that single letters have as well."""
-    return lambda letters: {one: i for i, one in enumerate(_bytes_of(letters))} | {
+    return lambda letters: {one: i for i, one in enumerate(bytes_of(letters))} | {
         pair: number + i for i, pair in enumerate(_pairs(letters)[::-1])}
 
 

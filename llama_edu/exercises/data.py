@@ -52,8 +52,29 @@ class Misconception:
     section: str | None = None
 
 
+class Numbered:
+    """What has an id, "chapter.number", and a section of that chapter to read again."""
+
+    id: str
+    section: str
+
+    @property
+    def chapter(self) -> int:
+        """The chapter's number, the first half of the id."""
+        return int(self.id.split(".")[0])
+
+    @property
+    def place(self) -> str:
+        """Where to read again, as in `chapter 1, "The idea"`."""
+        return self.place_of(self.section)
+
+    def place_of(self, section: str | None) -> str:
+        """Where another section is, or this one's own."""
+        return f'chapter {self.chapter}, "{section or self.section}"'
+
+
 @dataclass(frozen=True)
-class Exercise:
+class Exercise(Numbered):
     """What `check` knows about one exercise.
 
     `reference` calls the package itself, never a second copy of it. `section` is the heading to
@@ -74,25 +95,6 @@ class Exercise:
     adapt: Callable = call_plainly
     most_lines: int = 300_000
     gradients: tuple[str, ...] = ()
-
-    @property
-    def chapter(self) -> int:
-        """The chapter's number, the first half of the id."""
-        return int(self.id.split(".")[0])
-
-    @property
-    def place(self) -> str:
-        """Where to read again, as in `chapter 1, "The idea"`."""
-        return place(self.chapter, self.section)
-
-    def place_of(self, mistake: Misconception) -> str:
-        """Where to read about one mistake."""
-        return place(self.chapter, mistake.section or self.section)
-
-
-def place(chapter: int, section: str) -> str:
-    """A place in the course, as in `chapter 1, "The idea"`."""
-    return f'chapter {chapter}, "{section}"'
 
 
 def whole(rng: Generator, *shape: int) -> Tensor:

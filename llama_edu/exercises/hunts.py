@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from .data import place
+from .data import Numbered
 from .report import Report
 from .show import a, brief
 
@@ -27,7 +27,7 @@ class Bug:
 
 
 @dataclass(frozen=True)
-class Hunt:
+class Hunt(Numbered):
     """What `check` knows about a bug hunt.
 
     `hidden` gives for each suspect ("a", "b", ...) the name of its bug, or HEALTHY; `bugs` holds
@@ -43,16 +43,6 @@ class Hunt:
     hidden: Mapping[str, str]
     look: Callable[[Any], Any]
     hints: tuple[str, ...]
-
-    @property
-    def chapter(self) -> int:
-        """The chapter's number, the first half of the id."""
-        return int(self.id.split(".")[0])
-
-    @property
-    def place(self) -> str:
-        """Where to read again, as in `chapter 1, "The idea"`."""
-        return place(self.chapter, self.section)
 
     def make(self, name: str) -> Any:
         """A new suspect with this bug, or without one. A function comes without its own name."""

@@ -141,7 +141,7 @@ def _explain(exercise: Exercise, answer: Callable, expected: Sequence[Outcome], 
         failed = [i for i in failed if faults[i].kind == worst]
     at = min(failed, key=lambda i: _size(exercise.probes[i]))
     if known is not None:
-        message = f"{known.why.rstrip('.')} ({exercise.place_of(known)})."
+        message = f"{known.why.rstrip('.')} ({exercise.place_of(known.section)})."
     elif worst == "value" and (name := ignored(exercise, answer, expected, got)):
         message = (f"returned values on which `{name}` has no effect here: with another `{name}` "
                    "they stay the same.")
