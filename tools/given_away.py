@@ -3,14 +3,14 @@
     python tools/given_away.py           a table of all chapters
     python tools/given_away.py 01 07     only these
 
-The *shape* of a piece of code is its tokens without comments and docstrings, with the names that
-it binds itself (arguments, variables, its own name) all alike: what one copies and renames. A
-token of the solution is given away if it lies in a run of six tokens that stands, in one piece,
-in a code cell above.
+The *shape* of a piece of code is its tokens without comments and docstrings, with all names alike:
+what one copies and renames. A token of the solution is given away if it lies in a run of six
+tokens that stands, in one piece, in a code cell above.
 """
 
 import ast
 import io
+import keyword
 import re
 import sys
 import tokenize
@@ -25,20 +25,7 @@ REGION = re.compile(r"^([ \t]+)### BEGIN SOLUTION[ \t]*\n(.*?)^[ \t]*### END SOL
 EXERCISE = re.compile(r"Exercise (\d+\.\d+)")
 SILENT = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT,
           tokenize.ENCODING, tokenize.ENDMARKER}  # fmt: skip
-OWN = "·"
-
-
-def bound(code: str) -> set[str]:
-    """The names that a piece of code binds itself: arguments, variables, functions, classes."""
-    names = set()
-    for node in ast.walk(ast.parse(code)):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            names.add(node.id)
-        elif isinstance(node, ast.arg):
-            names.add(node.arg)
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
-            names.add(node.name)
-    return names
+NAME = "·"
 
 
 def without_docstrings(code: str) -> str:
@@ -54,15 +41,14 @@ def without_docstrings(code: str) -> str:
     return "".join(lines)
 
 
-def shape(code: str, own: set[str]) -> list[str]:
-    """The tokens of a piece of code, the names in `own` all alike."""
-    found = []
-    for token in tokenize.generate_tokens(io.StringIO(code).readline):
-        if token.type in SILENT:
-            continue
-        after_dot = bool(found) and found[-1] == "."
-        found.append(OWN if token.string in own and not after_dot else token.string)
-    return found
+def shape(code: str) -> list[str]:
+    """The tokens of a piece of code, its names all alike."""
+    return [
+        NAME if token.type == tokenize.NAME and not keyword.iskeyword(token.string)
+        else token.string
+        for token in tokenize.generate_tokens(io.StringIO(code).readline)
+        if token.type not in SILENT
+    ]
 
 
 def runs(tokens: list[str], n: int) -> set[tuple[str, ...]]:
@@ -81,14 +67,13 @@ def shares(cells: list[tuple[str, str]]) -> dict[str, float]:
             continue
         source = re.sub(r"^[ \t]*%.*$", "", source, flags=re.M)
         if (parts := REGION.findall(source)) and (named := EXERCISE.search(source)):
-            own = bound(source)
             solution = [
                 token
                 for part in parts
-                for token in shape(_dedent(*part), own)
+                for token in shape(_dedent(*part))
             ]
             found[named[1]] = given(solution, above)
-        above.append(shape(without_docstrings(source), bound(source)))
+        above.append(shape(without_docstrings(source)))
     return found
 
 

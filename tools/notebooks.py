@@ -7,6 +7,7 @@ python tools/notebooks.py --check      run nothing; exit 1 if a notebook differs
 
 import argparse
 import base64
+import inspect
 import io
 import os
 import re
@@ -30,6 +31,13 @@ REGION = re.compile(
 )
 MARKER = re.compile(r"^[ \t]*### (?:BEGIN|END) SOLUTION[ \t]*\n", re.M)
 EXERCISE = re.compile(r"Exercise (\d+\.\d+)")
+# What an exercise asks stands in a docstring or in comments that begin so.
+TASK = re.compile(
+    r'^(?P<indent>[ \t]*)"""(?P<doc>Exercise \d+\.\d+ [●○]+ .*?)"""[ \t]*\n'
+    r"|^(?P<comment># Exercise \d+\.\d+ [●○]+ .*\n(?:#.*\n)*)",
+    re.M | re.S,
+)
+FOLDED = "hide-input"  # the tag of cells that only draw: the book folds them, and so does Jupyter
 ANSI = re.compile(r"\x1b\[[0-9;]*m")
 METADATA = {
     "kernelspec": {
@@ -37,7 +45,14 @@ METADATA = {
         "language": "python",
         "name": "python3",
     },
-    "language_info": {"name": "python"},
+    "language_info": {  # what JupyterLab writes, so that a first save changes nothing
+        "codemirror_mode": {"name": "ipython", "version": 3},
+        "file_extension": ".py",
+        "mimetype": "text/x-python",
+        "name": "python",
+        "nbconvert_exporter": "python",
+        "pygments_lexer": "ipython3",
+    },
 }
 
 
@@ -75,6 +90,20 @@ def refuse_odd_markers(text: str, where: str) -> None:
         )
 
 
+def task(text: str) -> tuple[str, str]:
+    """What the exercises of a cell ask, as Markdown, and the cell without it."""
+    asked = []
+
+    def taken(found: re.Match) -> str:
+        said = found["doc"] or re.sub(r"^# ?", "", found["comment"], flags=re.M)
+        said = inspect.cleandoc(said)
+        asked.append(re.sub(r"\A(Exercise \d+\.\d+)", r"**\1**", said))
+        return ""
+
+    rest = TASK.sub(taken, text)
+    return "\n\n".join(asked), rest
+
+
 def render(source: Path, *, solved: bool) -> NotebookNode:
     """The notebook of one source, without outputs: filled in (solved), or with stubs.
 
@@ -88,7 +117,14 @@ def render(source: Path, *, solved: bool) -> NotebookNode:
         cell.metadata.pop("lines_to_next_cell", None)
         text = cell.source + "\n"
         refuse_odd_markers(text, where)
-        cell.source = (MARKER.sub("", text) if solved else stub(text, where)).strip("\n")
+        text = MARKER.sub("", text) if solved else stub(text, where)
+        if cell.cell_type == "code":
+            asked, text = task(text)
+            if asked:
+                cells.append(nbformat.v4.new_markdown_cell(asked, id=f"{cell.id}-task"))
+            if FOLDED in cell.metadata.get("tags", []):
+                cell.metadata["jupyter"] = {"source_hidden": True}
+        cell.source = text.strip("\n")
         if cell.source:
             cells.append(cell)
     if solved and cells[0].cell_type == "markdown":

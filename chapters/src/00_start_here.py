@@ -33,7 +33,7 @@ from llama_edu.family.releases import RELEASES, release
 from llama_edu.tokenizer import installed
 
 plots.use_style()
-torch.set_num_threads(1)      # for small models: threads would wait for one another
+torch.set_num_threads(1)  # for small models: threads would wait for one another
 
 # %% [markdown]
 # ## It speaks
@@ -47,7 +47,8 @@ beginning = "Once upon a time"
 
 teller, tokenizer = load("tales")
 print(beginning + generate(teller, tokenizer, beginning))
-print(f"\n({sum(w.numel() for w in teller.parameters()):,} parameters told this)")
+print(
+    f"\n({sum(w.numel() for w in teller.parameters()):,} parameters told this)")
 
 # %% [markdown]
 # A *parameter* is one number that training has set. Now a model that answers: SmolLM2, a relative of the
@@ -89,8 +90,11 @@ def tell(model, text: str, n: int = 50) -> str:
     return tokenizer.decode(ids)
 
 
-unseen = list(tales.stories(30, seed=2026))     # it was trained on seed 0
-rows = [torch.tensor([tokenizer.encode(tale, bos=True, eos=True)]) for tale in unseen]
+unseen = list(tales.stories(30, seed=2026))  # it was trained on seed 0
+rows = [
+    torch.tensor([tokenizer.encode(tale, bos=True, eos=True)])
+    for tale in unseen
+]
 
 
 @torch.no_grad()
@@ -101,12 +105,18 @@ def loss(model) -> float:
     return float(sum(sums)) / sum(row.shape[1] - 1 for row in rows)
 
 
-n_guessed = {tale: row.shape[1] - 1 for tale, row in zip(unseen, rows, strict=True)}
+n_guessed = {
+    tale: row.shape[1] - 1
+    for tale, row in zip(unseen, rows, strict=True)
+}
 floor = tales.floor_per_token(unseen, n_guessed.get)
 whole = loss(teller)
 print(f"the teller {whole:.2f}, the best possible {floor:.2f} nats per token")
-print(f"a choice among {math.exp(whole):.2f} tokens, of {tokenizer.n_vocab} known")
-assert 0 < whole - floor < 0.05 and round(math.log(tokenizer.n_vocab), 2) == 6.63
+print(
+    f"a choice among {math.exp(whole):.2f} tokens, of {tokenizer.n_vocab} known"
+)
+assert 0 < whole - floor < 0.05 and round(math.log(tokenizer.n_vocab),
+                                          2) == 6.63
 
 # %% [markdown]
 # The *loss* says how surprised a model is by the token that really comes next, on average over all
@@ -128,7 +138,8 @@ assert 0 < whole - floor < 0.05 and round(math.log(tokenizer.n_vocab), 2) == 6.6
 # %%
 def without_mask(ids: Tensor) -> Tensor:
     n = ids.shape[1]
-    return teller(ids, mask=torch.ones(1, n, n, dtype=torch.bool))  # all may look
+    # all may look
+    return teller(ids, mask=torch.ones(1, n, n, dtype=torch.bool))
 
 
 def without_position(ids: Tensor) -> Tensor:
@@ -189,9 +200,11 @@ def loss_at_the_end(model, texts: list[Tensor]) -> float:
 at_the_end = {part: loss_at_the_end(broken[part], rows[:2])
               for part in ("nothing", "mask")}
 for part, value in at_the_end.items():
-    print(f"broken: {part:8} {value:.2f} nats per token, at the end of the text")
+    print(
+        f"broken: {part:8} {value:.2f} nats per token, at the end of the text")
 all_rows, rows = rows, rows[:2]
-print(f"the same two tales without a mask, read whole: {loss(without_mask):.2f}")
+print(
+    f"the same two tales without a mask, read whole: {loss(without_mask):.2f}")
 rows = all_rows
 assert at_the_end["mask"] - at_the_end["nothing"] < 0.1
 
@@ -226,7 +239,8 @@ reveal("hurts least", quiet_guess, quiet)
 last_doubled = with_louder("norm")
 with torch.no_grad():
     assert torch.equal(last_doubled(rows[0]), 2 * teller(rows[0]))
-assert tell(last_doubled, "Once upon a time") == tell(teller, "Once upon a time")
+assert tell(last_doubled, "Once upon a time") == tell(teller,
+                                                      "Once upon a time")
 
 # %% [markdown]
 # And the first one? It feeds three matrices of the first attention. Two make a *query* (what a token looks
@@ -254,34 +268,39 @@ assert round(value, 3) == round(losses["norm"], 3)
 # %%
 PARTS = {   # where it stands, and the chapter that builds it
     "tokens": (0, 0, "05"), "embedding": (0, 1, "06"), "block 1": (0, 2, "06"),
-    "block 2": (0, 3, "06"), "block n": (0, 5, "06"), "final norm": (0, 6, "01"),
-    "output": (0, 7, "06"), "next token": (0, 8, "07"),
-    "norm": (3, 0, "01"), "queries": (1.9, 1, "03"), "keys": (2.9, 1, "03"),
-    "values": (4.1, 1, "03"), "RoPE: turn by position": (2.4, 2, "02"),
-    "match, mask": (2.4, 3, "03"), "mix the values": (3, 4, "03"),
-    "add": (3, 5, "06"), "norm again": (3, 6, "01"), "SwiGLU": (3, 7, "04"),
-    "add again": (3, 8, "06")}
-WAYS = (
-    ("tokens", "embedding", "block 1", "block 2", "block n", "final norm", "output",
-     "next token"),
-    ("norm", "queries", "RoPE: turn by position", "match, mask", "mix the values",
-     "add", "norm again", "SwiGLU", "add again"),
-    ("norm", "keys", "RoPE: turn by position"), ("norm", "values", "mix the values"))
+    "block 2": (0, 3, "06"), "block n": (0, 5, "06"), "final norm": (0, 6,
+                                                                     "01"),
+    "output": (0, 7, "06"), "next token": (0, 8, "07"), "norm": (3, 0, "01"),
+    "queries": (1.9, 1, "03"), "keys": (2.9, 1, "03"), "values": (4.1, 1, "03"),
+    "RoPE: turn by position": (2.4, 2, "02"), "match, mask": (2.4, 3, "03"),
+    "mix the values": (3, 4, "03"), "add": (3, 5, "06"),
+    "norm again": (3, 6, "01"), "SwiGLU": (3, 7, "04"), "add again": (3, 8,
+                                                                      "06")
+}
+WAYS = (("tokens", "embedding", "block 1", "block 2", "block n", "final norm",
+         "output", "next token"),
+        ("norm", "queries", "RoPE: turn by position", "match, mask",
+         "mix the values", "add", "norm again", "SwiGLU", "add again"),
+        ("norm", "keys", "RoPE: turn by position"), ("norm", "values",
+                                                     "mix the values"))
 TINTS = {"01": "#cfe8f7", "02": "#fdf3b5", "03": "#fbdcae", "04": "#bfe6da"}
 
 # %% [markdown]
 # On the left the model, on the right one of its blocks:
 
 # %% mystnb={"image": {"alt": "A drawing of a Llama, read from the bottom up. Left: tokens, embedding, block 1, block 2 and so on to block n, final norm, output, next token. Right, inside each block: norm; queries, keys and values; RoPE turns queries and keys by position; match and mask; mix the values; add to what came in; norm again; SwiGLU; add again. Two lines lead past the parts to the additions. Each part bears the number of its chapter, 01 to 07."}}
-fig, ax = plots.figure("Embed, n times the same block, norm, output", x="", y="",
-                       size=(6.4, 7))
+fig, ax = plots.figure("Embed, n times the same block, norm, output", x="",
+                       y="", size=(6.4, 7))
 for name, (x, y, chapter) in PARTS.items():
-    ax.text(x, y, f"{name} $\\bf{{{chapter}}}$", ha="center", va="center", fontsize=11,
-            bbox={"boxstyle": "round", "facecolor": TINTS.get(chapter, "#eeeeee")})
+    ax.text(
+        x, y, f"{name} $\\bf{{{chapter}}}$", ha="center", va="center",
+        fontsize=11,
+        bbox={"boxstyle": "round", "facecolor": TINTS.get(chapter, "#eeeeee")})
 for a, b in [pair for way in WAYS for pair in pairwise(way)]:
     ax.annotate("", PARTS[b][:2], PARTS[a][:2],
                 arrowprops={"arrowstyle": "->", "shrinkA": 13, "shrinkB": 13})
-for low, high, edge in ((-0.6, 5, 3.3), (5.5, 8, 3.6)):     # past a part, to the addition
+# past a part, to the addition
+for low, high, edge in ((-0.6, 5, 3.3), (5.5, 8, 3.6)):
     ax.plot((3, 4.9, 4.9), (low, low, high), color="black", linewidth=1)
     ax.annotate("", (edge, high), (4.9, high), arrowprops={"arrowstyle": "->"})
 ax.annotate("", (3, -0.3), (3, -0.9), arrowprops={"arrowstyle": "->"})
@@ -360,8 +379,11 @@ claims.judge(verdicts)
 verdicts |= {"A06": "?", "B18": "?", "B22": "?", "D86": "?", "E03": "?",
              "A20": "?", "B15": "?", "D67": "?", "B36": "?", "A90": "?"}
 ### BEGIN SOLUTION
-verdicts |= {"A06": "right", "B18": "wrong", "B22": "imprecise", "D86": "wrong", "E03": "imprecise",
-             "A20": "right", "B15": "imprecise", "D67": "wrong", "B36": "wrong", "A90": "imprecise"}
+verdicts |= {
+    "A06": "right", "B18": "wrong", "B22": "imprecise", "D86": "wrong",
+    "E03": "imprecise", "A20": "right", "B15": "imprecise", "D67": "wrong",
+    "B36": "wrong", "A90": "imprecise"
+}
 ### END SOLUTION
 
 judged = claims.judge(verdicts)
@@ -379,11 +401,15 @@ right_guess = None          # per cent
 
 # %%
 ledger = [claim for claim in claims.ledger()
-          if claim.writeup not in "TS"]     # T, S: traps and slips that we collected ourselves
+          # T, S: traps and slips that we collected ourselves
+          if claim.writeup not in "TS"]
 kinds = Counter(claim.verdict for claim in ledger)
-print(len(ledger), "claims:", ", ".join(f"{n} {kind}" for kind, n in kinds.items()))
-print(sum(claim.compute is not None for claim in ledger), "are recomputed by a test")
-reveal("right, per cent", right_guess, round(100 * kinds["right"] / len(ledger)))
+print(len(ledger), "claims:",
+      ", ".join(f"{n} {kind}" for kind, n in kinds.items()))
+print(sum(claim.compute is not None for claim in ledger),
+      "are recomputed by a test")
+reveal("right, per cent", right_guess,
+       round(100 * kinds["right"] / len(ledger)))
 
 # %% [markdown]
 # "Open" means that it cannot be decided from what was published. Nobody who writes is safe, and neither
@@ -397,20 +423,28 @@ reveal("right, per cent", right_guess, round(100 * kinds["right"] / len(ledger))
 
 # %%
 SETTINGS = {
-    "dim": "numbers in the stream", "n_layers": "blocks", "n_heads": "heads that ask",
-    "n_kv_heads": "heads that are asked", "hidden_dim": "width inside SwiGLU",
-    "vocab_size": "tokens known", "norm_eps": "no norm divides by 0",
-    "rope_theta": "slowness of RoPE", "max_seq_len": "tokens read at once",
-    "rope_scaling": "RoPE slowed by", "tied_embeddings": "one table, in and out"}
-shown = [teller.config, *(release(name).config for name in
-                          ("llama-3.2-1b", "llama-3.1-405b"))]
+    "dim": "numbers in the stream", "n_layers": "blocks",
+    "n_heads": "heads that ask", "n_kv_heads": "heads that are asked",
+    "hidden_dim": "width inside SwiGLU", "vocab_size": "tokens known",
+    "norm_eps": "no norm divides by 0", "rope_theta": "slowness of RoPE",
+    "max_seq_len": "tokens read at once", "rope_scaling": "RoPE slowed by",
+    "tied_embeddings": "one table, in and out"
+}
+shown = [
+    teller.config,
+    *(release(name).config for name in ("llama-3.2-1b", "llama-3.1-405b"))
+]
 
-assert {field.name for field in fields(shown[0])} - {*SETTINGS} == {"own_head_dim"}
+assert {field.name
+        for field in fields(shown[0])} - {*SETTINGS} == {"own_head_dim"}
 print(f"{'':16}{'teller':>9}{'3.2 1B':>10}{'3.1 405B':>10}")
 for name, meaning in SETTINGS.items():
     values = [getattr(config, name) for config in shown]
-    values = [getattr(value, "factor", value) for value in values]  # of rope_scaling
-    print(f"{name:16}{values[0]!s:>9}{values[1]!s:>10}{values[2]!s:>10}  {meaning}")
+    # of rope_scaling
+    values = [getattr(value, "factor", value) for value in values]
+    print(
+        f"{name:16}{values[0]!s:>9}{values[1]!s:>10}{values[2]!s:>10}  {meaning}"
+    )
 
 # %% [markdown]
 # Heads that ask hold queries; heads that are asked hold keys and values. `norm_eps` is a tiny number
@@ -430,8 +464,9 @@ family = plots.family_tree(RELEASES)
 # %%
 for name in ("llama-1-7b", "llama-2-7b", "llama-3-8b", "llama-3.1-405b"):
     r = release(name)
-    print(f"{r.name:15} {r.released} {parameters(r.config).total:>15,} parameters,"
-          f" context {r.config.max_seq_len:>7,}")
+    print(
+        f"{r.name:15} {r.released} {parameters(r.config).total:>15,} parameters,"
+        f" context {r.config.max_seq_len:>7,}")
 
 # %% [markdown]
 # Llama 1 and Llama 2 of 7B have *the same* number of parameters. **Predict:** how many of the eleven
@@ -442,7 +477,9 @@ changed_guess = None        # 0 to 11
 
 # %%
 one, two = release("llama-1-7b").config, release("llama-2-7b").config
-changed = [name for name in SETTINGS if getattr(one, name) != getattr(two, name)]
+changed = [
+    name for name in SETTINGS if getattr(one, name) != getattr(two, name)
+]
 for name in changed:
     print(f"{name}: {getattr(one, name)} to {getattr(two, name)}")
 reveal("settings that changed", changed_guess, len(changed))
@@ -470,8 +507,8 @@ compute = plots.tokens_and_compute(RELEASES)
 for name in ("llama-1-65b", "llama-2-70b", "llama-3-8b", "llama-3.1-405b"):
     r = release(name)
     size, tokens = parameters(r.config).total, r.training.tokens
-    spent = training_flops(size, tokens)            # 6 * size * tokens
-    advised = math.sqrt(spent / (6 * 20))           # 6 * advised * (20 * advised)
+    spent = training_flops(size, tokens)  # 6 * size * tokens
+    advised = math.sqrt(spent / (6 * 20))  # 6 * advised * (20 * advised)
     print(f"{r.name:15} {tokens / size:5.0f} tokens a parameter; advised:"
           f" {advised / 1e9:4.0f}B, {advised / size:4.1f} times as dear to run")
 assert abs(size / 402e9 - 1) < 0.01 and abs(tokens / 16.55e12 - 1) < 0.06

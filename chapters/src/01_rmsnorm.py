@@ -27,7 +27,7 @@ from llama_edu.layers import widen
 from llama_edu.tokenizer import installed
 
 plots.use_style()
-torch.set_num_threads(1)      # small tensors: threads would wait for one another
+torch.set_num_threads(1)  # small tensors: threads would wait for one another
 
 # %% [markdown]
 # > **Predict.** Inside a network a *token* (a word, or a piece of one) is a list of numbers, its
@@ -65,7 +65,8 @@ by_rms_norm = [value / mean_square**0.5 for value in x]
 print("mean square", mean_square, "  root", round(mean_square**0.5, 3))
 print("RMSNorm:  ", [round(value, 3) for value in by_rms_norm])
 rms_wins = max(by_rms_norm) > max(by_layer_norm)
-reveal("the larger one comes from", guess, "RMSNorm" if rms_wins else "LayerNorm")
+reveal("the larger one comes from", guess,
+       "RMSNorm" if rms_wins else "LayerNorm")
 
 # %% [markdown]
 # Only just: 1.697 against 1.604. The small numbers tell more. LayerNorm made two of them negative
@@ -103,9 +104,11 @@ points = torch.randn(60, 2) * 1.2 + torch.tensor([0.6, 0.2])
 on_circle = F.normalize(points) * 2**0.5      # the same direction, √2 long
 on_line = F.layer_norm(points, (2,), eps=1e-12)
 
-fig, panels = plots.figure("RMSNorm keeps each token's direction, LayerNorm does not",
-                           x="feature 1", y="feature 2", columns=2)
-for ax, after, name in zip(panels, (on_circle, on_line), ("RMSNorm", "LayerNorm"), strict=True):
+fig, panels = plots.figure(
+    "RMSNorm keeps each token's direction, LayerNorm does not", x="feature 1",
+    y="feature 2", columns=2)
+for ax, after, name in zip(panels, (on_circle, on_line),
+                           ("RMSNorm", "LayerNorm"), strict=True):
     for start, end in zip(points, after, strict=True):
         ax.plot(*zip(start, end, strict=True), color="#cccccc", linewidth=0.6)
     ax.plot(*points.T, "o", color=plots.SKY, markersize=3)
@@ -160,13 +163,16 @@ check("1.1", rms_norm)
 # follows.
 
 # %%
-def rms_norm_loop(token: list[float], weight: list[float], eps: float) -> list[float]:
+def rms_norm_loop(token: list[float], weight: list[float],
+                  eps: float) -> list[float]:
     """One token, plain numbers. Zhang & Sennrich 2019, eq. 4."""
     total = 0.0
     for value in token:
         total += value * value
-    root = (total / len(token) + eps) ** 0.5
-    return [value / root * scale for value, scale in zip(token, weight, strict=True)]
+    root = (total / len(token) + eps)**0.5
+    return [
+        value / root * scale for value, scale in zip(token, weight, strict=True)
+    ]
 
 
 rms_norm_loop([1.0, 2.0, 3.0, 6.0], [1.0, 1.0, 1.0, 10.0], 1e-5)
@@ -177,8 +183,7 @@ rms_norm_loop([1.0, 2.0, 3.0, 6.0], [1.0, 1.0, 1.0, 10.0], 1e-5)
 # multiplies by `rsqrt`, one over the root, where we divided. And it goes to float32 and back
 # (`widen` leaves float64 alone), for which there is a section below.
 
-# %%
-# twin: llama_edu.layers.RMSNorm
+# %% twin="llama_edu.layers.RMSNorm"
 class RMSNorm(nn.Module):
     def __init__(self, dim: int, eps: float):
         super().__init__()
@@ -216,7 +221,8 @@ for b in range(2):
     for t in range(3):
         slow = rms_norm_loop(batch[b, t].tolist(), norm.weight.tolist(), 0.1)
         torch.testing.assert_close(norm(batch)[b, t], torch.tensor(slow))
-torch.testing.assert_close(norm(batch), F.rms_norm(batch, (6,), norm.weight, eps=0.1))
+torch.testing.assert_close(norm(batch),
+                           F.rms_norm(batch, (6, ), norm.weight, eps=0.1))
 print("equal to the loop and to torch.nn.functional.rms_norm")
 
 # %% [markdown]
@@ -234,8 +240,9 @@ def rms_norm_narrow(x: Tensor, eps: float) -> Tensor:
 signs = torch.tensor([1.0, -1.0]).repeat(2048)
 for size in (100.0, 255.0, 256.0, 300.0):
     token = (signs * size).half()
-    print(f"|x| = {size:5.0f}   float16 gives {rms_norm_narrow(token, 1e-5)[0].item():.3f}"
-          f"   float32 inside gives {RMSNorm(4096, 1e-5)(token)[0].item():.3f}")
+    print(
+        f"|x| = {size:5.0f}   float16 gives {rms_norm_narrow(token, 1e-5)[0].item():.3f}"
+        f"   float32 inside gives {RMSNorm(4096, 1e-5)(token)[0].item():.3f}")
 
 # %% [markdown]
 # No error, no `nan`: zeros. The square overflows to infinity, one over the root of infinity is
@@ -251,7 +258,8 @@ guess = None    # a number from 0 to 4096
 # %%
 token = torch.full((4096,), 0.5).half()
 token[7] = 300.0
-reveal("features left", guess, int(rms_norm_narrow(token, 1e-5).count_nonzero()))
+reveal("features left", guess,
+       int(rms_norm_narrow(token, 1e-5).count_nonzero()))
 
 # %% [markdown]
 # One is enough: all features share one root. Do such features exist? Sun et al. (2024) found them
@@ -267,8 +275,12 @@ TALE = next(tales.stories(1, seed=1))
 def norm_inputs(model: nn.Module, ids: list[int]) -> list[Tensor]:
     """What each norm of a model reads, `t c`, from the first to the last."""
     seen: list[Tensor] = []
-    hooks = [part.register_forward_pre_hook(lambda _, given: seen.append(given[0][0]))
-             for part in model.modules() if isinstance(part, layers.RMSNorm)]
+    hooks = [
+        part.register_forward_pre_hook(
+            lambda _, given: seen.append(given[0][0]))
+        for part in model.modules()
+        if isinstance(part, layers.RMSNorm)
+    ]
     with torch.inference_mode():
         model(torch.tensor([ids]))
     for hook in hooks:
@@ -282,14 +294,19 @@ for name in ("tales", "smollm2"):
         print(installed.how_to_get(name))
         continue
     model, tokenizer = load(name)
-    streams[name] = norm_inputs(model, tokenizer.encode(TALE, bos=tokenizer.adds_bos))
+    streams[name] = norm_inputs(model,
+                                tokenizer.encode(TALE, bos=tokenizer.adds_bos))
 
 # %%
 for name, inputs in streams.items():
-    erased = [int((rms_norm_narrow(x.half(), 1e-5) == 0).all(-1).sum()) for x in inputs]
-    print(f"{name:8} largest feature {max(float(x.abs().max()) for x in inputs):8,.0f};"
-          f" tokens that float16 erases: {sum(erased):3} of {len(inputs) * len(inputs[0]):,},"
-          f" in {sum(n > 0 for n in erased)} of {len(erased)} norms")
+    erased = [
+        int((rms_norm_narrow(x.half(), 1e-5) == 0).all(-1).sum())
+        for x in inputs
+    ]
+    print(
+        f"{name:8} largest feature {max(float(x.abs().max()) for x in inputs):8,.0f};"
+        f" tokens that float16 erases: {sum(erased):3} of {len(inputs) * len(inputs[0]):,},"
+        f" in {sum(n > 0 for n in erased)} of {len(erased)} norms")
     if name == "smollm2":
         assert sum(n > 0 for n in erased) > len(erased) / 2
         assert 0.15 < sum(erased) / len(erased) / len(inputs[0]) < 0.25
@@ -301,20 +318,26 @@ for name, inputs in streams.items():
 
 # %% mystnb={"image": {"alt": "Size of a normalised token against the size of its features, from 0.00001 to 10,000. Float16 arithmetic drops to zero from 256 upwards; bfloat16 and float32 inside stay at one. Below about 0.003 all three fall towards zero together, because epsilon takes over."}}
 sizes = torch.logspace(-5, 4, 181)
-kinds = {"float16 throughout": (torch.half, False), "bfloat16 throughout": (torch.bfloat16, False),
-         "float32 inside": (torch.half, True)}
+kinds = {
+    "float16 throughout": (torch.half, False),
+    "bfloat16 throughout": (torch.bfloat16, False),
+    "float32 inside": (torch.half, True)
+}
 
-fig, ax = plots.figure("float16 arithmetic erases a token from 256 on, bfloat16 does not",
-                       x="size of the features |x|", y="size after the norm (should be 1)")
+fig, ax = plots.figure(
+    "float16 arithmetic erases a token from 256 on, bfloat16 does not",
+    x="size of the features |x|", y="size after the norm (should be 1)")
 after = {}
-for (name, (dtype, inside)), style in zip(kinds.items(), ("-", "-", "--"), strict=True):
+for (name, (dtype, inside)), style in zip(kinds.items(), ("-", "-", "--"),
+                                          strict=True):
     given = (signs[:64] * sizes[:, None]).to(dtype)
     given = given.float() if inside else given
     after[name] = rms_norm_narrow(given, 1e-5).abs().mean(-1).float()
     ax.semilogx(sizes, after[name], style, label=name)
 _ = ax.legend(loc="lower center")
 assert (after["float16 throughout"] == 0).equal(sizes.half() >= 256)
-assert torch.tensor([1e-5, 1e-6, 1e-8]).half().gt(0).tolist() == [True, True, False]
+assert torch.tensor([1e-5, 1e-6,
+                     1e-8]).half().gt(0).tolist() == [True, True, False]
 off = (after["bfloat16 throughout"] - after["float32 inside"]).abs().max()
 print(f"bfloat16 is off by {off:.1%} at most")
 
@@ -345,20 +368,27 @@ def mean_share(x: Tensor) -> float:
 
 
 shares = [mean_share(torch.randn(2000, c)) for c in widths]
-found = {inputs[0].shape[-1]: list(map(mean_share, inputs)) for inputs in streams.values()}
+found = {
+    inputs[0].shape[-1]: list(map(mean_share, inputs))
+    for inputs in streams.values()
+}
 
 fig, ax = plots.figure("In a wide network the mean carries next to nothing",
                        x="features c", y="share of squared length in the mean")
 ax.loglog(widths, shares, "o", label="2,000 random tokens")
-ax.loglog([c for c in found for _ in found[c]], [y for c in found for y in found[c]], "_",
-          color=plots.VERMILION, markersize=14, label="each norm of a trained model")
-ax.loglog(widths, [1 / c for c in widths], "--", color=plots.BLACK, label="1 / c")
+ax.loglog([c for c in found for _ in found[c]],
+          [y for c in found for y in found[c]], "_", color=plots.VERMILION,
+          markersize=14, label="each norm of a trained model")
+ax.loglog(widths, [1 / c for c in widths], "--", color=plots.BLACK,
+          label="1 / c")
 _ = ax.legend()
 
 # %%
 print(f"random tokens: {shares[0]:.2f} at c = 2, {shares[-1]:.2%} at c = 4096")
 for c, each in found.items():
-    print(f"trained, c = {c}: {min(each):.2%} to {max(each):.2%}; 1/c is {1 / c:.2%}")
+    print(
+        f"trained, c = {c}: {min(each):.2%} to {max(each):.2%}; 1/c is {1 / c:.2%}"
+    )
     assert max(each) < 2 / c
 dims = {r.config.dim for r in RELEASES}
 assert (min(dims), max(dims)) == (2048, 16_384)
@@ -403,7 +433,9 @@ c = 64
 tokens = torch.randn(5, c) + 3.0
 project = torch.eye(c) - torch.ones(c, c) / c
 
-gap = F.layer_norm(tokens, (c,), eps=1e-5) - F.rms_norm(tokens @ project, (c,), eps=1e-5)
+gap = F.layer_norm(tokens,
+                   (c, ), eps=1e-5) - F.rms_norm(tokens @ project,
+                                                 (c, ), eps=1e-5)
 print("largest difference below 1e-5:", bool(gap.abs().max() < 1e-5))
 
 # %% [markdown]
@@ -426,9 +458,10 @@ for shift in (0, 10, 100):
 # Both forgive a change of *scale*, up to epsilon, and that is what a deep stack needs:
 
 # %%
-torch.testing.assert_close(F.layer_norm(7 * quartet, (4,)), F.layer_norm(quartet, (4,)))
-torch.testing.assert_close(F.rms_norm(7 * quartet, (4,), eps=1e-5),
-                           F.rms_norm(quartet, (4,), eps=1e-5))
+torch.testing.assert_close(F.layer_norm(7 * quartet, (4, )),
+                           F.layer_norm(quartet, (4, )))
+torch.testing.assert_close(F.rms_norm(7 * quartet, (4, ), eps=1e-5),
+                           F.rms_norm(quartet, (4, ), eps=1e-5))
 
 # %% [markdown]
 # *A good place to rest. The norm is built. What follows asks where to put it.*
@@ -482,9 +515,12 @@ class Stack(nn.Module):
     def __init__(self, pre_norm: bool, dim: int = 32, depth: int = 32):
         super().__init__()
         self.pre_norm = pre_norm
-        self.ups = nn.ModuleList(nn.Linear(dim, 2 * dim, bias=False) for _ in range(depth))
-        self.downs = nn.ModuleList(nn.Linear(2 * dim, dim, bias=False) for _ in range(depth))
-        self.norm, self.head = RMSNorm(dim, 1e-5), nn.Linear(dim, 10, bias=False)
+        self.ups = nn.ModuleList(
+            nn.Linear(dim, 2 * dim, bias=False) for _ in range(depth))
+        self.downs = nn.ModuleList(
+            nn.Linear(2 * dim, dim, bias=False) for _ in range(depth))
+        self.norm, self.head = RMSNorm(dim,
+                                       1e-5), nn.Linear(dim, 10, bias=False)
         for layer in (*self.ups, *self.downs):
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
 
@@ -529,7 +565,8 @@ def train(pre_norm: bool, seed: int, lr: float = 0.01) -> tuple[Tensor, Tensor]:
         loss = F.cross_entropy(model(points), labels)
         optimiser.zero_grad()
         loss.backward()
-        gradients.append([float(down.weight.grad.norm()) for down in model.downs])
+        gradients.append(
+            [float(down.weight.grad.norm()) for down in model.downs])
         optimiser.step()
         losses.append(loss.item())
     return torch.tensor(losses), torch.tensor(gradients)
@@ -543,10 +580,12 @@ runs = {name: [train(name == "pre-norm", seed) for seed in range(3)]
         for name in ("pre-norm", "post-norm")}
 
 fig, panels = plots.figure("Post-norm starts out healthy and dies in training",
-                           x="block (1 is next to the input)", y="gradient norm", columns=2)
+                           x="block (1 is next to the input)",
+                           y="gradient norm", columns=2)
 for ax, step in zip(panels, (1, 60), strict=True):
-    for name, look in (("pre-norm", {"color": plots.BLUE}),
-                       ("post-norm", {"color": plots.VERMILION, "linestyle": "--"})):
+    for name, look in (("pre-norm", {"color": plots.BLUE}), ("post-norm", {
+            "color": plots.VERMILION, "linestyle": "--"
+    })):
         for seed, (_, gradients) in enumerate(runs[name]):
             ax.semilogy(range(1, 33), gradients[step - 1],
                         label=name if seed == 0 else None, **look)
@@ -555,15 +594,19 @@ panels[1].set_ylabel("")
 _ = panels[0].legend(loc="lower left")
 
 # %%
-for (losses, pre), (post_losses, post) in zip(runs["pre-norm"], runs["post-norm"], strict=True):
+for (losses, pre), (post_losses, post) in zip(runs["pre-norm"],
+                                              runs["post-norm"], strict=True):
     loss, post_loss = losses[-10:].mean(), post_losses[-10:].mean()
     share = (post[0] > pre[0]).float().mean()
-    print(f"loss at the end: pre-norm {loss:.1f}, post-norm {post_loss:.1f}."
-          f"  Before step 1 post-norm's gradient is the larger one in {share:.0%} of the blocks")
+    print(
+        f"loss at the end: pre-norm {loss:.1f}, post-norm {post_loss:.1f}."
+        f"  Before step 1 post-norm's gradient is the larger one in {share:.0%} of the blocks"
+    )
     assert share == 1
     assert loss < 1 < 2 < post_loss
     assert post[-1].min() < 1e-3 * pre[-1].min()
-    assert post[-1, -1] > 10 * pre[-1, -1]        # the last block has its gradient still
+    # the last block has its gradient still
+    assert post[-1, -1] > 10 * pre[-1, -1]
 reveal("larger gradients before step 1", guess, "post-norm")
 
 # %% [markdown]
@@ -578,7 +621,9 @@ stack.norm.register_forward_pre_hook(
     lambda _, given: sizes.append(float(given[0].pow(2).mean().sqrt())))
 with torch.no_grad():
     stack(cloud_batch(0)[0])
-print(f"root mean square before block 1: {sizes[0]:.1f}, after block 32: {sizes[-1]:.1f}")
+print(
+    f"root mean square before block 1: {sizes[0]:.1f}, after block 32: {sizes[-1]:.1f}"
+)
 assert sizes[-1] > 2 * sizes[0]
 
 # %% [markdown]
@@ -606,9 +651,12 @@ for step in (1, 4, 6, 16):
 
 pairs = list(zip(runs["pre-norm"], runs["post-norm"], strict=True))
 behind = all(post[3] > pre[3] + 0.5 for (pre, _), (post, _) in pairs)
-as_large = all(post[3].min() > pre[3].min() / 2 for (_, pre), (_, post) in pairs)
-assert all(post[15].min() < pre[15].min() / 100 for (_, pre), (_, post) in pairs)
-reveal("what showed first", guess, "loss" if behind and as_large else "gradients")
+as_large = all(post[3].min() > pre[3].min() / 2
+               for (_, pre), (_, post) in pairs)
+assert all(post[15].min() < pre[15].min() / 100
+           for (_, pre), (_, post) in pairs)
+reveal("what showed first", guess,
+       "loss" if behind and as_large else "gradients")
 
 # %% [markdown]
 # Before step 4 post-norm's smallest gradient is about as large as pre-norm's, in all three runs.
@@ -616,8 +664,11 @@ reveal("what showed first", guess, "loss" if behind and as_large else "gradients
 # hundredth of pre-norm's. A learning rate ten times smaller rescues it (again some seconds):
 
 # %%
-gentle = [train(False, seed, lr=0.001)[0][-10:].mean().item() for seed in range(3)]
-print("post-norm at 0.001, mean loss of the last ten steps:", [round(each, 1) for each in gentle])
+gentle = [
+    train(False, seed, lr=0.001)[0][-10:].mean().item() for seed in range(3)
+]
+print("post-norm at 0.001, mean loss of the last ten steps:",
+      [round(each, 1) for each in gentle])
 assert max(gentle) < 1
 assert round(torch.log(torch.tensor(10.0)).item(), 2) == 2.30
 
@@ -657,8 +708,9 @@ check("1.4", count_norm_weights)
 for name in ("llama-1-7b", "llama-2-70b", "llama-3.1-405b", "llama-3.2-1b"):
     config = release(name).config
     count = parameters(config)
-    print(f"{name:15} {count.norms // config.dim:3} norms of {config.dim:5}: {count.norms:9,} weights,"
-          f" {count.norms / count.total:.4%} of all")
+    print(
+        f"{name:15} {count.norms // config.dim:3} norms of {config.dim:5}: {count.norms:9,} weights,"
+        f" {count.norms / count.total:.4%} of all")
 
 # %% [markdown]
 # Two in each layer and one at the end. All that ever changed in these norms between the generations
@@ -739,17 +791,21 @@ claims.judge({"D09": "?", "E09": "?", "E10": "?"})
 # and we take medians, so that a busy machine hurts all four alike.
 
 # %%
-def layer_norm_by_hand(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+def layer_norm_by_hand(x: Tensor, weight: Tensor, bias: Tensor,
+                       eps: float) -> Tensor:
     away = x - x.mean(-1, keepdim=True)
-    return away * torch.rsqrt(away.pow(2).mean(-1, keepdim=True) + eps) * weight + bias
+    return away * torch.rsqrt(away.pow(2).mean(-1, keepdim=True)
+                              + eps) * weight + bias
 
 
-tokens, ones, zeros = torch.randn(512, 4096), torch.ones(4096), torch.zeros(4096)
+tokens, ones, zeros = torch.randn(512,
+                                  4096), torch.ones(4096), torch.zeros(4096)
 ways = {
     "by hand LayerNorm": lambda: layer_norm_by_hand(tokens, ones, zeros, 1e-5),
     "by hand RMSNorm": lambda: rms_norm_narrow(tokens, 1e-5) * ones,
-    "PyTorch LayerNorm": lambda: F.layer_norm(tokens, (4096,), ones, zeros, 1e-5),
-    "PyTorch RMSNorm": lambda: F.rms_norm(tokens, (4096,), ones, 1e-5),
+    "PyTorch LayerNorm": lambda: F.layer_norm(tokens,
+                                              (4096, ), ones, zeros, 1e-5),
+    "PyTorch RMSNorm": lambda: F.rms_norm(tokens, (4096, ), ones, 1e-5),
 }
 seconds = {name: [] for name in ways}
 for _ in range(40):
@@ -841,16 +897,21 @@ check("1.6", found)
 # %%
 ### BEGIN SOLUTION
 torch.manual_seed(0)
-many, uneven = torch.randn(64, 4).bfloat16(), torch.tensor([0.3, 0.7, 1.1, 1.9]).bfloat16()
+many, uneven = torch.randn(64, 4).bfloat16(), torch.tensor([0.3, 0.7, 1.1,
+                                                            1.9]).bfloat16()
 own = RMSNorm(4, 1e-5)
 own.weight.data = uneven
 for name, suspect in suspects("1.6").items():
-    beside = suspect(torch.tensor([[1.0, 2, 3, 6], [9, 9, 9, 9]]), torch.ones(4), 1e-5)[0, 0]
+    beside = suspect(torch.tensor([[1.0, 2, 3, 6], [9, 9, 9, 9]]),
+                     torch.ones(4), 1e-5)[0, 0]
     epsilon = suspect(torch.ones(4), torch.ones(4), 1.0)[0]
-    large = suspect(torch.full((4,), 300.0).half(), torch.ones(4).half(), 1e-5)[0]
+    large = suspect(
+        torch.full((4, ), 300.0).half(),
+        torch.ones(4).half(), 1e-5)[0]
     bits = bool((suspect(many, uneven, 1e-5) != own(many)).any())
-    print(f"{name}: beside nines {beside:.2f}  eps of 1 {epsilon:.2f}  float16 {large:.0f}"
-          f"  other bits {bits}")
+    print(
+        f"{name}: beside nines {beside:.2f}  eps of 1 {epsilon:.2f}  float16 {large:.0f}"
+        f"  other bits {bits}")
 ### END SOLUTION
 
 # %% [markdown]
@@ -920,7 +981,8 @@ def along(x: Tensor) -> float:
 ratio = float(way_back(2 * tokens, grad).norm() / way_back(tokens, grad).norm())
 print(reveal("share along the token", guess_along, round(along(tokens), 4)))
 print(reveal("doubled tokens: gradient times", guess_doubled, round(ratio, 3)))
-print("share along a token a thousand times smaller:", round(along(tokens / 1000), 2))
+print("share along a token a thousand times smaller:",
+      round(along(tokens / 1000), 2))
 assert along(tokens) < 1e-4
 assert abs(ratio - 0.5) < 1e-3
 

@@ -35,7 +35,8 @@ from llama_edu.layers import RMSNorm, rope_frequencies, rope_table, rotate, wide
 from llama_edu.tokenizer import installed
 
 plots.use_style()
-torch.set_num_threads(1)     # for models this small, threads would wait for one another
+# for models this small, threads would wait for one another
+torch.set_num_threads(1)
 
 # %% [markdown]
 # > **Predict.** Read this and supply the next word: *every spring the llama climbs slowly but this
@@ -49,17 +50,20 @@ torch.set_num_threads(1)     # for models this small, threads would wait for one
 # *score*. The softmax turns scores into shares that add up to 1. The result is the values, mixed
 # in these shares.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 query = [2.0, 0.0]
 keys = [[1.0, 1.0], [0.0, 3.0], [-1.0, 1.0]]
 values = [10.0, 20.0, 90.0]
 
-scores = [sum(q * k for q, k in zip(query, key, strict=True)) / 2**0.5 for key in keys]
+scores = [
+    sum(q * k for q, k in zip(query, key, strict=True)) / 2**0.5 for key in keys
+]
 total = sum(math.exp(score) for score in scores)
 shares = [math.exp(score) / total for score in scores]
-print("scores", [round(score, 2) for score in scores], "  shares", [round(x, 3) for x in shares])
-print("mixed value:", round(sum(w * v for w, v in zip(shares, values, strict=True)), 1))
+print("scores", [round(score, 2) for score in scores], "  shares",
+      [round(x, 3) for x in shares])
+print("mixed value:",
+      round(sum(w * v for w, v in zip(shares, values, strict=True)), 1))
 
 # %% [markdown]
 # (The division by $\sqrt 2$ is explained in a moment.) The first key leans towards the query, so it
@@ -84,7 +88,9 @@ def attend_loop(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """One head, `t d` each. Token t sees tokens 0 to t."""
     mixed = torch.zeros_like(v)
     for t in range(len(q)):
-        scores = [float(q[t] @ k[s]) / math.sqrt(len(q[t])) for s in range(t + 1)]
+        scores = [
+            float(q[t] @ k[s]) / math.sqrt(len(q[t])) for s in range(t + 1)
+        ]
         total = sum(math.exp(score) for score in scores)
         for s in range(t + 1):
             mixed[t] += math.exp(scores[s]) / total * v[s]
@@ -98,8 +104,9 @@ def attend_loop(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 # query heads form a *group* and share one. That is *grouped-query attention*, GQA.
 
 # %% mystnb={"image": {"alt": "Three diagrams with eight query heads above and key heads below, joined by lines: MHA has eight key heads with one line each, GQA two key heads with four lines each, MQA one key head with eight lines."}}
-fig, panels = plots.figure("Neighbouring query heads share one key and value head",
-                           x="", y="", columns=3, size=(6.4, 2.2))
+fig, panels = plots.figure(
+    "Neighbouring query heads share one key and value head", x="", y="",
+    columns=3, size=(6.4, 2.2))
 names = {8: "MHA: 8 of 8", 2: "GQA: 2 of 8", 1: "MQA: 1 of 8"}
 for ax, (n_kv, name) in zip(panels, names.items(), strict=True):
     g = 8 // n_kv
@@ -109,7 +116,8 @@ for ax, (n_kv, name) in zip(panels, names.items(), strict=True):
         ax.plot([head, centre], [1, 0], color=colour)
         ax.plot(head, 1, "o", color=colour)
         ax.plot(centre, 0, "s", color=colour, markersize=8)
-    ax.set(title=name, xticks=[], yticks=[0, 1], yticklabels=["keys", "queries"], ylim=(-0.3, 1.3))
+    ax.set(title=name, xticks=[], yticks=[0, 1],
+           yticklabels=["keys", "queries"], ylim=(-0.3, 1.3))
     ax.grid(visible=False)
     ax.spines[:].set_visible(False)
     ax.tick_params(length=0)
@@ -133,17 +141,20 @@ for ax, (n_kv, name) in zip(panels, names.items(), strict=True):
 # on average? An even split would give each $1/32 = 0.03$.
 
 # %%
-guess_share = None      # your number between 0 and 1, before you run the next cell
+guess_share = None  # your number between 0 and 1, before you run the next cell
 
 # %%
 torch.manual_seed(0)
 for d in (4, 64, 128):
     q, k = torch.randn(1000, d), torch.randn(1000, 32, d)
     raw = einsum(q, k, "n d, n s d -> n s")
-    plain, scaled = (x.softmax(-1).amax(-1).mean().item() for x in (raw, raw / d**0.5))
-    print(f"d = {d:3}: spread of scores {raw.std().item():4.1f}, largest of 32 shares"
-          f" {plain:.2f} unscaled, {scaled:.2f} scaled")
-reveal("the largest of 32 shares, unscaled, d = 128", guess_share, round(plain, 2))
+    plain, scaled = (x.softmax(-1).amax(-1).mean().item()
+                     for x in (raw, raw / d**0.5))
+    print(
+        f"d = {d:3}: spread of scores {raw.std().item():4.1f}, largest of 32 shares"
+        f" {plain:.2f} unscaled, {scaled:.2f} scaled")
+reveal("the largest of 32 shares, unscaled, d = 128", guess_share,
+       round(plain, 2))
 
 # %% [markdown]
 # Without the division a wide head begins its training almost deaf to all keys but one.
@@ -193,8 +204,9 @@ def my_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     ### BEGIN SOLUTION
     g = q.shape[1] // k.shape[1]
     k, v = (torch.repeat_interleave(x, g, dim=1) for x in (k, v))
-    hidden = torch.where(mask, 0.0, -torch.inf)         # M of the equation
-    return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5 + hidden, dim=-1) @ v
+    hidden = torch.where(mask, 0.0, -torch.inf)  # M of the equation
+    return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1]**-0.5 + hidden,
+                         dim=-1) @ v
     ### END SOLUTION
 
 
@@ -219,9 +231,9 @@ check("3.2", my_attention)
 # **The mask.** `tril` keeps the lower triangle; `tril(s - t)` moves its edge so that the last new
 # token sees all.
 
-# %%
-# twin: llama_edu.layers.causal_mask
-def causal_mask(t: int, s: int, *, device: torch.device | str = "cpu") -> Tensor:
+# %% twin="llama_edu.layers.causal_mask"
+def causal_mask(t: int, s: int, *,
+                device: torch.device | str = "cpu") -> Tensor:
     """`t s`, True where a token may look. The t new tokens are the last of the s."""
     return torch.ones(t, s, dtype=torch.bool, device=device).tril(s - t)
 
@@ -261,12 +273,13 @@ def attend_by_copying(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 # scores float32 before the softmax, whatever they were. This is the function of the package, and
 # MHA, GQA and MQA are all in it: they differ in the shape of the keys.
 
-# %%
-# twin: llama_edu.layers.attend
+# %% twin="llama_edu.layers.attend"
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     q = rearrange(q, "b (k g) t d -> b k g t d", k=k.shape[1])
-    scores = einsum(q, k, "b k g t d, b k s d -> b k g t s") / math.sqrt(q.shape[-1])
-    weights = widen(scores).masked_fill(~mask, -torch.inf).softmax(-1).type_as(q)
+    scores = einsum(q, k, "b k g t d, b k s d -> b k g t s") / math.sqrt(
+        q.shape[-1])
+    weights = widen(scores).masked_fill(~mask,
+                                        -torch.inf).softmax(-1).type_as(q)
     mixed = einsum(weights, v, "b k g t s, b k s d -> b k g t d")
     return rearrange(mixed, "b k g t d -> b (k g) t d")
 
@@ -277,27 +290,30 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 # hidden half. (That is right for $t = s$; see *Careful* further below.) A single new token needs no
 # mask: nothing is ahead of it.
 
-# %%
-# twin: llama_edu.layers.attend_fused
-def attend_fused(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
-    if q.shape[2] == 1:     # one new token: its g queries become g rows, so that no key is copied
+# %% twin="llama_edu.layers.attend_fused"
+def attend_fused(q: Tensor, k: Tensor, v: Tensor,
+                 mask: Tensor | None) -> Tensor:
+    # one new token: its g queries become g rows, so that no key is copied
+    if q.shape[2] == 1:
         q = rearrange(q, "b (k g) 1 d -> b k g d", k=k.shape[1])
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         return rearrange(mixed, "b k g d -> b (k g) 1 d")
     g = q.shape[1] // k.shape[1]
     if g > 1 and mask is not None and q.device.type == "cuda":
         # CUDA's fused kernels take a mask or shared heads, not both, and the others hold `b h t s`.
-        k, v, g = k.repeat_interleave(g, dim=1), v.repeat_interleave(g, dim=1), 1
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None,
-                                          enable_gqa=g > 1)
+        k, v, g = k.repeat_interleave(g, dim=1), v.repeat_interleave(g,
+                                                                     dim=1), 1
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask,
+                                          is_causal=mask is None, enable_gqa=g
+                                          > 1)
+
 
 # %% [markdown]
 # **The layer** puts four matrices around it. Queries and keys are turned by RoPE (chapter 02),
 # values are not: the position decides *who* is heard, not *what* is said. `memory` is the cache;
 # it is `None` in this chapter.
 
-# %%
-# twin: llama_edu.layers.Attention
+# %% twin="llama_edu.layers.Attention"
 class Attention(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
@@ -307,15 +323,18 @@ class Attention(nn.Module):
         self.wv = nn.Linear(config.dim, config.n_kv_heads * d, bias=False)
         self.wo = nn.Linear(config.n_heads * d, config.dim, bias=False)
 
-    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor], mask: Tensor | None,
-                memory: Slot | None = None) -> Tensor:
+    def forward(self, x: Tensor, rope: tuple[Tensor, Tensor],
+                mask: Tensor | None, memory: Slot | None = None) -> Tensor:
         """x: `b t c`; rope: cos and sin, each `t d/2`; memory: this layer's slot of a KVCache."""
-        q, k, v = (rearrange(project(x), "b t (h d) -> b h t d", d=self.head_dim)
+        q, k, v = (rearrange(project(x), "b t (h d) -> b h t d",
+                             d=self.head_dim)
                    for project in (self.wq, self.wk, self.wv))
         q, k = rotate(q, *rope), rotate(k, *rope)
         if memory is not None:
             k, v = memory.append(k, v)
-        return self.wo(rearrange(attend_fused(q, k, v, mask), "b h t d -> b t (h d)"))
+        return self.wo(
+            rearrange(attend_fused(q, k, v, mask), "b h t d -> b t (h d)"))
+
 
 # %% [markdown]
 # ## Prove it: four ways, one result
@@ -325,14 +344,20 @@ class Attention(nn.Module):
 
 # %%
 torch.manual_seed(0)
-q, k, v = torch.randn(2, 6, 5, 4), torch.randn(2, 3, 5, 4), torch.randn(2, 3, 5, 4)
+q, k, v = torch.randn(2, 6, 5, 4), torch.randn(2, 3, 5,
+                                               4), torch.randn(2, 3, 5, 4)
 mask = causal_mask(5, 5)
 ours = attend(q, k, v, mask)
 
-loop = torch.stack([torch.stack([attend_loop(q[b, i], k[b, i // 2], v[b, i // 2])
-                                 for i in range(6)]) for b in range(2)])
-for other in (loop, attend_by_copying(q, k, v, mask), attend_fused(q, k, v, mask),
-              attend_fused(q, k, v, None), layers.attend(q, k, v, mask)):
+loop = torch.stack([
+    torch.stack(
+        [attend_loop(q[b, i], k[b, i // 2], v[b, i // 2])
+         for i in range(6)])
+    for b in range(2)
+])
+for other in (loop, attend_by_copying(q, k, v, mask), attend_fused(
+        q, k, v, mask), attend_fused(q, k, v,
+                                     None), layers.attend(q, k, v, mask)):
     torch.testing.assert_close(other, ours, rtol=0, atol=1e-6)
 print("the loop, the copies, the fused kernel and the package agree to 1e-6")
 
@@ -397,7 +422,8 @@ class LargestTensor(TorchDispatchMode):
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         result = operation(*args, **(kwargs or {}))
-        made = [] if operation.is_view else filter(torch.is_tensor, tree_leaves(result))
+        made = [] if operation.is_view else filter(torch.is_tensor,
+                                                   tree_leaves(result))
         self.n_bytes = max([self.n_bytes, *(x.nbytes for x in made)])
         return result
 
@@ -411,9 +437,13 @@ def largest_mib(function, *args) -> float:
 new, cached = torch.zeros(1, 32, 1, 128), torch.zeros(2, 1, 8, 8192, 128)
 for way in (attend_by_copying, attend, attend_fused):
     mib = largest_mib(way, new, *cached, causal_mask(1, 8192))
-    print(f"{way.__name__:18} {mib:7.2f} MiB, beside {cached.nbytes // 2**20} MiB of keys and values")
-assert largest_mib(attend_by_copying, new, *cached, causal_mask(1, 8192)) == 4 * 32
-assert largest_mib(attend_fused, new, *cached, causal_mask(1, 8192)) == 4 * 8192 / 2**20
+    print(
+        f"{way.__name__:18} {mib:7.2f} MiB, beside {cached.nbytes // 2**20} MiB of keys and values"
+    )
+assert largest_mib(attend_by_copying, new, *cached, causal_mask(1,
+                                                                8192)) == 4 * 32
+assert largest_mib(attend_fused, new, *cached,
+                   causal_mask(1, 8192)) == 4 * 8192 / 2**20
 
 # %% [markdown]
 # The keys take 32 MiB (here in float32) and their copies 128, and the values as much again, in
@@ -448,9 +478,10 @@ def read_on(layers: list, v: int, n: int, tokens: list[int]) -> Tensor:
     return x[:, -v:]
 
 
-nothing, example = torch.zeros(2, 10, 10)       # v = 2 words, n = 4 places
-example[8:10, 0:2] = torch.eye(2)               # answer reads word
-print(read_on([(nothing, nothing, example, torch.eye(10))], 2, 4, tokens=[0, 1]))
+nothing, example = torch.zeros(2, 10, 10)  # v = 2 words, n = 4 places
+example[8:10, 0:2] = torch.eye(2)  # answer reads word
+print(read_on([(nothing, nothing, example, torch.eye(10))], 2, 4, tokens=[0,
+                                                                          1]))
 
 # %% [markdown]
 # The example asks nothing (all scores are 0), so each token receives the mean of the words so far.
@@ -467,12 +498,14 @@ def two_layers(v: int, n: int) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
     c = 3 * v + n
     word, place = slice(0, v), slice(v, v + n)
     before, answer = slice(v + n, 2 * v + n), slice(2 * v + n, c)
-    wq, wk, wv = torch.zeros(3, 2, c, c)                        # of layers 0 and 1
-    wq[0, place, place] = 1000 * torch.ones(n - 1).diag(1)      # place p asks for p - 1
+    wq, wk, wv = torch.zeros(3, 2, c, c)  # of layers 0 and 1
+    # place p asks for p - 1
+    wq[0, place, place] = 1000 * torch.ones(n - 1).diag(1)
     wk[0, place, place] = torch.eye(n)
     wv[0, before, word] = torch.eye(v)
     wq[1, word, word], wk[1, word, before] = 1000 * torch.eye(v), torch.eye(v)
-    wq[1, v, word], wk[1, v, place] = 30, torch.arange(n).float()   # the later, the more
+    # the later, the more
+    wq[1, v, word], wk[1, v, place] = 30, torch.arange(n).float()
     wv[1, answer, word] = torch.eye(v)
     return [(wq[i], wk[i], wv[i], torch.eye(c)) for i in range(2)]
     ### END SOLUTION
@@ -497,33 +530,40 @@ check("3.4", two_layers)
 # values: then the mix *is* the shares.
 
 # %%
-words = "<s> every spring the llama climbs slowly but this spring the llama".split()
+words = "<s> every spring the llama climbs slowly but this spring the llama".split(
+)
 vocabulary = list(dict.fromkeys(words))
-word = F.one_hot(torch.tensor([vocabulary.index(w) for w in words])).float()    # `t v`
-position = torch.eye(len(words))                                               # `t t`
+# `t v`
+word = F.one_hot(torch.tensor([vocabulary.index(w) for w in words])).float()
+position = torch.eye(len(words))  # `t t`
 mask = causal_mask(len(words), len(words))
 
 
 def one_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """attend for one head without a batch: q and k `t d`, v `t` by anything."""
-    sharp = 15 * math.sqrt(q.shape[-1])         # so that a match scores 15
-    return attend(sharp * q[None, None], k[None, None], v[None, None], mask)[0, 0]
+    sharp = 15 * math.sqrt(q.shape[-1])  # so that a match scores 15
+    return attend(sharp * q[None, None], k[None, None], v[None, None], mask)[0,
+                                                                             0]
 
 
-head_1 = (position.roll(-1, dims=1), position)          # row t asks for position t - 1
+head_1 = (position.roll(-1, dims=1), position)  # row t asks for position t - 1
 before = one_head(*head_1, v=word)
 key_2 = before.clone()
-key_2[0] = 0.5                                          # <s> fits every query a little
+key_2[0] = 0.5  # <s> fits every query a little
 head_2 = (word, key_2)
 guess = one_head(*head_2, v=word)[-1]
-print("after", words[-3:], "comes", vocabulary[guess.argmax()], f"({guess.max():.3f})")
+print("after", words[-3:], "comes", vocabulary[guess.argmax()],
+      f"({guess.max():.3f})")
 
 # %% mystnb={"image": {"alt": "Two heat maps of attention over twelve words. Left, the previous-token head: from the second row on all weight lies one step below the diagonal. Right, the induction head: all rows rest on the start token except the last three, where spring, the and llama look at the words that followed them the first time: the, llama and climbs."}}
-fig, panels = plots.figure("One head looks back one step, the other finds what came next last time",
-                           x="looked at", y="", columns=2, size=(6.4, 3.9))
+fig, panels = plots.figure(
+    "One head looks back one step, the other finds what came next last time",
+    x="looked at", y="", columns=2, size=(6.4, 3.9))
 titles = ("previous-token head", "induction head")
 for ax, head, title in zip(panels, (head_1, head_2), titles, strict=True):
-    plots.heatmap(ax, one_head(*head, v=position).masked_fill(~mask, math.nan).tolist())
+    plots.heatmap(
+        ax,
+        one_head(*head, v=position).masked_fill(~mask, math.nan).tolist())
     ax.set(title=title, xticks=range(len(words)), yticks=range(len(words)))
     ax.set_xticklabels(words, rotation=90)
     ax.set_yticklabels(words if ax is panels[0] else [])
@@ -553,7 +593,8 @@ class TwoLayers(nn.Module):
         super().__init__()
         self.config = config
         self.embedding = nn.Embedding(config.vocab_size, config.dim)
-        self.norms = nn.ModuleList(RMSNorm(config.dim, config.norm_eps) for _ in range(2))
+        self.norms = nn.ModuleList(
+            RMSNorm(config.dim, config.norm_eps) for _ in range(2))
         self.layers = nn.ModuleList(Attention(config) for _ in range(2))
         self.output = nn.Linear(config.dim, config.vocab_size, bias=False)
 
@@ -563,7 +604,8 @@ class TwoLayers(nn.Module):
         freqs = rope_frequencies(self.config.head_dim, self.config.rope_theta)
         for norm, layer in zip(self.norms, self.layers, strict=True):
             x = found[-1]
-            found.append(x + layer(norm(x), rope_table(freqs, torch.arange(t)), causal_mask(t, t)))
+            found.append(x + layer(norm(x), rope_table(freqs, torch.arange(t)),
+                                   causal_mask(t, t)))
         return found
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -585,7 +627,8 @@ def train(model: TwoLayers, steps: int, seed: int) -> None:
         length = int(torch.randint(6, 17, (), generator=rng))
         tokens = phrases(rng, 32, length)
         logits = model(tokens[:, :-1])[:, length:]
-        loss = F.cross_entropy(logits.flatten(0, 1), tokens[:, length + 1:].flatten())
+        loss = F.cross_entropy(logits.flatten(0, 1),
+                               tokens[:, length + 1:].flatten())
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -609,11 +652,22 @@ def trained(n_kv_heads: int, seed: int) -> TwoLayers:
     return model
 
 
-config = ModelConfig(dim=64, n_layers=2, n_heads=8, n_kv_heads=8, vocab_size=32, norm_eps=1e-5,
-                     rope_theta=1e4, max_seq_len=32, hidden_dim=1)      # hidden_dim: not used here
+config = ModelConfig(
+    dim=64,
+    n_layers=2,
+    n_heads=8,
+    n_kv_heads=8,
+    vocab_size=32,
+    norm_eps=1e-5,
+    # hidden_dim: not used here
+    rope_theta=1e4,
+    max_seq_len=32,
+    hidden_dim=1)
 mha = {seed: trained(8, seed) for seed in (1, 2, 3)}
 for seed, model in mha.items():
-    print(f"seed {seed}: after 300 steps {accuracy(model):.0%} of the repeated tokens are right")
+    print(
+        f"seed {seed}: after 300 steps {accuracy(model):.0%} of the repeated tokens are right"
+    )
     assert accuracy(model) > 0.8
 
 # %% [markdown]
@@ -625,19 +679,23 @@ for seed, model in mha.items():
 # *latest* place. How many of the repeated tokens would they get right here?
 
 # %%
-guess_latest = None         # your number in %, the two layers of 3.4 on these phrases
+guess_latest = None  # your number in %, the two layers of 3.4 on these phrases
 
 # %% [markdown]
 # Beside the heads, two rules for comparison: the latest earlier place, and all earlier places in
 # equal shares.
 
 # %%
-def shares_of(layer: Attention, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
+def shares_of(layer: Attention, x: Tensor, rope: tuple[Tensor,
+                                                       Tensor]) -> Tensor:
     """The attention of every head of a layer that reads x, `b h t t`."""
     t = x.shape[1]
-    q, k = (rotate(rearrange(project(x), "b t (h d) -> b h t d", d=layer.head_dim), *rope)
+    q, k = (rotate(
+        rearrange(project(x), "b t (h d) -> b h t d", d=layer.head_dim), *rope)
             for project in (layer.wq, layer.wk))
-    return attend(q, k, torch.eye(t).expand(len(x), k.shape[1], t, t), causal_mask(t, t))
+    return attend(q, k,
+                  torch.eye(t).expand(len(x), k.shape[1], t, t),
+                  causal_mask(t, t))
 
 
 def steps_back(shares: Tensor, n: int, last: int) -> Tensor:
@@ -646,17 +704,25 @@ def steps_back(shares: Tensor, n: int, last: int) -> Tensor:
 
 
 tokens = phrases(torch.Generator().manual_seed(99), 64, 16)
-rope = rope_table(rope_frequencies(config.head_dim, config.rope_theta), torch.arange(32))
+rope = rope_table(rope_frequencies(config.head_dim, config.rope_theta),
+                  torch.arange(32))
 for seed, model in mha.items():
     with torch.no_grad():
-        one, two = (shares_of(layer, norm(x), rope).mean(0) for layer, norm, x
-                    in zip(model.layers, model.norms, model.streams(tokens), strict=False))
-    best = [steps_back(x, n, last=16).max().item() for x in (one, two) for n in (1, 15)]
-    print(f"seed {seed}, the token before: layer 1 {best[0]:.0%}, layer 2 {best[2]:.0%};"
-          f" what followed: layer 1 {best[1]:.0%}, layer 2 {best[3]:.0%}")
+        one, two = (shares_of(
+            layer, norm(x), rope).mean(0) for layer, norm, x in zip(
+                model.layers, model.norms, model.streams(tokens), strict=False))
+    best = [
+        steps_back(x, n, last=16).max().item()
+        for x in (one, two)
+        for n in (1, 15)
+    ]
+    print(
+        f"seed {seed}, the token before: layer 1 {best[0]:.0%}, layer 2 {best[2]:.0%};"
+        f" what followed: layer 1 {best[1]:.0%}, layer 2 {best[3]:.0%}")
     assert best[0] > 0.5 and best[3] > 0.3
 
-same = (tokens[:, :, None] == tokens[:, None]).tril(-1)[:, 16:]     # earlier places of each word
+# earlier places of each word
+same = (tokens[:, :, None] == tokens[:, None]).tril(-1)[:, 16:]
 latest = (same * torch.arange(32)).amax(-1)
 right = (tokens.gather(1, latest + 1) == tokens[:, 1:17]).float().mean().item()
 even = (1 / same.sum(-1)).mean().item()
@@ -724,34 +790,45 @@ for name, (model, tokenizer) in models.items():
     given = {"your sentence": torch.tensor(tokenizer.encode(sentence))}
     for seed in (1, 2, 3):
         rng = torch.Generator().manual_seed(seed)
-        given[f"random tokens {seed}"] = torch.randint(100, model.config.vocab_size, (24,),
-                                                       generator=rng)
+        given[f"random tokens {seed}"] = torch.randint(100,
+                                                       model.config.vocab_size,
+                                                       (24, ), generator=rng)
     for what, tokens in given.items():
         found = induction_scores(model, tokens)
         scores.setdefault(name, found)
         heads = [f"{n}.{h}" for n, h in (found > 0.5).nonzero().tolist()]
         print(f"{name:8} {what:16} best {found.max().item():.2f}, above 0.5:",
               ", ".join(heads) or "none")
-        assert name == "tales" or what == "your sentence" or {"17.3", "18.6"} <= {*heads}
-reveal(f"heads above 0.5 in {name}", guess_heads, int((scores[name] > 0.5).sum()))
+        assert name == "tales" or what == "your sentence" or {"17.3", "18.6"
+                                                              } <= {*heads}
+reveal(f"heads above 0.5 in {name}", guess_heads, int((scores[name]
+                                                       > 0.5).sum()))
 
 # %% mystnb={"image": {"alt": "Two heat maps of induction scores, layers by heads. SmolLM2, 30 by 9: nearly all dark, seven bright cells, three in layer 17, two in layer 18 and one each in layers 20 and 23, the brightest at 0.9. The teller of tales, 3 by 4: all dark."}}
-fig, panels = plots.figure("A few heads copy, most in layers 17 and 18; the teller has none",
-                           x="head", y="layer", columns=2, size=(6.4, 4.2))
+fig, panels = plots.figure(
+    "A few heads copy, most in layers 17 and 18; the teller has none", x="head",
+    y="layer", columns=2, size=(6.4, 4.2))
 for ax, name in zip(panels, ("smollm2", "tales"), strict=True):
     ax.set_title(name if name in scores else f"{name}: not installed")
     if name in scores:
-        image = ax.imshow(scores[name], aspect="auto", vmin=0, vmax=1, cmap="viridis")
+        image = ax.imshow(scores[name], aspect="auto", vmin=0, vmax=1,
+                          cmap="viridis")
         ax.set_xticks(range(scores[name].shape[1]))
-        ax.set_yticks(range(0, len(scores[name]), 5 if len(scores[name]) > 5 else 1))
+        ax.set_yticks(
+            range(0, len(scores[name]), 5 if len(scores[name]) > 5 else 1))
     ax.grid(visible=False)
-bar = fig.colorbar(image, ax=list(panels), label="induction score, your sentence")
+bar = fig.colorbar(image, ax=list(panels),
+                   label="induction score, your sentence")
 
-twice = given["your sentence"].repeat(2)        # of the last model, SmolLM2 where it is there
+# of the last model, SmolLM2 where it is there
+twice = given["your sentence"].repeat(2)
 weights = shares_in(model, twice)
 before = steps_back(weights, 1, last=len(twice) - 1)
-best = [divmod(int(i), before.shape[1]) for by in (scores[list(models)[-1]], before)
-        for i in by.flatten().topk(3).indices]
+best = [
+    divmod(int(i), before.shape[1])
+    for by in (scores[list(models)[-1]], before)
+    for i in by.flatten().topk(3).indices
+]
 explorers.attention([tokenizer.decode([i]) for i in twice.tolist()],
                     {f"layer {n}, head {h}": weights[n, h] for n, h in best})
 
@@ -770,10 +847,14 @@ explorers.attention([tokenizer.decode([i]) for i in twice.tolist()],
 # %%
 to_first = {}
 for name, (model, tokenizer) in models.items():
-    texts = [tokenizer.encode(tale, bos=tokenizer.adds_bos)[:64]
-             for tale in tales.stories(3, seed=1)]
-    by_tale = torch.stack([shares_in(model, torch.tensor(text))[..., 1:, 0].mean((1, 2))
-                           for text in texts])
+    texts = [
+        tokenizer.encode(tale, bos=tokenizer.adds_bos)[:64]
+        for tale in tales.stories(3, seed=1)
+    ]
+    by_tale = torch.stack([
+        shares_in(model, torch.tensor(text))[..., 1:, 0].mean((1, 2))
+        for text in texts
+    ])
     to_first[name] = by_tale.mean(0)
     print(f"{name:8} mean of all layers, tale by tale:",
           ", ".join(f"{share:.0%}" for share in by_tale.mean(1).tolist()))
@@ -781,13 +862,16 @@ for name, (model, tokenizer) in models.items():
     print(f"{name:8} layers below 10 %:", *low)
 even = sum(1 / (t + 1) for t in range(1, 64)) / 63
 assert round(even, 2) == 0.06
-reveal(f"% to the first token in {name}", guess_sink, round(100 * to_first[name].mean().item()))
+reveal(f"% to the first token in {name}", guess_sink,
+       round(100 * to_first[name].mean().item()))
 
 # %% mystnb={"image": {"alt": "Share of attention to the first token against depth. SmolLM2 starts at 5 percent, is near 50 percent from the fourth layer on, falls to 2 percent about a third of the way, and then stays between 36 and 78 percent. The teller of tales stays at 5 percent, at the even split, in all three layers."}}
 fig, ax = plots.figure("The real model rests on its first token",
-                       x="depth (0 = first layer, 1 = last)", y="share to the first token (%)")
+                       x="depth (0 = first layer, 1 = last)",
+                       y="share to the first token (%)")
 for (name, shares), mark in zip(to_first.items(), "so", strict=False):
-    ax.plot(torch.linspace(0, 1, len(shares)), 100 * shares, mark + "-", markersize=4, label=name)
+    ax.plot(torch.linspace(0, 1, len(shares)), 100 * shares, mark + "-",
+            markersize=4, label=name)
 ax.axhline(100 * even, color=plots.BLACK, linestyle="--", linewidth=1)
 ax.annotate("even split", (0.8, 100 * even), (0, 4), textcoords="offset points")
 ax.set(ylim=(0, 100), xlim=(-0.03, 1.18))
@@ -814,16 +898,22 @@ def pooled(model: TwoLayers, n_kv_heads: int) -> TwoLayers:
     weights = dict(model.state_dict())
     for name in weights:
         if name.endswith(("wk.weight", "wv.weight")):
-            weights[name] = reduce(weights[name], "(k g d) c -> (k d) c", "mean",
-                                   k=n_kv_heads, d=model.config.head_dim)
+            weights[name] = reduce(weights[name], "(k g d) c -> (k d) c",
+                                   "mean", k=n_kv_heads,
+                                   d=model.config.head_dim)
     smaller.load_state_dict(weights)
     return smaller
 
 
-kept = {n: pooled(mha[1], n).layers[0].wk.weight.square().mean().sqrt()
-        / mha[1].layers[0].wk.weight.square().mean().sqrt() for n in (8, 4, 2, 1)}
+kept = {
+    n: pooled(mha[1], n).layers[0].wk.weight.square().mean().sqrt()
+    / mha[1].layers[0].wk.weight.square().mean().sqrt()
+    for n in (8, 4, 2, 1)
+}
 for n, size in kept.items():
-    print(f"key heads {n}: size of layer 1's wk {size:.2f}, and 1/√g is {(n / 8) ** 0.5:.2f}")
+    print(
+        f"key heads {n}: size of layer 1's wk {size:.2f}, and 1/√g is {(n / 8) ** 0.5:.2f}"
+    )
 
 # %% [markdown]
 # The average of unlike heads is smaller than they are. Pooling $g$ heads that have nothing in
@@ -831,14 +921,16 @@ for n, size in kept.items():
 # Before the pooling more than 90 % of the tokens were right. How many are with four heads?
 
 # %%
-guess_pooled = None         # your number in %, four key heads, no further training
+guess_pooled = None  # your number in %, four key heads, no further training
 
 # %% [markdown]
 # Pooling, and 15 or 60 steps more; beside it, models that had one key head from their first step.
 # For the two other seeds only the ends of this. About 30 seconds.
 
 # %%
-sizes, later = (8, 4, 2, 1), {0: "pooled", 15: "+ 15 steps (5 %)", 60: "+ 60 steps (20 %)"}
+sizes, later = (8, 4, 2, 1), {
+    0: "pooled", 15: "+ 15 steps (5 %)", 60: "+ 60 steps (20 %)"
+}
 
 
 def trained_on(n_kv_heads: int, steps: int, seed: int) -> float:
@@ -848,8 +940,11 @@ def trained_on(n_kv_heads: int, steps: int, seed: int) -> float:
     return accuracy(model)
 
 
-curves = {name: [accuracy(mha[1])] + [trained_on(n, steps, 1) for n in sizes[1:]]
-          for steps, name in later.items()}
+curves = {
+    name: [accuracy(mha[1])] + [trained_on(n, steps, 1)
+                                for n in sizes[1:]]
+    for steps, name in later.items()
+}
 star = {seed: accuracy(trained(1, seed)) for seed in mha}
 for name, values in curves.items():
     print(f"{name:18}", [f"{value:.0%}" for value in values[1:]])
@@ -857,17 +952,21 @@ pools, mended = curves["pooled"], curves[later[60]]
 assert pools[1] < 0.6 and pools[3] < 0.15 and mended[3] < min(0.9, pools[0])
 for seed in mha:
     whole = accuracy(mha[seed])
-    four, one = (trained_on(4, 0, seed), trained_on(1, 60, seed)) if seed > 1 else (
-        pools[1], mended[3])
-    print(f"seed {seed}: {whole:.0%} with eight; four, just pooled: {four:.0%};"
-          f" one, with 60 steps more: {one:.0%}; one from the first step: {star[seed]:.0%}")
+    four, one = (trained_on(4, 0, seed),
+                 trained_on(1, 60, seed)) if seed > 1 else (pools[1], mended[3])
+    print(
+        f"seed {seed}: {whole:.0%} with eight; four, just pooled: {four:.0%};"
+        f" one, with 60 steps more: {one:.0%}; one from the first step: {star[seed]:.0%}"
+    )
     assert four < 0.6 and one < whole - 0.05 and whole - 0.1 < star[seed] < whole
 reveal("% right with four heads", guess_pooled, round(100 * pools[1]))
 
 # %% mystnb={"image": {"alt": "Accuracy against number of key heads. The MHA model with eight is above 90 percent. Pooled to four heads it falls to about 20 percent, to two and one nearly to chance at 3 percent. 15 further steps recover part, 60 further steps most of it; a model trained with one key head from the start, at almost 90 percent, is close to the MHA model."}}
-fig, ax = plots.figure("Pooling breaks the model; more training mends most of it",
-                       x="key and value heads left of 8", y="right tokens (%)")
-for (name, values), style in zip(curves.items(), ("o-", "s--", "^:"), strict=True):
+fig, ax = plots.figure(
+    "Pooling breaks the model; more training mends most of it",
+    x="key and value heads left of 8", y="right tokens (%)")
+for (name, values), style in zip(curves.items(), ("o-", "s--", "^:"),
+                                 strict=True):
     ax.plot(range(4), [100 * value for value in values], style, label=name)
 ax.plot(3, 100 * star[1], "*", markersize=13, color=plots.BLACK)
 ax.annotate("one head from\nthe first step", (3, 100 * star[1]), (9, 0),
@@ -907,7 +1006,8 @@ def mix_online(scores: Tensor, values: Tensor, block: int) -> Tensor:
     block: how many scores come at a time; the last block may be shorter.
     """
     ### BEGIN SOLUTION
-    largest = torch.tensor(torch.finfo(scores.dtype).min)       # finite: -inf - -inf is nan
+    # finite: -inf - -inf is nan
+    largest = torch.tensor(torch.finfo(scores.dtype).min)
     total, mixed = torch.zeros(()), torch.zeros(values.shape[1])
     for first in range(0, len(scores), block):
         part = scores[first:first + block]
@@ -939,13 +1039,17 @@ check("3.5", mix_online)
 # to.
 
 # %%
-def attend_online(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, block: int) -> Tensor:
+def attend_online(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *,
+                  block: int) -> Tensor:
     """What `attend` computes for k = h, a block of keys at a time. mask: `t s`."""
     largest = q.new_full((*q.shape[:-1], 1), -torch.inf)
     total, mixed = torch.zeros_like(largest), torch.zeros_like(q)
-    parts = zip(k.split(block, -2), v.split(block, -2), mask.split(block, -1), strict=True)
-    for keys, values, seen in parts:        # every token sees key 0, so `largest` is soon finite
-        scores = (q @ keys.mT / math.sqrt(q.shape[-1])).masked_fill_(~seen, -torch.inf)
+    parts = zip(k.split(block, -2), v.split(block, -2), mask.split(block, -1),
+                strict=True)
+    # every token sees key 0, so `largest` is soon finite
+    for keys, values, seen in parts:
+        scores = (q @ keys.mT / math.sqrt(q.shape[-1])).masked_fill_(
+            ~seen, -torch.inf)
         new = torch.maximum(largest, scores.amax(-1, keepdim=True))
         shrink, weights = (largest - new).exp(), (scores - new).exp()
         total = total * shrink + weights.sum(-1, keepdim=True)
@@ -957,7 +1061,8 @@ def attend_online(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, block: int) 
 torch.manual_seed(0)
 q, k, v = torch.randn(3, 1, 4, 512, 16)
 mask = causal_mask(512, 512)
-gap = (attend_online(q, k, v, mask, block=64) - attend(q, k, v, mask)).abs().max().item()
+gap = (attend_online(q, k, v, mask, block=64)
+       - attend(q, k, v, mask)).abs().max().item()
 print("in blocks of 64 keys, equal to attend to 1e-6:", gap < 1e-6)
 assert gap < 1e-6
 
@@ -977,21 +1082,26 @@ for t in lengths:
         "fused, our mask": lambda: attend_fused(q, k, v, mask),
         "fused, no mask": lambda: attend_fused(q, k, v, None),
         "online": lambda: attend_online(q, k, v, mask, block=64),
-        "online, one query": lambda: attend_online(q[:, :, -1:], k, v, mask[-1:], block=64)}
+        "online, one query": lambda: attend_online(q[:, :, -1:], k, v, mask[
+            -1:], block=64)
+    }
     for name, way in ways.items():
         memory.setdefault(name, []).append(largest_mib(way))
 
 for name, values in memory.items():
     print(f"{name:18} {values[-2]:8.4f} to {values[-1]:8.4f} MiB: times"
           f" {values[-1] / values[-2]:.1f} for twice the length")
-assert memory["online"][-1] == 4 * 2048 * 64 * 4 / 2**20    # heads, queries, block, bytes
+# heads, queries, block, bytes
+assert memory["online"][-1] == 4 * 2048 * 64 * 4 / 2**20
 
 # %% mystnb={"image": {"alt": "Largest new tensor against length on logarithmic axes, 128 to 2048 tokens. Plain attention grows from 0.25 to 64 MiB, four times for twice the length; the fused kernel with our mask ends at a quarter of it and is as steep; the online form grows linearly to 2 MiB; one single query stays constant at 0.001 MiB."}}
-fig, ax = plots.figure("Online softmax turns a square into a line", x="length t = s (tokens)",
-                       y="largest tensor (MiB)")
+fig, ax = plots.figure("Online softmax turns a square into a line",
+                       x="length t = s (tokens)", y="largest tensor (MiB)")
 colours = (plots.BLUE, plots.VERMILION, plots.GREEN, plots.PURPLE, plots.BLACK)
-for (name, values), mark, colour in zip(memory.items(), "os^Dv", colours, strict=True):
-    ax.loglog(lengths, values, mark + "-", color=colour, markersize=4, label=name)
+for (name, values), mark, colour in zip(memory.items(), "os^Dv", colours,
+                                        strict=True):
+    ax.loglog(lengths, values, mark + "-", color=colour, markersize=4,
+              label=name)
 ax.set_xticks(lengths, lengths)
 ax.minorticks_off()
 ax.set_xlim(110, 6500)
@@ -1040,21 +1150,27 @@ check("3.6", cache_bytes)
 shapes = {}
 for r in RELEASES:
     c = r.config
-    size = next(part for part in r.id.split("-") if part[-1] == "b" and part[0].isdigit())
-    shape = (kv_bytes_per_token(c, bits=16) / 2**10, c.n_kv_heads == c.n_heads, c.n_kv_heads)
-    shapes.setdefault(shape, []).append((size.upper(), r.family.replace("Llama", "").strip()))
+    size = next(part for part in r.id.split("-")
+                if part[-1] == "b" and part[0].isdigit())
+    shape = (kv_bytes_per_token(c, bits=16) / 2**10, c.n_kv_heads == c.n_heads,
+             c.n_kv_heads)
+    shapes.setdefault(shape, []).append(
+        (size.upper(), r.family.replace("Llama", "").strip()))
 
-fig, ax = plots.figure("Sharing keys made the cache of a 70B smaller than that of a 7B",
-                       x="cache per token (KiB, 16 bits)", y="", size=(6.4, 4.9))
+fig, ax = plots.figure(
+    "Sharing keys made the cache of a 70B smaller than that of a 7B",
+    x="cache per token (KiB, 16 bits)", y="", size=(6.4, 4.9))
 for row, ((kib, is_mha, n_kv), members) in enumerate(sorted(shapes.items())):
-    ax.barh(row, kib, height=0.4, color=plots.VERMILION if is_mha else plots.BLUE)
+    ax.barh(row, kib, height=0.4,
+            color=plots.VERMILION if is_mha else plots.BLUE)
     families = ", ".join(dict.fromkeys(family for _, family in members))
     sizes_of = ", ".join(dict.fromkeys(size for size, _ in members))
     name = f"{sizes_of} of Llama {families} ({'MHA' if is_mha else f'GQA, {n_kv} key heads'})"
     ax.text(8, row + 0.23, name, va="bottom", fontsize=8)
     ax.text(kib + 15, row, f"{kib:g}", va="center", fontsize=8)
 ax.set(yticks=[], xlim=(0, 2800), ylim=(-0.5, len(shapes)))
-top = ax.secondary_xaxis("top", functions=(lambda kib: kib / 8, lambda gib: gib * 8))
+top = ax.secondary_xaxis("top",
+                         functions=(lambda kib: kib / 8, lambda gib: gib * 8))
 top.set_xlabel("cache of 128K tokens (GiB)")
 assert sum(map(len, shapes.values())) == len(RELEASES)
 print(len(RELEASES), "releases,", len(shapes), "costs")
@@ -1065,15 +1181,19 @@ print(len(RELEASES), "releases,", len(shapes), "costs")
 # with the cache alone. The 11B and
 # 90B are vision models: the bar is their text part, and the keys of an image come on top.
 
-# %%
-# NBVAL_CHECK_OUTPUT
-print("release          KiB per token   GiB at 128K   GiB if every query head had its own")
-for name in ("llama-1-65b", "llama-2-7b", "llama-2-70b", "llama-3.1-8b", "llama-3.1-70b",
-             "llama-3.1-405b", "llama-3.2-1b", "llama-3.2-3b"):
+# %% tags=["nbval-check-output"]
+print(
+    "release          KiB per token   GiB at 128K   GiB if every query head had its own"
+)
+for name in ("llama-1-65b", "llama-2-7b", "llama-2-70b", "llama-3.1-8b",
+             "llama-3.1-70b", "llama-3.1-405b", "llama-3.2-1b", "llama-3.2-3b"):
     c = release(name).config
     as_mha = replace(c, n_kv_heads=c.n_heads)
-    full, mha = (kv_bytes(x, tokens=2**17, batch=1, bits=16) / 2**30 for x in (c, as_mha))
-    print(f"{name:15} {kv_bytes_per_token(c, bits=16) / 2**10:8.0f} {full:15.0f} {mha:15.0f}")
+    full, mha = (kv_bytes(x, tokens=2**17, batch=1, bits=16) / 2**30
+                 for x in (c, as_mha))
+    print(
+        f"{name:15} {kv_bytes_per_token(c, bits=16) / 2**10:8.0f} {full:15.0f} {mha:15.0f}"
+    )
 assert release("llama-1-65b").config.max_seq_len == 2048
 
 for family in dict.fromkeys(r.family for r in RELEASES):
@@ -1114,13 +1234,13 @@ claims.show("D63", "D64", "E23", "E20")
 # each for a key and a value. Two letters have become one. For one sequence of 8,192 tokens on Llama 3
 # 8B:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 c = release("llama-3-8b").config
 claimed, original = 4 * c.n_heads * 8192, 4 * c.n_layers * c.dim * 8192
 true = kv_bytes(c, tokens=8192, batch=1, bits=16)
-print(f"as claimed {claimed / 2**20:.0f} MiB, original {original / 2**20:,.0f} MiB,"
-      f" with 8 of 32 key heads {true / 2**20:,.0f} MiB")
+print(
+    f"as claimed {claimed / 2**20:.0f} MiB, original {original / 2**20:,.0f} MiB,"
+    f" with 8 of 32 key heads {true / 2**20:,.0f} MiB")
 assert true == original * c.n_kv_heads // c.n_heads == 1024 * claimed
 
 # %% [markdown]
@@ -1141,9 +1261,12 @@ mixing = []
 for n_kv_heads in (32, 8):
     layer = Attention(replace(c, n_kv_heads=n_kv_heads)).to("meta")
     x = torch.empty(1, 1024, c.dim, device="meta")
-    q, k = (torch.empty(1, n, 1024, 128, device="meta") for n in (32, n_kv_heads))
-    projected = flops(lambda x, a: [f(x) for f in (a.wq, a.wk, a.wv, a.wo)], x, layer)
-    mixing.append(flops(attend, q, k, k, causal_mask(1024, 1024, device="meta")))
+    q, k = (torch.empty(1, n, 1024, 128, device="meta")
+            for n in (32, n_kv_heads))
+    projected = flops(lambda x, a: [f(x) for f in (a.wq, a.wk, a.wv, a.wo)], x,
+                      layer)
+    mixing.append(flops(attend, q, k, k, causal_mask(1024, 1024,
+                                                     device="meta")))
     print(f"{n_kv_heads:2} key heads: projections {projected / 1e9:5.1f} GFLOP,"
           f" scores and mixing {mixing[-1] / 1e9:.1f} GFLOP")
 assert mixing[0] == mixing[1]
@@ -1185,8 +1308,9 @@ def attention_backward(q: Tensor, k: Tensor, v: Tensor, shares: Tensor,
     g = q.shape[1] // k.shape[1]
     whole_k, whole_v = (x.repeat_interleave(g, 1) for x in (k, v))
     in_shares = einsum(slope, whole_v, "b h t d, b h s d -> b h t s")
-    in_scores = shares * (in_shares - (shares * in_shares).sum(-1, keepdim=True))
-    in_scores = in_scores / q.shape[-1] ** 0.5
+    in_scores = shares * (in_shares -
+                          (shares * in_shares).sum(-1, keepdim=True))
+    in_scores = in_scores / q.shape[-1]**0.5
     in_k, in_v = (reduce(a.mT @ b, "b (k g) s d -> b k s d", "sum", g=g)
                   for a, b in ((in_scores, q), (shares, slope)))
     return in_scores @ whole_k, in_k, in_v
@@ -1216,11 +1340,14 @@ for t in (1024, 2048):
     for name, mixed in {"plain": attend(q, k, v, mask),
                         "fused": attend_fused(q, k, v, None)}.items():
         with LargestTensor() as seen:
-            slopes = torch.autograd.grad(mixed, (q, k, v), torch.ones_like(mixed))
+            slopes = torch.autograd.grad(mixed, (q, k, v),
+                                         torch.ones_like(mixed))
         back[name] = seen.n_bytes / 2**20, slopes
     for ours, fused in zip(back["plain"][1], back["fused"][1], strict=True):
         torch.testing.assert_close(fused, ours, rtol=0, atol=1e-4)
-    print(f"{t} tokens: plain {back['plain'][0]:4.1f} MiB, fused {back['fused'][0]:.1f} MiB")
+    print(
+        f"{t} tokens: plain {back['plain'][0]:4.1f} MiB, fused {back['fused'][0]:.1f} MiB"
+    )
 assert back["plain"][0] == 4 * 2048**2 * 4 / 2**20 and back["fused"][0] < 1
 
 # %% [markdown]

@@ -32,13 +32,12 @@ from llama_edu.layers import RMSNorm
 from llama_edu.tokenizer import installed
 
 plots.use_style()
-torch.set_num_threads(1)    # the networks of this chapter are too small to share
+torch.set_num_threads(1)  # the networks of this chapter are too small to share
 
 # %% [markdown]
 # How much is "most"? We count.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 for name in ("llama-1-7b", "llama-3-8b", "llama-3.1-405b"):
     count = parameters(release(name).config)
     print(f"{name:15} feed-forward {count.feed_forward / count.total:.0%},"
@@ -95,10 +94,13 @@ print("largest error below 1e-12:", worst < 1e-12)
 
 # %% mystnb={"image": {"alt": "Left: ReLU, GELU and SiLU from -5 to 5 nearly agree away from zero; SiLU dips lowest, to -0.28. Right: the factor each multiplies its input by rises from 0 to 1, as a step for ReLU, steeply for GELU, gently for SiLU."}}
 z = torch.linspace(-5, 5, 401)
-fig, panels = plots.figure("ReLU, GELU and SiLU are gates that differ in softness only",
-                           x="input z", y="output", columns=2)
-for name, share in {"ReLU": (z > 0).float(), "GELU": F.gelu(z) / z,
-                    "SiLU": 1 / (1 + torch.exp(-z))}.items():
+fig, panels = plots.figure(
+    "ReLU, GELU and SiLU are gates that differ in softness only", x="input z",
+    y="output", columns=2)
+for name, share in {
+        "ReLU": (z > 0).float(), "GELU": F.gelu(z) / z, "SiLU": 1 /
+    (1 + torch.exp(-z))
+}.items():
     panels[0].plot(z, z * share)
     panels[1].plot(z, share, label=name)
 panels[0].set(title="activation", ylim=(-0.6, 3), xlim=(-5, 3))
@@ -129,13 +131,21 @@ def swiglu_loop(x: list[float], w1: list, w2: list, w3: list) -> list[float]:
     """One token. Shazeer 2020, eq. 6."""
     hidden = []
     for gate_row, up_row in zip(w1, w3, strict=True):
-        gate = silu(sum(weight * value for weight, value in zip(gate_row, x, strict=True)))
-        carried = sum(weight * value for weight, value in zip(up_row, x, strict=True))
+        gate = silu(
+            sum(weight * value
+                for weight, value in zip(gate_row, x, strict=True)))
+        carried = sum(weight * value
+                      for weight, value in zip(up_row, x, strict=True))
         hidden.append(gate * carried)
-    return [sum(weight * value for weight, value in zip(row, hidden, strict=True)) for row in w2]
+    return [
+        sum(weight * value
+            for weight, value in zip(row, hidden, strict=True))
+        for row in w2
+    ]
 
 
-swiglu_loop([3.0, 5.0], w1=[[1, 0], [-1, 0]], w3=[[0, 1], [0, -1]], w2=[[1, 1], [0, 0]])
+swiglu_loop([3.0, 5.0], w1=[[1, 0], [-1, 0]], w3=[[0, 1], [0, -1]], w2=[[1, 1],
+                                                                        [0, 0]])
 
 # %% [markdown]
 # Those were the two multiplying units from above, now as matrices: $W_1$ reads $a$ and $-a$,
@@ -147,11 +157,12 @@ swiglu_loop([3.0, 5.0], w1=[[1, 0], [-1, 0]], w3=[[0, 1], [0, -1]], w2=[[1, 1], 
 # bracket must be. So $z\,\sigma(z) = z + 1$ there, and the left side is SiLU itself: at its lowest
 # point, SiLU is one more than $z$.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 fine = torch.linspace(-2, 0, 200_001, dtype=torch.float64)
 lowest = F.silu(fine).argmin()
-print(f"lowest at z = {fine[lowest]:.4f}, where SiLU = {F.silu(fine)[lowest]:.4f}")
+print(
+    f"lowest at z = {fine[lowest]:.4f}, where SiLU = {F.silu(fine)[lowest]:.4f}"
+)
 
 # %% [markdown]
 # So a shut gate is not quite zero, and a gate that is wide open is larger than one: SiLU goes on
@@ -213,8 +224,7 @@ check("4.2", swiglu)
 #
 # The form in the package:
 
-# %%
-# twin: llama_edu.layers.FeedForward
+# %% twin="llama_edu.layers.FeedForward"
 class FeedForward(nn.Module):
     def __init__(self, dim: int, hidden_dim: int):
         super().__init__()
@@ -238,7 +248,8 @@ packaged.load_state_dict(layer.state_dict())
 tokens = torch.randn(2, 5, 3) * 3
 
 w1, w2, w3 = (w.weight.tolist() for w in (layer.w1, layer.w2, layer.w3))
-for token, fast in zip(tokens.flatten(0, 1), layer(tokens).flatten(0, 1), strict=True):
+for token, fast in zip(tokens.flatten(0, 1),
+                       layer(tokens).flatten(0, 1), strict=True):
     slow = swiglu_loop(token.tolist(), w1, w2, w3)
     torch.testing.assert_close(fast, torch.tensor(slow))
 assert torch.equal(layer(tokens), packaged(tokens))
@@ -285,10 +296,15 @@ def classic_layer(activation: nn.Module) -> nn.Module:
 # Three seeds each, which draw the first weights and the pairs. This takes about ten seconds.
 
 # %%
-MULTIPLIERS = {"ReLU": lambda: classic_layer(nn.ReLU()),
-               "GELU": lambda: classic_layer(nn.GELU()), "SwiGLU": lambda: Gated(16)}
-assert {sum(p.numel() for p in make().parameters())
-        for make in MULTIPLIERS.values()} == {113}
+MULTIPLIERS = {
+    "ReLU": lambda: classic_layer(nn.ReLU()),
+    "GELU": lambda: classic_layer(nn.GELU()), "SwiGLU": lambda: Gated(16)
+}
+assert {
+    sum(p.numel()
+        for p in make().parameters())
+    for make in MULTIPLIERS.values()
+} == {113}
 
 
 def learn_to_multiply(kind: str, seed: int) -> nn.Module:
@@ -322,8 +338,9 @@ def errors(layer: nn.Module) -> list[float]:
 
 
 missed = {kind: [errors(layer) for layer in learnt[kind]] for kind in learnt}
-fig, ax = plots.figure("Far from what they were trained on, the gated layer errs least",
-                       x="largest number asked about", y="error / typical product")
+fig, ax = plots.figure(
+    "Far from what they were trained on, the gated layer errs least",
+    x="largest number asked about", y="error / typical product")
 ax.axvspan(0, 2, color="#eeeeee")
 ax.text(0.1, 1.0, "trained on", color="#555555")
 for kind, colour, mark in zip(learnt, plots.COLOURS, "osD", strict=False):
@@ -343,7 +360,9 @@ def spread(runs: list[float]) -> str:
 
 
 for kind in missed:
-    near, far = ([line[REACHES.index(n)] for line in missed[kind]] for n in (2, 8))
+    near, far = ([line[REACHES.index(n)]
+                  for line in missed[kind]]
+                 for n in (2, 8))
     print(f"{kind:7} error up to 2: {spread(near)}   up to 8: {spread(far)}")
 for kind in ("ReLU", "GELU"):        # straight far out, each of them
     for layer in learnt[kind]:
@@ -451,14 +470,16 @@ check("4.4", found)
 # of $4c$. A matrix product costs one multiplication and one addition for every weight and token,
 # so equal parameters also mean equal arithmetic. To the last one?
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 dim, hidden_dim = 4096, release("llama-1-7b").config.hidden_dim
 classic, gated = 2 * dim * 4 * dim, 3 * dim * hidden_dim
 print(f"classic {classic:,}   gated {gated:,}   ratio {gated / classic:.4f}")
-print(f"8/3 of {dim} is {8 * dim / 3:.2f}; the release has {hidden_dim:,} = 43 * 256")
+print(
+    f"8/3 of {dim} is {8 * dim / 3:.2f}; the release has {hidden_dim:,} = 43 * 256"
+)
 assert hidden_dim == 43 * 256
-reveal("parameters for one of the classic layer", guess_ratio, round(gated / classic, 3))
+reveal("parameters for one of the classic layer", guess_ratio,
+       round(gated / classic, 3))
 
 # %% [markdown]
 # Not quite: 0.8 % more, and rounding is the cause. Meta's `params.json` does not state the width.
@@ -467,10 +488,13 @@ reveal("parameters for one of the classic layer", guess_ratio, round(gated / cla
 # Here are four releases, and three shapes made up, whose fractions tell what the releases do not:
 
 # %%
-WIDTHS = {(4096, 256, 1.0): 11_008, (5120, 256, 1.0): 13_824, (4096, 1024, 1.3): 14_336,
-          (2048, 256, 1.5): 8_192, (96, 64, 1.0): 256, (10, 1, 1.5): 39, (11, 1, 1.5): 43}
+WIDTHS = {(4096, 256, 1.0): 11_008, (5120, 256, 1.0): 13_824,
+          (4096, 1024, 1.3): 14_336, (2048, 256, 1.5): 8_192,
+          (96, 64, 1.0): 256, (10, 1, 1.5): 39, (11, 1, 1.5): 43}
 for (dim, multiple_of, multiplier), width in WIDTHS.items():
-    print(f"dim {dim:5,}  multiple_of {multiple_of:5,}  multiplier {multiplier}  width {width:6,}")
+    print(
+        f"dim {dim:5,}  multiple_of {multiple_of:5,}  multiplier {multiplier}  width {width:6,}"
+    )
 
 
 def ffn_width(dim: int, multiple_of: int, multiplier: float) -> int:
@@ -498,8 +522,7 @@ check("4.5", ffn_width)
 # 2", and gives no reason. Such sizes fill the tiles of a GPU and split evenly over several.) In the
 # package, `//` rounds down, and adding `multiple_of - 1` first turns that into rounding up:
 
-# %%
-# twin: llama_edu.config.swiglu_width
+# %% twin="llama_edu.config.swiglu_width"
 def swiglu_width(dim: int, *, multiple_of: int, multiplier: float = 1.0) -> int:
     width = int(multiplier * int(2 * 4 * dim / 3))
     return multiple_of * ((width + multiple_of - 1) // multiple_of)
@@ -511,38 +534,44 @@ assert all(swiglu_width(dim, multiple_of=of, multiplier=times) == width
 # %% [markdown]
 # Does this rule give every released width? One row for each shape, with its steps:
 
-# %%
-# NBVAL_CHECK_OUTPUT
-SHAPES = ("llama-1-7b", "llama-1-13b", "llama-1-33b", "llama-1-65b", "llama-2-34b", "llama-2-70b",
-          "llama-3-8b", "llama-3.1-405b", "llama-3.2-3b", "llama-3.2-1b")
-print("release           8/3 dim  times    is    up to multiple of  hidden_dim  / dim")
+# %% tags=["nbval-check-output"]
+SHAPES = ("llama-1-7b", "llama-1-13b", "llama-1-33b", "llama-1-65b",
+          "llama-2-34b", "llama-2-70b", "llama-3-8b", "llama-3.1-405b",
+          "llama-3.2-3b", "llama-3.2-1b")
+print(
+    "release           8/3 dim  times    is    up to multiple of  hidden_dim  / dim"
+)
 for name in SHAPES:
     row = release(name)
     dim, times = row.config.dim, row.ffn_dim_multiplier or 1.0
     cut = int(2 * 4 * dim / 3)
     width = swiglu_width(dim, multiple_of=row.multiple_of, multiplier=times)
-    print(f"{name:15} {cut:9,} {times:6} {int(times * cut):7,} {row.multiple_of:15,}"
-          f" {width:14,} {width / dim:8.3f}")
+    print(
+        f"{name:15} {cut:9,} {times:6} {int(times * cut):7,} {row.multiple_of:15,}"
+        f" {width:14,} {width / dim:8.3f}")
     assert width == row.config.hidden_dim
 
 # %% [markdown]
 # And now all releases, not only one of each shape:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 def derived(row) -> int:
     return swiglu_width(row.config.dim, multiple_of=row.multiple_of,
                         multiplier=row.ffn_dim_multiplier or 1.0)
 
 
 exceptions = [row for row in RELEASES if derived(row) != row.config.hidden_dim]
-print(len(RELEASES), "releases; the rule fails for", [row.id for row in exceptions])
+print(len(RELEASES), "releases; the rule fails for",
+      [row.id for row in exceptions])
 for row in exceptions:
-    print(f"rule {derived(row):,}, checkpoint {row.config.hidden_dim:,}: {row.notes[0]}")
+    print(
+        f"rule {derived(row):,}, checkpoint {row.config.hidden_dim:,}: {row.notes[0]}"
+    )
 assert all(row.config.hidden_dim % row.shards == 0 for row in RELEASES)
-assert all(derived(row) == package_config.swiglu_width(
-    row.config.dim, multiple_of=row.multiple_of, multiplier=row.ffn_dim_multiplier or 1.0)
-    for row in RELEASES)
+assert all(
+    derived(row) == package_config.swiglu_width(
+        row.config.dim, multiple_of=row.multiple_of,
+        multiplier=row.ffn_dim_multiplier or 1.0) for row in RELEASES)
 
 # %% [markdown]
 # One exception in the whole family: the smallest Llama Guard. Its layer was cut down after
@@ -556,20 +585,30 @@ assert all(derived(row) == package_config.swiglu_width(
 # what the classic one costs.
 
 # %% mystnb={"image": {"alt": "hidden_dim over dim for ten shapes. All Llama 1 sizes, the 34B and the 3.2 3B sit at 8/3 or up to 0.03 above. Llama 2 70B and Llama 3 8B are at 3.5, 405B at 3.25, and the 3.2 1B at 4."}}
-fig, ax = plots.figure("From the 70B on, most Llamas pay for more than eight thirds",
-                       x="hidden_dim / dim", y="")
+fig, ax = plots.figure(
+    "From the 70B on, most Llamas pay for more than eight thirds",
+    x="hidden_dim / dim", y="")
 for place, name in enumerate(reversed(SHAPES)):
     shape = release(name).config
     shares = shape.n_kv_heads < shape.n_heads
-    ax.plot(shape.hidden_dim / shape.dim, place, "D" if shares else "o", markersize=6,
-            color=plots.VERMILION if shares else plots.BLUE)
+    ax.plot(shape.hidden_dim / shape.dim, place, "D" if shares else "o",
+            markersize=6, color=plots.VERMILION if shares else plots.BLUE)
 ax.axvline(8 / 3, color="#888888", linestyle="--", linewidth=1)
-ax.set_yticks(range(len(SHAPES)), [release(name).name for name in reversed(SHAPES)])
-ax.plot([], [], "o", color=plots.BLUE, label="every query head has its own keys")
-ax.plot([], [], "D", color=plots.VERMILION, label="query heads share keys (GQA)")
+ax.set_yticks(range(len(SHAPES)),
+              [release(name).name for name in reversed(SHAPES)])
+ax.plot([], [], "o", color=plots.BLUE,
+        label="every query head has its own keys")
+ax.plot([], [], "D", color=plots.VERMILION,
+        label="query heads share keys (GQA)")
 ax.legend(loc="upper right")
-assert {row.config.hidden_dim / row.config.dim for row in RELEASES if row not in exceptions} == {
-    release(name).config.hidden_dim / release(name).config.dim for name in SHAPES}
+assert {
+    row.config.hidden_dim / row.config.dim
+    for row in RELEASES
+    if row not in exceptions
+} == {
+    release(name).config.hidden_dim / release(name).config.dim
+    for name in SHAPES
+}
 
 # %% [markdown]
 # The widening begins with the Llama 2 70B. Chapter 03 showed what else began in Llama 2's large
@@ -602,26 +641,28 @@ check("4.6", paid_width)
 #
 # What if the 70B had shared its keys and kept the old width?
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 seventy = release("llama-2-70b").config
-for kv, width, what in ((64, 22_016, "own keys, 8/3"), (8, 22_016, "shared keys, 8/3"),
+for kv, width, what in ((64, 22_016, "own keys, 8/3"), (8, 22_016,
+                                                        "shared keys, 8/3"),
                         (8, 28_672, "shared keys, times 1.3: as released")):
     count = parameters(replace(seventy, n_kv_heads=kv, hidden_dim=width))
-    print(f"{kv:2} kv heads, width {width:,}: attention {count.attention / 1e9:5.2f}B,"
-          f" feed-forward {count.feed_forward / 1e9:5.2f}B, all {count.total / 1e9:5.2f}B  {what}")
+    print(
+        f"{kv:2} kv heads, width {width:,}: attention {count.attention / 1e9:5.2f}B,"
+        f" feed-forward {count.feed_forward / 1e9:5.2f}B, all {count.total / 1e9:5.2f}B  {what}"
+    )
 
 # %% [markdown]
 # Without the multiplier the "70B" would have had 55.89 billion parameters. So the 1.3 pays for
 # something. Does it pay exactly what sharing the keys took away?
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 removed = 80 * 2 * 8192 * (8192 - 1024)             # wk and wv, 64 heads to 8
 added = 80 * 3 * 8192 * (28_672 - 22_016)
 even = 22_016 + removed / (80 * 3 * 8192)
-print(f"removed {removed / 1e9:.2f}B, added {added / 1e9:.2f}B, break-even width {even:,.0f},"
-      f" which is {even / (8192 * 8 / 3):.2f} times 8/3 dim")
+print(
+    f"removed {removed / 1e9:.2f}B, added {added / 1e9:.2f}B, break-even width {even:,.0f},"
+    f" which is {even / (8192 * 8 / 3):.2f} times 8/3 dim")
 
 # %% [markdown]
 # More than that: 13.09 billion came back for 9.40 that were taken. Break-even would have been
@@ -710,7 +751,11 @@ class Reader(nn.Module):
         return self.output(self.norms[-1](x))
 
 
-sizes = {kind: sum(p.numel() for p in Reader(kind).parameters()) for kind in KINDS}
+sizes = {
+    kind: sum(p.numel()
+              for p in Reader(kind).parameters())
+    for kind in KINDS
+}
 print(sizes)
 assert len(set(sizes.values())) == 1
 
@@ -756,7 +801,10 @@ def followers() -> Counter:
     """How often, a sentence of each kind, a window is followed by a character."""
     often = Counter()
     for sentence in SENTENCES:
-        now = {f" by the {place}. "[-SPAN:]: 1 / len(PLACES) for place in PLACES}
+        now = {
+            f" by the {place}. "[-SPAN:]: 1 / len(PLACES)
+            for place in PLACES
+        }
         for slot in sentence:
             after = Counter()
             for window, p in now.items():
@@ -780,7 +828,9 @@ surprise = [math.log(times[unseen_text[i:i + SPAN]]
             for i in range(len(unseen))]
 floor = statistics.mean(surprise)
 in_all = sum(math.log(2 * math.prod(map(len, slots))) for slots in SENTENCES)
-print(f"the grammar's entropy: {in_all / sum(times.values()):.3f} nats a character")
+print(
+    f"the grammar's entropy: {in_all / sum(times.values()):.3f} nats a character"
+)
 print(f"twelve characters at a time, on the unseen text: {floor:.3f}")
 
 
@@ -822,18 +872,27 @@ print(f"{(gate < 0).float().mean():.0%} of the gates are below zero,"
 def apart(values: Tensor, letter: str) -> Tensor:
     """How far values before this letter lie from the others, in standard deviations: `f`."""
     before = unseen_next == LETTERS.index(letter)
-    return ((values[before].mean(0) - values[~before].mean(0)) / values.std(0)).abs()
+    return ((values[before].mean(0) - values[~before].mean(0))
+            / values.std(0)).abs()
 
 
-chosen = {letter: int(apart(gate * carried, letter).argmax()) for letter in "uvg"}
-letters, following = windows("by the hill. the young fox follows five white mice by the river. ")
+chosen = {
+    letter: int(apart(gate * carried, letter).argmax())
+    for letter in "uvg"
+}
+letters, following = windows(
+    "by the hill. the young fox follows five white mice by the river. ")
 inside, _ = look_inside(letters)
-fig, ax = plots.figure("Some gates open widest before one character (dots), and elsewhere, too",
-                       x="character to be predicted", y="gate")
+fig, ax = plots.figure(
+    "Some gates open widest before one character (dots), and elsewhere, too",
+    x="character to be predicted", y="gate")
 plots.heatmap(ax, inside[:, list(chosen.values())].T, label="SiLU(x w1)")
 for row, letter in enumerate(chosen):
-    places = [i for i, which in enumerate(following) if LETTERS[which] == letter]
-    ax.plot(places, [row] * len(places), "o", color=plots.VERMILION, markeredgecolor="white")
+    places = [
+        i for i, which in enumerate(following) if LETTERS[which] == letter
+    ]
+    ax.plot(places, [row] * len(places), "o", color=plots.VERMILION,
+            markeredgecolor="white")
 ax.set_xticks(range(len(following)), [LETTERS[i].strip() for i in following])
 ax.set_yticks(range(3), [f"before '{letter}'" for letter in chosen]);
 
@@ -849,13 +908,14 @@ ax.set_yticks(range(3), [f"before '{letter}'" for letter in chosen]);
 # %% mystnb={"image": {"alt": "Carried value against gate opening for one hidden feature. One group of moments before v lies in a corner of its own, gate wide open and carried value large; other moments are shut or carry less, and strong carried values at a shut gate are common."}}
 unit = chosen["v"]
 before = unseen_next == LETTERS.index("v")
-fig, ax = plots.figure("When the gate opens is one question, what it carries another",
-                       x="gate SiLU(x w1)", y="carried x w3")
-ax.plot(gate[~before, unit], carried[~before, unit], ".", color=plots.SKY, markersize=3,
-        label="before another character")
-ax.plot(gate[before, unit], carried[before, unit], "^", color=plots.VERMILION, markersize=4,
-        label="before v")
-ax.legend();
+fig, ax = plots.figure(
+    "When the gate opens is one question, what it carries another",
+    x="gate SiLU(x w1)", y="carried x w3")
+ax.plot(gate[~before, unit], carried[~before, unit], ".", color=plots.SKY,
+        markersize=3, label="before another character")
+ax.plot(gate[before, unit], carried[before, unit], "^", color=plots.VERMILION,
+        markersize=4, label="before v")
+ax.legend()
 
 # %% [markdown]
 # The v's lie where the gate is open *and* the carried value negative. A wide gate alone does not
@@ -868,11 +928,15 @@ ax.legend();
 for letter, unit in chosen.items():
     alone, up, product = (float(apart(values, letter)[unit])
                           for values in (gate, carried, gate * carried))
-    print(f"before '{letter}'   gate {alone:.1f}   carried {up:.1f}   product {product:.1f}")
+    print(
+        f"before '{letter}'   gate {alone:.1f}   carried {up:.1f}   product {product:.1f}"
+    )
 
-wins = sum(bool(apart(gate * carried, letter).max() > max(apart(gate, letter).max(),
-                                                        apart(carried, letter).max()))
-           for letter in LETTERS)
+wins = sum(
+    bool(
+        apart(gate * carried, letter).max() > max(
+            apart(gate, letter).max(),
+            apart(carried, letter).max())) for letter in LETTERS)
 print(f"the product stands out most for {wins} of {len(LETTERS)} characters")
 assert wins > len(LETTERS) / 2
 
@@ -892,9 +956,10 @@ assert wins > len(LETTERS) / 2
 # %%
 guess_decided = None    # of all gates of SmolLM2, the share beyond ±3
 
-PROSE = ("The old keeper climbed the stairs each evening to light the lamp. "
-         "Below him the sea was dark, and the ships that passed were only small "
-         "lights on the water. In thirty years the lamp had never gone out.")
+PROSE = (
+    "The old keeper climbed the stairs each evening to light the lamp. "
+    "Below him the sea was dark, and the ships that passed were only small "
+    "lights on the water. In thirty years the lamp had never gone out.")
 
 
 @torch.inference_mode()
@@ -903,9 +968,11 @@ def both_sides(name: str, text: str) -> tuple[list[Tensor], list[Tensor]]:
     model, tokenizer = load(name)
     sides = [], []
     for layer in model.layers:
-        for found, part in zip(sides, (layer.feed_forward.w1, layer.feed_forward.w3), strict=True):
-            part.register_forward_hook(
-                lambda module, given, result, found=found: found.append(result[0, 1:]))
+        for found, part in zip(sides,
+                               (layer.feed_forward.w1, layer.feed_forward.w3),
+                               strict=True):
+            part.register_forward_hook(lambda module, given, result, found=
+                                       found: found.append(result[0, 1:]))
     model(torch.tensor([tokenizer.encode(text)]))
     return sides
 
@@ -918,8 +985,9 @@ else:
     print(installed.how_to_get("smollm2"))
 
 # %% mystnb={"image": {"alt": "Left: in SmolLM2 the share of gates below zero rises from 0.35 to 0.8 and falls to 0.5 with depth; in the teller it rises from 0.54 to 0.73. Right: beyond 3 either way lies under 0.1 in each layer of SmolLM2, and 0.14 in the teller's last."}}
-fig, panels = plots.figure("In SmolLM2 hardly a gate is truly shut or truly open",
-                           x="depth (share of layers)", y="share of gates", columns=2)
+fig, panels = plots.figure(
+    "In SmolLM2 hardly a gate is truly shut or truly open",
+    x="depth (share of layers)", y="share of gates", columns=2)
 for (name, layers_read), mark in zip(read.items(), "so", strict=False):
     depth = [i / (len(layers_read) - 1) for i in range(len(layers_read))]
     panels[0].plot(depth, [(z < 0).float().mean() for z in layers_read],
@@ -929,8 +997,11 @@ for (name, layers_read), mark in zip(read.items(), "so", strict=False):
 panels[0].set(title="below zero", ylim=(0, 1))
 panels[1].set(title="beyond ±3: truly shut or open", ylim=(0, 1))
 panels[0].legend(loc="lower right")
-decided = {name: torch.cat([z.flatten() for z in each]).abs().gt(3).float().mean().item()
-           for name, each in read.items()}
+decided = {
+    name: torch.cat([z.flatten()
+                     for z in each]).abs().gt(3).float().mean().item()
+    for name, each in read.items()
+}
 print({name: f"{share:.1%}" for name, share in decided.items()})
 
 # %% [markdown]
@@ -939,7 +1010,8 @@ print({name: f"{share:.1%}" for name, share in decided.items()})
 # %%
 if "SmolLM2" in read:
     assert max((z.abs() > 3).float().mean() for z in read["SmolLM2"]) < 0.1
-reveal("SmolLM2's gates beyond ±3", guess_decided, round(decided.get("SmolLM2", math.nan), 4))
+reveal("SmolLM2's gates beyond ±3", guess_decided,
+       round(decided.get("SmolLM2", math.nan), 4))
 
 
 def share(part: Tensor, whole: Tensor) -> float:
@@ -955,15 +1027,21 @@ def wide(z: Tensor, up: Tensor) -> float:
 
 for name in read:
     one = [wide(*sides) for sides in zip(read[name], sent[name], strict=True)]
-    z, up = (torch.cat([each.flatten() for each in side[name]]) for side in (read, sent))
+    z, up = (torch.cat([each.flatten()
+                        for each in side[name]])
+             for side in (read, sent))
     assert wide(z, up) > 0.5
     print(f"{name}: {wide(z, up):.0%} of what passes, passes beyond ±3"
           f" (layers: {min(one):.0%} to {max(one):.0%})")
     near = z.abs() < 3
     z, up = z[near], up[near]
-    misses = [share((F.silu(z) - guess) * up, F.silu(z) * up) ** 0.5
-              for guess in (z / 2, z / 2 + z**2 / 4)]
-    print("    in between, zu/2 misses {:.0%}, zu/2 + z²u/4 misses {:.0%}".format(*misses))
+    misses = [
+        share((F.silu(z) - guess) * up,
+              F.silu(z) * up)**0.5 for guess in (z / 2, z / 2 + z**2 / 4)
+    ]
+    print(
+        "    in between, zu/2 misses {:.0%}, zu/2 + z²u/4 misses {:.0%}".format(
+            *misses))
 
 # %% [markdown]
 # Counted one by one, the picture of a gate fails: of a hundred gates one is truly shut or open, and
@@ -990,16 +1068,22 @@ guess_left = None
 SEEDS = range(3)
 RUNS = {(0.003, 150): "0.003\n150 steps", (0.01, 150): "0.01\n150 steps",
         (0.03, 150): "0.03\n150 steps", (0.01, 450): "0.01\n450 steps"}
-above = {(kind, *run): [excess(train(kind, learning_rate=run[0], steps=run[1], seed=seed))
-                        for seed in SEEDS] for kind in KINDS for run in RUNS}
+above = {(kind, *run): [
+             excess(train(kind, learning_rate=run[0], steps=run[1], seed=seed))
+             for seed in SEEDS
+         ]
+         for kind in KINDS
+         for run in RUNS}
 
 # %% mystnb={"image": {"alt": "Loss above the floor on a logarithmic axis, three seeds for each of three layers. SwiGLU is lowest in all four runs: at 0.62 against 0.83 and 0.85 for the lowest rate, at 0.034 against 0.047 and 0.051 after 450 steps."}}
-fig, ax = plots.figure("SwiGLU leads in each run; by how much is a matter of rate and steps",
-                       x="learning rate, steps", y="loss above the floor (nats)")
-for i, (kind, colour, mark) in enumerate(zip(KINDS, plots.COLOURS, "osD", strict=False)):
+fig, ax = plots.figure(
+    "SwiGLU leads in each run; by how much is a matter of rate and steps",
+    x="learning rate, steps", y="loss above the floor (nats)")
+for i, (kind, colour, mark) in enumerate(
+        zip(KINDS, plots.COLOURS, "osD", strict=False)):
     for place, run in enumerate(RUNS):
-        ax.plot([place + (i - 1) * 0.2] * len(SEEDS), above[kind, *run], mark, color=colour,
-                markersize=5, label=kind if place == 0 else None)
+        ax.plot([place + (i - 1) * 0.2] * len(SEEDS), above[kind, *run], mark,
+                color=colour, markersize=5, label=kind if place == 0 else None)
 ax.set_xticks(range(len(RUNS)), RUNS.values())
 ax.set_yscale("log")
 ax.set_yticks([0.03, 0.1, 0.3, 0.9], ["0.03", "0.1", "0.3", "0.9"])
@@ -1011,23 +1095,29 @@ ax.legend();
 
 # %%
 for run in RUNS:
-    print(f"{run[0]:<5} {run[1]} steps", *(f"{kind} {spread(above[kind, *run])}  "
-                                           for kind in KINDS))
+    print(f"{run[0]:<5} {run[1]} steps",
+          *(f"{kind} {spread(above[kind, *run])}  " for kind in KINDS))
 
 
 def lead(run: tuple) -> tuple[float, float]:
     """SwiGLU's lead over GELU: in nats, and as a share of what GELU has above the floor."""
-    gelu, gated = (statistics.mean(above[kind, *run]) for kind in ("GELU", "SwiGLU"))
+    gelu, gated = (statistics.mean(above[kind, *run])
+                   for kind in ("GELU", "SwiGLU"))
     return gelu - gated, 1 - gated / gelu
 
 
 short, long = lead((0.01, 150)), lead((0.01, 450))
 for run in RUNS:
-    print(run, "SwiGLU leads by {:.3f} nats, which is {:.0%} of GELU's excess".format(*lead(run)))
+    print(
+        run,
+        "SwiGLU leads by {:.3f} nats, which is {:.0%} of GELU's excess".format(
+            *lead(run)))
 assert all(lead(run)[0] > 0 for run in RUNS)
-assert all(max(above["SwiGLU", *run]) < min(above["GELU", *run] + above["ReLU", *run])
-           for run in RUNS)
-reveal("share of the lead in nats that is left", guess_left, round(long[0] / short[0], 2))
+assert all(
+    max(above["SwiGLU", *run]) < min(above["GELU", *run] + above["ReLU", *run])
+    for run in RUNS)
+reveal("share of the lead in nats that is left", guess_left,
+       round(long[0] / short[0], 2))
 
 # %% [markdown]
 # In nats the lead shrinks to about a tenth, and one might say that it vanishes. But everything
@@ -1063,8 +1153,7 @@ for beta in (0.1, 1.0, 1.702, 10.0):
     torch.testing.assert_close(x * s + (1 - s) * x, x, rtol=1e-12, atol=0)
 print("the formula returns x, whatever beta is")
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 print(f"width 2/3 dim: {3 * (2 / 3) / 8:.2f} of the classic layer")
 for name in SHAPES:
     shape = release(name).config

@@ -63,23 +63,29 @@ def utf8_by_hand(character: str) -> bytes:
     if number < 0x80:
         return bytes([number])
     n = 2 if number < 0x800 else 3 if number < 0x10000 else 4
-    groups = [number >> 6 * i & 0b111111 for i in range(n)]     # the lowest six bits first
+    # the lowest six bits first
+    groups = [number >> 6 * i & 0b111111 for i in range(n)]
     groups[-1] |= HEADS[n]
-    return bytes([groups[-1], *(0b10000000 | group for group in reversed(groups[:-1]))])
+    return bytes(
+        [groups[-1], *(0b10000000 | group for group in reversed(groups[:-1]))])
 
 
 for character in "aé羊🦙":
-    print(character, f"number {ord(character):6}  ", *(f"{b:08b}" for b in utf8_by_hand(character)))
+    print(character, f"number {ord(character):6}  ",
+          *(f"{b:08b}" for b in utf8_by_hand(character)))
 
 # %% [markdown]
 # The `x` bits of `1110xxxx 10xxxxxx 10xxxxxx`, read in a row, are the number of 羊. That is all
 # there is to UTF-8, and we can check it on every character of our sentences. They come with the
 # package: sixty sentences that say the same in twelve languages.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 sentences = parallel()
-characters = sorted({c for lines in sentences.values() for line in lines for c in line} | {"🦙"})
+characters = sorted(
+    {c
+     for lines in sentences.values()
+     for line in lines
+     for c in line} | {"🦙"})
 assert all(utf8_by_hand(c) == c.encode() for c in characters)
 print(f"{len(characters):,} different characters; bytes each:",
       dict(sorted(Counter(len(c.encode()) for c in characters).items())))
@@ -96,8 +102,7 @@ print(f"{len(characters):,} different characters; bytes each:",
 # Sennrich et al. (2016) took it to translation and started from characters, and GPT-2 (Radford et
 # al. 2019) went back to bytes. So do we. Let us count the neighbours in one sentence.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 SENTENCE = "small llamas call all llamas"
 
 for pair, n in Counter(pairwise(SENTENCE)).most_common(4):
@@ -118,7 +123,11 @@ for pair, n in Counter(pairwise(SENTENCE)).most_common(4):
 # %% mystnb={"image": {"alt": "The sentence small llamas call all llamas in rows. At the top 28 single letters; after one merge ll is one piece, after three all with its space, after eight merges the last two words are one piece, all llamas, and 7 pieces are left."}}
 learnt = [merge.piece for merge in islice(grow({SENTENCE.encode(): 1}), 8)]
 letters = [bytes([byte]) for byte in SENTENCE.encode()]
-rows = [merge_all(letters, {piece: i for i, piece in enumerate(learnt[:n])}) for n in range(9)]
+rows = [
+    merge_all(letters, {piece: i
+                        for i, piece in enumerate(learnt[:n])})
+    for n in range(9)
+]
 assert (len(rows[0]), len(rows[-1])) == (28, 7)
 
 fig, ax = plots.figure("Each merge makes one piece, and the text gets shorter",
@@ -130,8 +139,8 @@ for y, row in enumerate(rows):
         colour = "#eeeeee" if len(part) == 1 else new_here
         ax.barh(y, len(part) - 0.1, left=x, height=0.74, color=colour)
         for k, letter in enumerate(part.decode().replace(" ", "·")):
-            ax.text(x + k + 0.45, y, letter, ha="center", va="center", fontsize=11,
-                    color="black")
+            ax.text(x + k + 0.45, y, letter, ha="center", va="center",
+                    fontsize=11, color="black")
         x += len(part)
     ax.text(x + 0.5, y, f"{len(row)} pieces", va="center")
 ax.set(ylim=(8.6, -0.6), xlim=(-0.3, 33), yticks=range(9), xticks=[])
@@ -150,10 +159,10 @@ print("learnt:", *(piece.decode() for piece in learnt), sep=" | ")
 # is as much part of a vocabulary as the pieces are. This is Llama 3's, with the function that
 # applies it.
 
-# %%
-# twin: llama_edu.tokenizer.bpe.LLAMA3_PATTERN, llama_edu.tokenizer.bpe.split
-LLAMA3_PATTERN = (r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
-                  r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
+# %% twin="llama_edu.tokenizer.bpe.LLAMA3_PATTERN, llama_edu.tokenizer.bpe.split"
+LLAMA3_PATTERN = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}|"
+    r" ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+")
 
 
 def split(text: str, pattern: str = LLAMA3_PATTERN) -> list[str]:
@@ -171,10 +180,12 @@ for text in ("The llama's wool: 1234567 hairs!", "if x:\n        return x"):
 #
 # Training then needs the text no more; it needs each chunk once, and how often it occurs.
 
-# %%
-# twin: llama_edu.tokenizer.bpe.count_chunks
+# %% twin="llama_edu.tokenizer.bpe.count_chunks"
 def count_chunks(text: str, pattern: str = LLAMA3_PATTERN) -> dict[bytes, int]:
-    return {chunk.encode(): n for chunk, n in Counter(split(text, pattern)).items()}
+    return {
+        chunk.encode(): n
+        for chunk, n in Counter(split(text, pattern)).items()
+    }
 
 
 count_chunks(SENTENCE)
@@ -251,14 +262,17 @@ def join(parts: list[bytes], a: bytes, b: bytes) -> list[bytes]:
 
 def grow_naively(chunks: dict[bytes, int], n_merges: int) -> list[bytes]:
     """The first pieces that training finds, in order."""
-    words = [([chunk[i : i + 1] for i in range(len(chunk))], n) for chunk, n in chunks.items()]
+    words = [([chunk[i:i + 1]
+               for i in range(len(chunk))], n)
+             for chunk, n in chunks.items()]
     number = {piece: i for i, piece in enumerate(ALPHABET)}
     for _ in range(n_merges):
         counts = Counter()
         for parts, n in words:
             for pair in pairwise(parts):
                 counts[pair] += n
-        a, b = min(counts, key=lambda p: (-counts[p], number[p[0]], number[p[1]]))
+        a, b = min(counts, key=lambda p:
+                   (-counts[p], number[p[0]], number[p[1]]))
         number[a + b] = len(number)
         words = [(join(parts, a, b), n) for parts, n in words]
     return list(number)[256:]
@@ -274,7 +288,8 @@ def grow_naively(chunks: dict[bytes, int], n_merges: int) -> list[bytes]:
 # two agree, ties included? The slow one takes about ten seconds.
 
 # %%
-small_text = "\n".join([*sentences["English"], *sentences["Thai"], "aaa aaaa aaaaa"])
+small_text = "\n".join(
+    [*sentences["English"], *sentences["Thai"], "aaa aaaa aaaaa"])
 chunks = count_chunks(small_text)
 
 start = time.perf_counter()
@@ -308,22 +323,26 @@ print(f"naive {between - start:.2f} s, incremental {end - between:.3f} s")
 # SentencePiece library, and numbers then differ from the text.
 
 # %%
-LLAMA2_FILE = ""        # the path of your Llama 2 tokenizer.model, if you have one
+LLAMA2_FILE = ""  # the path of your Llama 2 tokenizer.model, if you have one
 folder = tempfile.TemporaryDirectory()
 library = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
-code = "".join(file.read_text(encoding="utf-8", errors="replace") for file in library)
-practice = "\n".join(line for lines in sentences.values() for line in lines[:40]) + code[:400_000]
+code = "".join(
+    file.read_text(encoding="utf-8", errors="replace") for file in library)
+practice = "\n".join(line for lines in sentences.values()
+                     for line in lines[:40]) + code[:400_000]
 
 
 def train_sentencepiece(n_vocab: int, **other_settings) -> bytes:
     """The `.model` that SentencePiece learns from the practice text."""
-    llama2 = dict(model_type="bpe", split_digits=True, byte_fallback=True,
-                  character_coverage=0.99995, normalization_rule_name="identity",
-                  remove_extra_whitespaces=False, allow_whitespace_only_pieces=True)
+    llama2 = dict(
+        model_type="bpe", split_digits=True, byte_fallback=True,
+        character_coverage=0.99995, normalization_rule_name="identity",
+        remove_extra_whitespaces=False, allow_whitespace_only_pieces=True)
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(practice.splitlines()), model_writer=model, vocab_size=n_vocab,
-        num_threads=1, minloglevel=2, **(llama2 | other_settings))
+        sentence_iterator=iter(practice.splitlines()), model_writer=model,
+        vocab_size=n_vocab, num_threads=1, minloglevel=2,
+        **(llama2 | other_settings))
     return model.getvalue()
 
 
@@ -343,14 +362,18 @@ for name in ("llama3", "sentencepiece_32k", "smollm2"):
         print(installed.how_to_get(name))
 
 new_file = installed.find("llama3") or new_file
-old_file = Path(LLAMA2_FILE) if LLAMA2_FILE else installed.find("sentencepiece_32k") or old_file
+old_file = Path(LLAMA2_FILE) if LLAMA2_FILE else installed.find(
+    "sentencepiece_32k") or old_file
 REAL_NEW = new_file == installed.find("llama3")
-REAL = REAL_NEW and old_file == installed.find("sentencepiece_32k")     # the text's numbers hold
+# the text's numbers hold
+REAL = REAL_NEW and old_file == installed.find("sentencepiece_32k")
 
-old_rebuilt, old = RebuiltSentencePiece.read(old_file), SentencePieceTokenizer.read(old_file)
+old_rebuilt, old = RebuiltSentencePiece.read(
+    old_file), SentencePieceTokenizer.read(old_file)
 new_rebuilt = BytePairs.load(new_file, special=LLAMA31_SPECIAL)
-new = TiktokenTokenizer(new_rebuilt.ranks, new_rebuilt.special, pattern=LLAMA3_PATTERN,
-                        bos="<|begin_of_text|>", eos="<|end_of_text|>", stop_ids=())
+new = TiktokenTokenizer(new_rebuilt.ranks, new_rebuilt.special,
+                        pattern=LLAMA3_PATTERN, bos="<|begin_of_text|>",
+                        eos="<|end_of_text|>", stop_ids=())
 smol = load(installed.path("smollm2")) if installed.find("smollm2") else new
 for name, tokenizer in {"old": old, "new": new, "SmolLM2": smol}.items():
     print(f"{name:8}{tokenizer.n_vocab:8,} tokens")
@@ -376,7 +399,8 @@ def encode(chunk: bytes, ranks: dict[bytes, int]) -> list[int]:
     """
     ### BEGIN SOLUTION
     parts = [bytes([byte]) for byte in chunk]
-    while pairs := [(ranks[a + b], i) for i, (a, b) in enumerate(pairwise(parts))
+    while pairs := [(ranks[a + b], i)
+                    for i, (a, b) in enumerate(pairwise(parts))
                     if a + b in ranks]:
         i = min(pairs)[1]
         parts[i : i + 2] = [parts[i] + parts[i + 1]]
@@ -402,13 +426,13 @@ check("5.2", encode)
 # The package's definition yields the parts after every merge. Below, each merged piece has its
 # rank behind it.
 
-# %%
-# twin: llama_edu.tokenizer.merging.merge_steps
+# %% twin="llama_edu.tokenizer.merging.merge_steps"
 def merge_steps(parts: Sequence, ranks: Mapping) -> Iterator[list]:
     parts = list(parts)
     while True:
         yield list(parts)
-        pairs = [(ranks[a + b], i) for i, (a, b) in enumerate(zip(parts, parts[1:], strict=False))
+        pairs = [(ranks[a + b], i)
+                 for i, (a, b) in enumerate(zip(parts, parts[1:], strict=False))
                  if a + b in ranks]
         if not pairs:
             return
@@ -417,7 +441,8 @@ def merge_steps(parts: Sequence, ranks: Mapping) -> Iterator[list]:
 
 
 for step in merge_steps([bytes([byte]) for byte in b" rained"], new.ranks):
-    print(" | ".join(part.decode() + f" {new.ranks[part]}" * (len(part) > 1) for part in step))
+    print(" | ".join(part.decode() + f" {new.ranks[part]}" * (len(part) > 1)
+                     for part in step))
 
 # %% [markdown]
 # Reading it as a person, one would cut ` rained` into ` rain` and `ed`, and both are pieces of
@@ -439,9 +464,18 @@ if REAL_NEW:
     assert longest_first(b" rained", new.ranks) == [b" rain", b"ed"]
     assert (new.ranks[b" rain"], new.ranks[b"ained"]) == (11_422, 2_692)
 for name in ("English", "German", "Hindi"):
-    words = [w.encode() for w in sorted({w for line in sentences[name] for w in split(line)})]
-    right = [merge_all([bytes([byte]) for byte in word], new.ranks) for word in words]
-    other = sum(longest_first(w, new.ranks) != r for w, r in zip(words, right, strict=True))
+    words = [
+        w.encode()
+        for w in sorted({w
+                         for line in sentences[name]
+                         for w in split(line)})
+    ]
+    right = [
+        merge_all([bytes([byte]) for byte in word], new.ranks) for word in words
+    ]
+    other = sum(
+        longest_first(w, new.ranks) != r
+        for w, r in zip(words, right, strict=True))
     print(f"{name}: {other} of {len(words)} words cut differently")
 
 # %% [markdown]
@@ -496,8 +530,8 @@ def display(pieces: list[str]) -> str:
 
 
 n_tokens = {}
-for text in (" raine", " rained", " doInBackgroun", " doInBackground", "The answer ",
-             "The answer is"):
+for text in (" raine", " rained", " doInBackgroun", " doInBackground",
+             "The answer ", "The answer is"):
     n_tokens[text] = len(new.encode(text, bos=False, eos=False))
     print(f"tokens: {n_tokens[text]}  ", display(new.pieces(text)))
 assert not REAL_NEW or [*n_tokens.values()] == [2, 2, 6, 1, 3, 3]
@@ -526,10 +560,12 @@ def reached(piece: bytes, ranks: dict[bytes, int]) -> bool:
 
 
 def not_latin(piece: bytes) -> bool:
-    return bool(regex.search(r"(?!\p{Latin})\p{L}", piece.decode(errors="ignore")))
+    return bool(
+        regex.search(r"(?!\p{Latin})\p{L}", piece.decode(errors="ignore")))
 
 
-ours = {piece: i for i, piece in enumerate([*ALPHABET, *fast])}     # one training, from above
+# one training, from above
+ours = {piece: i for i, piece in enumerate([*ALPHABET, *fast])}
 assert all(reached(piece, ours) for piece in ours)
 alone = [piece for piece in new.ranks if not reached(piece, new.ranks)]
 by_rank = sorted(new.ranks, key=new.ranks.get)
@@ -537,10 +573,12 @@ starts = range(0, len(by_rank), 1_000)
 shares = [100 * sum(map(not_latin, block)) / len(block)
           for block in (by_rank[i : i + 1_000] for i in starts)]
 
-fig, ax = plots.figure("After rank 100,256 the pieces come from somewhere else" if REAL_NEW else
-                       "One training: no jump", x="rank", y="pieces with non-Latin letters (%)")
+fig, ax = plots.figure(
+    "After rank 100,256 the pieces come from somewhere else" if REAL_NEW else
+    "One training: no jump", x="rank", y="pieces with non-Latin letters (%)")
 ax.step(starts, shares, where="post")
-ax.plot([new.ranks[piece] for piece in alone], [90] * len(alone), "|", color=plots.VERMILION)
+ax.plot([new.ranks[piece] for piece in alone], [90] * len(alone), "|",
+        color=plots.VERMILION)
 ax.text(0.7 * len(by_rank), 90, "pieces that merging\ncannot reach", ha="right",
         va="center", color=plots.VERMILION)
 _ = ax.set(ylim=(0, 100))
@@ -558,21 +596,26 @@ reveal("pieces out of reach", guess, len(alone))
 # %%
 N_OLDER = 100_256
 if not REAL_NEW:
-    print("This needs Llama 3's own file. In it the first", f"{N_OLDER:,} pieces are cl100k's.")
+    print("This needs Llama 3's own file. In it the first",
+          f"{N_OLDER:,} pieces are cl100k's.")
 else:
     lines = new_file.read_bytes().splitlines(keepends=True)[:N_OLDER]
     digest = hashlib.sha256(b"".join(lines)).hexdigest()
     assert digest in inspect.getsource(cl100k_base)
     assert encoding_name_for_model("gpt-4") == "cl100k_base"
     print("the same SHA-256 as cl100k_base:", digest[:16], "...")
-    for name, block in {"older": by_rank[:N_OLDER], "added": by_rank[N_OLDER:]}.items():
-        print(f"{name}: {len(block):7,} pieces, {sum(map(not_latin, block)) / len(block):5.1%} with"
-              f" letters not Latin, {len(set(alone) & set(block))} out of reach")
+    for name, block in {"older": by_rank[:N_OLDER],
+                        "added": by_rank[N_OLDER:]}.items():
+        print(
+            f"{name}: {len(block):7,} pieces, {sum(map(not_latin, block)) / len(block):5.1%} with"
+            f" letters not Latin, {len(set(alone) & set(block))} out of reach")
     assert min(new.ranks[piece] for piece in alone) == 100_769
     assert len(alone) == 588
-    print(*(f"{part.decode()!r} {new.ranks[part]:,}" for part in merge_all(
-        [bytes([byte]) for byte in " Việt".encode()], new.ranks)), "but ' Việt' is a piece:",
-        f"{new.ranks[' Việt'.encode()]:,}")
+    print(
+        *(f"{part.decode()!r} {new.ranks[part]:,}"
+          for part in merge_all([bytes([byte])
+                                 for byte in " Việt".encode()], new.ranks)),
+        "but ' Việt' is a piece:", f"{new.ranks[' Việt'.encode()]:,}")
     assert new.pieces(" Việt") == new_rebuilt.pieces(" Việt") == [" Việt"]
 
 # %% [markdown]
@@ -600,7 +643,8 @@ def fewest(chunk: bytes, ranks: dict[bytes, int]) -> int:
     ### BEGIN SOLUTION
     best = [0]
     for end in range(1, len(chunk) + 1):
-        best.append(1 + min(best[start] for start in range(end) if chunk[start:end] in ranks))
+        best.append(1 + min(
+            best[start] for start in range(end) if chunk[start:end] in ranks))
     return best[-1]
     ### END SOLUTION
 
@@ -623,10 +667,17 @@ too_long = {"English": 0, "German": 6, "French": 5, "Spanish": 9, "Swahili": 33,
             "Russian": 13, "Arabic": 16, "Hindi": 0, "Thai": 5, "Korean": 1,
             "Japanese": 1, "Chinese": 2}
 for name, lines in sentences.items():
-    words = [w.encode() for w in sorted({w for line in lines for w in split(line)})]
+    words = [
+        w.encode() for w in sorted({w
+                                    for line in lines
+                                    for w in split(line)})
+    ]
     if report.passed:
-        merged = [len(merge_all([bytes([b]) for b in w], new.ranks)) for w in words]
-        longer = sum(m > fewest(w, new.ranks) for m, w in zip(merged, words, strict=True))
+        merged = [
+            len(merge_all([bytes([b]) for b in w], new.ranks)) for w in words
+        ]
+        longer = sum(m > fewest(w, new.ranks)
+                     for m, w in zip(merged, words, strict=True))
         assert not REAL_NEW or longer == too_long[name]
         too_long[name] = longer
     print(f"{name:9}{too_long[name]:3} of {len(words)} words")
@@ -669,12 +720,16 @@ def cut_by_smol(text: str) -> list[str]:
 
 for text in ("1234", "  return", "羊驼", "🦙", MINE):
     print(repr(text))
-    for name, cut in {"old": old.pieces, "new": new.pieces, "SmolLM2": cut_by_smol}.items():
+    for name, cut in {
+            "old": old.pieces, "new": new.pieces, "SmolLM2": cut_by_smol
+    }.items():
         print(f"   {name:9}{display(cut(text))}")
 assert not REAL_NEW or [new.ranks[piece] for piece in (b"!", b"A")] == [0, 32]
 assert [piece for piece, *_ in old_rebuilt.file.pieces[1:3]] == ["<s>", "</s>"]
 assert len(new.special) == 256 and min(new.special.values()) == len(new.ranks)
-assert not installed.find("smollm2") or cut_by_smol("1234") == ["1", "2", "3", "4"]
+assert not installed.find("smollm2") or cut_by_smol("1234") == [
+    "1", "2", "3", "4"
+]
 
 # %% [markdown]
 # There is the answer to our question. Llama 2's training was told that no piece may hold two
@@ -683,14 +738,18 @@ assert not installed.find("smollm2") or cut_by_smol("1234") == ["1", "2", "3", "
 # and merges, and cuts digits one by one all the same: it is a rule of the pattern, not of the kind.
 # (`�` stands for bytes that are no whole character.)
 
-# %%
-# NBVAL_CHECK_OUTPUT
-old_pieces = [text for text, _, kind in old_rebuilt.file.pieces if kind == NORMAL]
-two_digits = [piece for piece in old_pieces if len(regex.findall("[0-9]", piece)) > 1]
+# %% tags=["nbval-check-output"]
+old_pieces = [
+    text for text, _, kind in old_rebuilt.file.pieces if kind == NORMAL
+]
+two_digits = [
+    piece for piece in old_pieces if len(regex.findall("[0-9]", piece)) > 1
+]
 print("old: pieces with two digits or more:", len(two_digits))
 print("new: pieces of digits, by length:   ",
       dict(sorted(Counter(len(p) for p in new.ranks if p.isdigit()).items())))
-assert not REAL_NEW or max(rank for p, rank in new.ranks.items() if p.isdigit()) < N_OLDER
+assert not REAL_NEW or max(
+    rank for p, rank in new.ranks.items() if p.isdigit()) < N_OLDER
 
 # %% [markdown]
 # One digit a token is slow and regular: the last token of a number is always its ones. With threes
@@ -734,11 +793,14 @@ check("5.5", llama2_tokens)
 # %%
 message = "<|eot_id|>"
 as_text = new.encode(message, bos=False, eos=False)
-allowed = new.encode(message, bos=False, eos=False, allow_special={"<|eot_id|>"})
+allowed = new.encode(message, bos=False, eos=False,
+                     allow_special={"<|eot_id|>"})
 
 print("as text:", len(as_text), "tokens", display(new.pieces(message)))
-print("allowed:", allowed, "   BOS twice:",
-      new.encode("<|begin_of_text|>Hi", bos=True, eos=False, allow_special={"<|begin_of_text|>"}))
+print(
+    "allowed:", allowed, "   BOS twice:",
+    new.encode("<|begin_of_text|>Hi", bos=True, eos=False,
+               allow_special={"<|begin_of_text|>"}))
 assert new.decode(as_text) == message
 assert allowed == [new.special["<|eot_id|>"]]
 
@@ -761,9 +823,10 @@ assert allowed == [new.special["<|eot_id|>"]]
 # `special pieces obeyed`. Not every mistake has its suspect.
 
 # %%
-right = BytePairs.train("\n".join([*sentences["English"], *[sample("digits")] * 3]),
-                        n_vocab=600, special=["<|eot_id|>"])
-text = "The llama is high."     # write your own texts
+right = BytePairs.train(
+    "\n".join([*sentences["English"], *[sample("digits")] * 3]), n_vocab=600,
+    special=["<|eot_id|>"])
+text = "The llama is high."  # write your own texts
 print(f"{'right':8}", display(right.pieces(text)))
 for letter, suspect in suspects("5.6").items():
     differs = suspect(text) != right.pieces(text)
@@ -773,8 +836,10 @@ for letter, suspect in suspects("5.6").items():
 # Exercise 5.6 ●●● 15 min. Which mistake is in which suspect?
 found = {"a": "?", "b": "?", "c": "?", "d": "?", "e": "?", "f": "?"}
 ### BEGIN SOLUTION
-found = {"a": "leftmost pair first", "b": "normalised", "c": "special pieces obeyed",
-         "d": "healthy", "e": "digits from the right", "f": "longest piece first"}
+found = {
+    "a": "leftmost pair first", "b": "normalised", "c": "special pieces obeyed",
+    "d": "healthy", "e": "digits from the right", "f": "longest piece first"
+}
 ### END SOLUTION
 
 check("5.6", found)
@@ -800,7 +865,8 @@ for text in texts.values():
         ids = original.encode(text, bos=True, eos=True)
         assert rebuilt.encode(text, bos=True, eos=True) == ids
         assert rebuilt.decode(ids) == original.decode(ids) == text
-print(len(texts), "texts, the same tokens from the library and from Python, and back")
+print(len(texts),
+      "texts, the same tokens from the library and from Python, and back")
 
 # %% [markdown]
 # The package's tests ask the same of thousands of random Unicode strings.
@@ -812,23 +878,31 @@ print(len(texts), "texts, the same tokens from the library and from Python, and 
 # say *the same*. The English ones make 569 tokens in Llama 3's vocabulary.
 
 # %%
-guess_chinese = None    # tokens of the same sentences in Chinese, English being 569
+# tokens of the same sentences in Chinese, English being 569
+guess_chinese = None
 guess_hindi = None      # and in Hindi
 
 # %%
-count = {name: {kind: len(tokenizer.encode(text, bos=False, eos=False)) for kind, text
-                in texts.items()} for name, tokenizer in (("old", old), ("new", new),
-                                                          ("SmolLM2", smol))}
+count = {
+    name: {
+        kind: len(tokenizer.encode(text, bos=False, eos=False))
+        for kind, text in texts.items()
+    }
+    for name, tokenizer in (("old", old), ("new", new), ("SmolLM2", smol))
+}
 n_old, n_new, n_smol = count.values()
 
-print(f"{'':9}characters   tokens: old    new  SmolLM2   a character: old   new  SmolLM2")
+print(
+    f"{'':9}characters   tokens: old    new  SmolLM2   a character: old   new  SmolLM2"
+)
 for name, text in texts.items():
     tokens = "".join(f"{n[name]:8,}" for n in count.values())
     print(f"{name:9}{len(text):10,}{tokens:>31}",
           "".join(f"{n[name] / len(text):8.2f}" for n in count.values()))
 assert not REAL_NEW or n_new["English"] == 569
 assert not installed.find("smollm2") or [
-    n_smol[name] for name in ("English", "Thai", "Korean")] == [629, 3_693, 2_725]
+    n_smol[name] for name in ("English", "Thai", "Korean")
+] == [629, 3_693, 2_725]
 
 # %% [markdown]
 # So how far off were you?
@@ -844,20 +918,30 @@ print(reveal("Hindi", guess_hindi, n_new["Hindi"]))
 
 # %% mystnb={"image": {"alt": "Two panels, twelve languages, one mark for each of three vocabularies. Tokens per character: in the new vocabulary English lowest with 0.22, Chinese highest with 0.80; in the old one Korean highest with 1.15. Tokens for the same sentences relative to English: in the new vocabulary Chinese 1.1 and Hindi 2.2; in the old one Hindi is at 4.0. SmolLM2's has English at 0.24 and Korean at 2.03 tokens a character, and Thai costs 5.9 times as much as English."}}
 order = sorted(LANGUAGES, key=lambda name: n_new[name])
-per_character = [{n: c[n] / len(texts[n]) for n in order} for c in (n_old, n_new, n_smol)]
-same_text = [{n: c[n] / c["English"] for n in order} for c in (n_old, n_new, n_smol)]
+per_character = [{n: c[n] / len(texts[n])
+                  for n in order}
+                 for c in (n_old, n_new, n_smol)]
+same_text = [{n: c[n] / c["English"]
+              for n in order}
+             for c in (n_old, n_new, n_smol)]
 looks = (("o", plots.VERMILION, "old, 32k"), ("D", plots.BLUE, "new, 128k"),
          ("^", plots.GREEN, "SmolLM2, 49k"))
 
-fig, panels = plots.figure("Dear by the character, cheap by the sentence: look at Chinese", x="", y="",
-                           columns=2, size=(6.4, 4.6))
-for ax, tables, title in zip(panels, (per_character, same_text), (
-        "tokens per character", "tokens for the same sentences\n(English = 1 in each)"), strict=True):
+fig, panels = plots.figure(
+    "Dear by the character, cheap by the sentence: look at Chinese", x="", y="",
+    columns=2, size=(6.4, 4.6))
+for ax, tables, title in zip(
+        panels, (per_character, same_text),
+    ("tokens per character",
+     "tokens for the same sentences\n(English = 1 in each)"), strict=True):
     for y, name in enumerate(order):
-        ax.plot([table[name] for table in tables[:2]], [y, y], color="#bbbbbb", linewidth=3, zorder=1)
+        ax.plot([table[name] for table in tables[:2]], [y, y], color="#bbbbbb",
+                linewidth=3, zorder=1)
     for table, (mark, colour, label) in zip(tables, looks, strict=True):
-        ax.plot([table[n] for n in order], range(12), mark, color=colour, label=label)
-    ax.set(yticks=range(12), yticklabels=order if ax is panels[0] else [], xlim=(0, None))
+        ax.plot([table[n] for n in order], range(12), mark, color=colour,
+                label=label)
+    ax.set(yticks=range(12), yticklabels=order if ax is panels[0] else [],
+           xlim=(0, None))
     ax.set_xlabel(title)
     ax.get_yticklabels()[order.index("Chinese")].set_fontweight("bold")
 _ = panels[1].legend(loc="lower right")
@@ -865,14 +949,17 @@ _ = panels[1].legend(loc="lower right")
 # %%
 if REAL:
     dearest = [sorted(table, key=table.get)[-3:] for table in per_character[:2]]
-    assert dearest == [["Chinese", "Japanese", "Korean"], ["Korean", "Japanese", "Chinese"]]
+    assert dearest == [["Chinese", "Japanese", "Korean"],
+                       ["Korean", "Japanese", "Chinese"]]
     assert round(same_text[1]["Chinese"], 2) == 1.13
     assert round(same_text[1]["Hindi"], 1) == 2.2
     assert same_text[0]["Hindi"] > 3.9
     assert all(n_new[name] < n_old[name] for name in texts)
 for name in ("Chinese", "Hindi", "Thai"):
-    print(f"{name}: the same sentences cost", ", ".join(
-        f"{n[name] / n['English']:.1f} times English in {kind}" for kind, n in count.items()))
+    print(
+        f"{name}: the same sentences cost",
+        ", ".join(f"{n[name] / n['English']:.1f} times English in {kind}"
+                  for kind, n in count.items()))
 
 # %% [markdown]
 # In Llama 3 Chinese is the dearest of the twelve by the character, and by the sentence it is only
@@ -890,25 +977,35 @@ for name in ("Chinese", "Hindi", "Thai"):
 # The trainings below take some seconds each.
 
 # %%
-held = {"twelve languages": "\n".join(s for lines in sentences.values() for s in lines[40:]),
-        "Python code": code[1_000_000:1_060_000]}
-learnt = [merge.piece for merge in islice(grow(count_chunks(practice)), 8_192 - 256)]
+held = {
+    "twelve languages": "\n".join(s for lines in sentences.values()
+                                  for s in lines[40:]),
+    "Python code": code[1_000_000:1_060_000]
+}
+learnt = [
+    merge.piece for merge in islice(grow(count_chunks(practice)), 8_192 - 256)
+]
 
 
 def byte_level(n_vocab: int) -> BytePairs:
-    return BytePairs({piece: i for i, piece in enumerate([*ALPHABET, *learnt][:n_vocab])})
+    return BytePairs(
+        {piece: i
+         for i, piece in enumerate([*ALPHABET, *learnt][:n_vocab])})
 
 
 def sentence_pieces(n_vocab: int, **other_settings) -> SentencePieceTokenizer:
     model = train_sentencepiece(n_vocab, **other_settings)
-    return SentencePieceTokenizer(sentencepiece.SentencePieceProcessor(model_proto=model))
+    return SentencePieceTokenizer(
+        sentencepiece.SentencePieceProcessor(model_proto=model))
 
 
 try:
     train_sentencepiece(512)
 except RuntimeError as refused:
     smallest = int(regex.search(r"512 vs (\d+)", str(refused))[1])
-    print(f"SentencePiece refuses 512 pieces: this text needs {smallest:,} before the first merge")
+    print(
+        f"SentencePiece refuses 512 pieces: this text needs {smallest:,} before the first merge"
+    )
 
 # %% [markdown]
 # That is the first surprise. SentencePiece's trainer gives every character of the text a piece of
@@ -928,20 +1025,28 @@ for n in sorted({*sizes, smallest}):
     for way, tokenizer in words:
         for name, text in held.items():
             n_tokens = len(tokenizer.encode(text, bos=False, eos=False))
-            curves[name].setdefault(way, []).append((n, len(text.encode()) / n_tokens))
+            curves[name].setdefault(way, []).append(
+                (n, len(text.encode()) / n_tokens))
 
-fig, panels = plots.figure("SentencePiece pays an entrance fee; then each way has its text",
-                           x="vocabulary size", y="bytes per token", columns=2)
+fig, panels = plots.figure(
+    "SentencePiece pays an entrance fee; then each way has its text",
+    x="vocabulary size", y="bytes per token", columns=2)
 for ax, (name, ways) in zip(panels, curves.items(), strict=True):
     for (way, points), style in zip(ways.items(), ("o-", "s--"), strict=True):
         ax.semilogx(*zip(*points, strict=True), style, base=2, label=way)
-    ax.set(title=name, ylim=(0.8, 4.4), xticks=sizes, xticklabels=[f"{n:,}" for n in sizes])
+    ax.set(title=name, ylim=(0.8, 4.4), xticks=sizes,
+           xticklabels=[f"{n:,}" for n in sizes])
 panels[1].set_ylabel("")
 _ = panels[0].legend(loc="upper left")
 for name, ways in curves.items():
     for way, points in ways.items():
-        print(f"{name}, {way}: bytes per token", {n: round(value, 2) for n, value in points})
-wins = [name for name, ways in curves.items() if ways["SentencePiece"][-1] > ways["byte level"][-1]]
+        print(f"{name}, {way}: bytes per token",
+              {n: round(value, 2)
+               for n, value in points})
+wins = [
+    name for name, ways in curves.items()
+    if ways["SentencePiece"][-1] > ways["byte level"][-1]
+]
 reveal("SentencePiece leads", guess, ("neither", *wins[:1], "both")[len(wins)])
 
 # %% [markdown]
@@ -956,12 +1061,12 @@ reveal("SentencePiece leads", guess, ("neither", *wins[:1], "both")[len(wins)])
 # the vowel signs of Hindi, and some of Thai's with all its tone marks, are not letters to Unicode;
 # they are *marks*, `\p{M}`. So the pattern cuts inside words, and no merge can cross:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 WITH_MARKS = LLAMA3_PATTERN.replace(r"[^\r\n\p{L}\p{N}]?\p{L}+",
                                     r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+")
-word = "रविवार"      # Sunday
-print("Llama 3's pattern:", len(split(word)), "chunks;  with marks:", len(split(word, WITH_MARKS)))
+word = "रविवार"  # Sunday
+print("Llama 3's pattern:", len(split(word)), "chunks;  with marks:",
+      len(split(word, WITH_MARKS)))
 
 # %% [markdown]
 # Suspicion is no proof. We change one rule at a time, train again with 8,192 pieces, and count
@@ -969,19 +1074,29 @@ print("Llama 3's pattern:", len(split(word)), "chunks;  with marks:", len(split(
 # after your guess takes about ten seconds.
 
 # %%
-guess = None    # "scripts", "digits", or "neither" if it is less than a tenth of the gap
+# "scripts", "digits", or "neither" if it is less than a tenth of the gap
+guess = None
 
 # %%
 held |= {name: "\n".join(sentences[name][40:]) for name in ("Hindi", "Thai")}
-trained = {"byte level": byte_level(8_192),
-           "byte level, marks are letters": BytePairs.train(practice, n_vocab=8_192,
-                                                            pattern=WITH_MARKS),
-           "SentencePiece": sentence_pieces(8_192),
-           "SentencePiece, digits together": sentence_pieces(8_192, split_digits=False),
-           "SentencePiece, across scripts": sentence_pieces(8_192, split_by_unicode_script=False)}
+trained = {
+    "byte level": byte_level(8_192),
+    "byte level, marks are letters": BytePairs.train(practice, n_vocab=8_192,
+                                                     pattern=WITH_MARKS),
+    "SentencePiece": sentence_pieces(8_192),
+    "SentencePiece, digits together": sentence_pieces(8_192,
+                                                      split_digits=False),
+    "SentencePiece, across scripts": sentence_pieces(
+        8_192, split_by_unicode_script=False)
+}
 print(f"{'':30}", *(f"{name:>16}" for name in held))
-n_held = {rule: {name: len(tokenizer.encode(text, bos=False, eos=False))
-                 for name, text in held.items()} for rule, tokenizer in trained.items()}
+n_held = {
+    rule: {
+        name: len(tokenizer.encode(text, bos=False, eos=False))
+        for name, text in held.items()
+    }
+    for rule, tokenizer in trained.items()
+}
 for rule, counts in n_held.items():
     print(f"{rule:30}", *(f"{n:16,}" for n in counts.values()))
 plain, marks, pieces, digits, across = n_held.values()
@@ -990,17 +1105,27 @@ saved = {name: pieces[name] - across[name] for name in held}
 assert saved["Python code"] > gap["Python code"] / 2
 assert pieces["Python code"] - digits["Python code"] < gap["Python code"] / 10
 assert saved["twelve languages"] < gap["twelve languages"] < 0
-assert plain["Hindi"] - marks["Hindi"] > 20 > 5 > abs(plain["Thai"] - marks["Thai"])
-thai = {rule: sum(bool(regex.search(r"\p{Thai}", trained[rule].inner.id_to_piece(i)))
-                  for i in range(8_192)) for rule in trained if rule.startswith("SentencePiece")}
+assert plain["Hindi"] - marks["Hindi"] > 20 > 5 > abs(plain["Thai"]
+                                                      - marks["Thai"])
+thai = {
+    rule: sum(
+        bool(regex.search(r"\p{Thai}", trained[rule].inner.id_to_piece(i)))
+        for i in range(8_192))
+    for rule in trained
+    if rule.startswith("SentencePiece")
+}
 assert thai["SentencePiece"] == max(thai.values()) > min(thai.values())
 assert digits["twelve languages"] > pieces["twelve languages"]
-if plain["twelve languages"] == 5_790:          # the same Python, so the same code, as in the text
+# the same Python, so the same code, as in the text
+if plain["twelve languages"] == 5_790:
     assert digits["twelve languages"] == 5_805
     assert [*thai.values()] == [322, 240, 181]
 print("pieces with Thai letters:", thai)
-won = {"scripts": saved["Python code"], "digits": pieces["Python code"] - digits["Python code"],
-       "neither": gap["Python code"] / 10}
+won = {
+    "scripts": saved["Python code"],
+    "digits": pieces["Python code"] - digits["Python code"],
+    "neither": gap["Python code"] / 10
+}
 reveal("costs most on code", guess, max(won, key=won.get))
 
 # %% [markdown]
@@ -1016,16 +1141,19 @@ reveal("costs most on code", guess, max(won, key=won.get))
 #
 # ## In the Llamas: what a larger vocabulary costs
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 for kind in dict.fromkeys(r.tokenizer for r in RELEASES):
     group = [r for r in RELEASES if r.tokenizer == kind]
     sizes_of_vocabulary = sorted({r.config.vocab_size for r in group})
-    print(f"{kind}: {len(group)} releases, {sizes_of_vocabulary} tokens, first {group[0].id}")
+    print(
+        f"{kind}: {len(group)} releases, {sizes_of_vocabulary} tokens, first {group[0].id}"
+    )
 for name in ("llama-2-7b", "llama-3-8b", "llama-3.2-1b", "llama-3.1-405b"):
     count = parameters(release(name).config)
     tables = count.embedding + count.output
-    print(f"{name:15} {tables:14,} parameters around the blocks, {tables / count.total:.1%} of all")
+    print(
+        f"{name:15} {tables:14,} parameters around the blocks, {tables / count.total:.1%} of all"
+    )
 
 # %% [markdown]
 # (The 32,016 are Code Llama's, which has sixteen pieces more, for filling gaps in a program.) The
@@ -1047,54 +1175,80 @@ claims.judge({"E32": "?", "B24": "?", "D67": "?", "D66": "?"})
 # token before and after, and how many tokens fewer that is.
 
 # %%
-COUNTED = {"English prose": (340_563, 96_395, 81_799),      # characters, old tokens, new tokens
-           "English with code": (480_937, 150_281, 123_391),
-           "Python": (903_746, 280_148, 210_561), "Chinese characters": (83_008, 112_729, 62_725)}
-samples = {name: (len(texts[name]), n_old[name], n_new[name])
-           for name in ("English", "Swahili", "python", "Chinese", "Korean", "Arabic")}
+# characters, old tokens, new tokens
+COUNTED = {
+    "English prose": (340_563, 96_395, 81_799),
+    "English with code": (480_937, 150_281, 123_391),
+    "Python": (903_746, 280_148, 210_561),
+    "Chinese characters": (83_008, 112_729, 62_725)
+}
+samples = {
+    name: (len(texts[name]), n_old[name], n_new[name])
+    for name in ("English", "Swahili", "python", "Chinese", "Korean", "Arabic")
+}
 for title, table in {"with Llama 2's file": COUNTED, "here": samples}.items():
     for name, (n, before, after) in table.items():
         fewer = f"{1 - after / before:6.1%}"
-        print(f"{title:20} {name:19}{n / before:5.2f} -> {n / after:.2f}  {fewer}")
+        print(
+            f"{title:20} {name:19}{n / before:5.2f} -> {n / after:.2f}  {fewer}"
+        )
         assert not REAL or n / before < n / after
-print(f"{'Llama 3 paper':20} {'English':19} 3.17 -> 3.94  {1 - 3.17 / 3.94:6.1%}")
+print(
+    f"{'Llama 3 paper':20} {'English':19} 3.17 -> 3.94  {1 - 3.17 / 3.94:6.1%}")
 
 # %% [markdown]
 # Then the Chinese characters, one by one. Here too the last line was counted with Llama 2's file.
 
 # %%
 ideographs = [chr(number) for number in range(0x4E00, 0x4E00 + 20_902)]
-by_bytes = Counter(len(merge_all([bytes([b]) for b in c.encode()], new.ranks)) for c in ideographs)
+by_bytes = Counter(
+    len(merge_all([bytes([b])
+                   for b in c.encode()], new.ranks))
+    for c in ideographs)
 known = sum(c in old_rebuilt.ids for c in ideographs)
-print(f"new: tokens for each of 20,902 characters: {dict(sorted(by_bytes.items()))}")
+print(
+    f"new: tokens for each of 20,902 characters: {dict(sorted(by_bytes.items()))}"
+)
 print(f"old: {known:,} characters are a piece, {20_902 - known:,} take three")
 
 running = [c for c in texts["Chinese"] if c in set(ideographs)]
 single = {"old": sum(c in old_rebuilt.ids for c in running),
           "new": sum(c.encode() in new.ranks for c in running)}
 for name, n in single.items():
-    print(f"{name}: of the characters in our running text, {n / len(running):.0%} are one piece")
+    print(
+        f"{name}: of the characters in our running text, {n / len(running):.0%} are one piece"
+    )
 new_pieces = [piece.decode(errors="ignore") for piece in new.ranks]
-groups = [sum(bool(regex.search(r"\p{Han}{2}", piece)) for piece in pieces)
-          for pieces in (old_pieces, new_pieces)]
-print(f"pieces of two Chinese characters or more: old {groups[0]:,}, new {groups[1]:,}")
+groups = [
+    sum(bool(regex.search(r"\p{Han}{2}", piece))
+        for piece in pieces)
+    for pieces in (old_pieces, new_pieces)
+]
+print(
+    f"pieces of two Chinese characters or more: old {groups[0]:,}, new {groups[1]:,}"
+)
 assert not REAL or groups == [3, 1_442]
-print("with Llama 2's file: 700 characters are a piece; of another running text 80.7 % are one",
-      "piece, in Llama 3 98.9 %")
+print(
+    "with Llama 2's file: 700 characters are a piece; of another running text 80.7 % are one",
+    "piece, in Llama 3 98.9 %")
 
 # %% [markdown]
 # And is one algorithm faster? Times are of this machine; yours will differ.
 
 # %%
 text = code[:60_000]
-for name, tokenizer in {"sentencepiece, C++": old, "tiktoken, Rust": new,
-                        "old rebuilt": old_rebuilt, "new rebuilt": new_rebuilt}.items():
+for name, tokenizer in {
+        "sentencepiece, C++": old, "tiktoken, Rust": new,
+        "old rebuilt": old_rebuilt, "new rebuilt": new_rebuilt
+}.items():
     seconds = []
     for _ in range(5):
         start = time.process_time()
         tokenizer.encode(text, bos=False, eos=False)
         seconds.append(time.process_time() - start)
-    print(f"{name:19} {len(text) / min(seconds) / 1e6:5.2f} million characters a second")
+    print(
+        f"{name:19} {len(text) / min(seconds) / 1e6:5.2f} million characters a second"
+    )
 
 # %% [markdown]
 # Now the verdicts. The boxes read from the ledger of published claims, and do each sum again.

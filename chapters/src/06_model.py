@@ -29,12 +29,12 @@ from llama_edu.data import tales
 from llama_edu.exercises import check, hint, reveal, suspects
 from llama_edu.family.accounting import parameters
 from llama_edu.family.releases import RELEASES, release
-from llama_edu.layers import (
-    Attention, FeedForward, RMSNorm, causal_mask, rope_frequencies, rope_table, widen)
+from llama_edu.layers import (Attention, FeedForward, RMSNorm, causal_mask,
+                              rope_frequencies, rope_table, widen)
 from llama_edu.tokenizer import installed
 
 plots.use_style()
-torch.set_num_threads(1)      # small tensors: threads would wait for one another
+torch.set_num_threads(1)  # small tensors: threads would wait for one another
 
 # %% [markdown]
 # > **Predict.** Llama 3.2 1B knows 128,256 pieces and describes each token by 2,048 features. Its 16
@@ -44,8 +44,8 @@ torch.set_num_threads(1)      # small tensors: threads would wait for one anothe
 # > The answer comes under *Where do the parameters sit?*
 
 # %%
-my_order = "?"          # "attention, embedding, feed-forward": the largest first
-my_share = None         # of the table, in percent
+my_order = "?"  # "attention, embedding, feed-forward": the largest first
+my_share = None  # of the table, in percent
 
 # %% [markdown]
 # ## By hand: count a Llama that fits on a napkin
@@ -59,10 +59,12 @@ my_share = None         # of the table, in percent
 tiny = ModelConfig(dim=8, n_layers=2, n_heads=4, n_kv_heads=2, hidden_dim=24,
                    vocab_size=10, norm_eps=1e-5, rope_theta=1e4, max_seq_len=32)
 
-settings = [field.name for field in fields(ModelConfig)
-            if field.name != "own_head_dim"]
-assert len(settings) == 11 and all(r.config.own_head_dim is None for r in RELEASES)
-print(*settings)        # a twelfth serves relatives with heads of another width
+settings = [
+    field.name for field in fields(ModelConfig) if field.name != "own_head_dim"
+]
+assert len(settings) == 11 and all(r.config.own_head_dim is None
+                                   for r in RELEASES)
+print(*settings)  # a twelfth serves relatives with heads of another width
 
 with torch.device("meta"):
     napkin = llama_edu.model.Llama(tiny)
@@ -97,7 +99,8 @@ def count_parameters(config: ModelConfig) -> int:
     table = c.vocab_size * c.dim
     attention = 2 * c.dim * c.head_dim * (c.n_heads + c.n_kv_heads)
     block = attention + 3 * c.dim * c.hidden_dim + 2 * c.dim
-    return table + c.n_layers * block + c.dim + (0 if c.tied_embeddings else table)
+    return table + c.n_layers * block + c.dim + (0 if c.tied_embeddings else
+                                                 table)
     ### END SOLUTION
 
 
@@ -144,7 +147,8 @@ def forward(model: nn.Module, rope: tuple[Tensor, Tensor], mask: Tensor,
     ### BEGIN SOLUTION
     stream = model.tok_embeddings(tokens)
     for block in model.layers:
-        stream = stream + block.attention(block.attention_norm(stream), rope, mask)
+        stream = stream + block.attention(block.attention_norm(stream), rope,
+                                          mask)
         stream = stream + block.feed_forward(block.ffn_norm(stream))
     last = model.tok_embeddings if model.output is None else model.output
     return F.linear(model.norm(stream), last.weight).float()
@@ -170,12 +174,13 @@ check("6.2", forward)
 # object, `Pass`. A cache of keys and values may come along; chapter 07 is about it. And a caller may say
 # where tokens stand and what they may see, which chapters 07 and 08 need.
 
-# %%
-# twin: llama_edu.model.Pass, llama_edu.model.Block
+# %% twin="llama_edu.model.Pass, llama_edu.model.Block"
 @dataclass(frozen=True)
 class Pass:
-    rope: tuple[Tensor, Tensor]         # cos and sin, each broadcastable to `b h t d/2`
-    mask: Tensor | None                 # as `attend_fused` takes it, True where a token may look
+    # cos and sin, each broadcastable to `b h t d/2`
+    rope: tuple[Tensor, Tensor]
+    # as `attend_fused` takes it, True where a token may look
+    mask: Tensor | None
     cache: KVCache | None
 
 
@@ -190,7 +195,8 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor, now: Pass) -> Tensor:
         memory = None if now.cache is None else now.cache.slot(self.layer_id)
-        x = x + self.attention(self.attention_norm(x), now.rope, now.mask, memory)
+        x = x + self.attention(self.attention_norm(x), now.rope, now.mask,
+                               memory)
         return x + self.feed_forward(self.ffn_norm(x))
 
 # %% [markdown]
@@ -198,20 +204,21 @@ class Block(nn.Module):
 # where several new tokens follow old ones: elsewhere `attend_fused`, chapter 03's attention in one fused
 # call, knows what is hidden. Positions and mask get an axis for the heads, `b 1 t` and `b 1 t s`.
 
-# %%
-# twin: llama_edu.model.begin
-def begin(c: ModelConfig, tokens: Tensor, cache: KVCache | None, positions: Tensor | None,
-          mask: Tensor | None) -> Pass:
+# %% twin="llama_edu.model.begin"
+def begin(c: ModelConfig, tokens: Tensor, cache: KVCache | None,
+          positions: Tensor | None, mask: Tensor | None) -> Pass:
     start = 0 if cache is None else cache.length
     t, end = tokens.shape[1], start + tokens.shape[1]
     if end > c.max_seq_len:
-        raise ValueError(f"{end} tokens were given; this model's context is {c.max_seq_len}. "
-                         "Shorten the prompt.")
+        raise ValueError(
+            f"{end} tokens were given; this model's context is {c.max_seq_len}. "
+            "Shorten the prompt.")
     if positions is None:
         positions = torch.arange(start, end, device=tokens.device)[None]
     if mask is None and start > 0 and t > 1:    # else `attend_fused` needs none
         mask = causal_mask(t, end, device=tokens.device)[None]
-    freqs = rope_frequencies(c.head_dim, c.rope_theta, c.rope_scaling, device=tokens.device)
+    freqs = rope_frequencies(c.head_dim, c.rope_theta, c.rope_scaling,
+                             device=tokens.device)
     return Pass(rope_table(freqs, positions[:, None]),
                 None if mask is None else mask[:, None], cache)
 
@@ -220,14 +227,14 @@ def begin(c: ModelConfig, tokens: Tensor, cache: KVCache | None, positions: Tens
 # float32 and leaves float64 alone. `blocks()` is there for models that put more between the layers.)
 # What differs between Llama 1 and Llama 3.3 is nowhere in this code. It is all in the config.
 
-# %%
-# twin: llama_edu.model.Llama
+# %% twin="llama_edu.model.Llama"
 class Llama(nn.Module):
     def __init__(self, config: ModelConfig):
         super().__init__()
         self.config = config
         self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim)
-        self.layers = nn.ModuleList(Block(config, i) for i in range(config.n_layers))
+        self.layers = nn.ModuleList(
+            Block(config, i) for i in range(config.n_layers))
         self.norm = RMSNorm(config.dim, config.norm_eps)
         self.output = None if config.tied_embeddings else nn.Linear(
             config.dim, config.vocab_size, bias=False)
@@ -237,8 +244,10 @@ class Llama(nn.Module):
 
     def new_cache(self, batch: int, max_len: int) -> KVCache:
         if max_len > self.config.max_seq_len:
-            raise ValueError(f"a cache of {max_len} tokens was asked for; this model's context is "
-                             f"{self.config.max_seq_len} tokens. Make the cache that long at most.")
+            raise ValueError(
+                f"a cache of {max_len} tokens was asked for; this model's context is "
+                f"{self.config.max_seq_len} tokens. Make the cache that long at most."
+            )
         return KVCache(len(self.layers), batch, max_len)
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None, *,
@@ -254,7 +263,8 @@ class Llama(nn.Module):
         return self.logits(x) if head else x
 
     def hidden(self, tokens: Tensor, cache: KVCache | None = None, *,
-               positions: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+               positions: Tensor | None = None,
+               mask: Tensor | None = None) -> Tensor:
         return self(tokens, cache, positions=positions, mask=mask, head=False)
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -295,7 +305,8 @@ for handle in handles:
 # Against the same wiring as one plain function, and against the package:
 
 # %%
-def plain_llama(model: nn.Module, config: ModelConfig, tokens: Tensor) -> Tensor:
+def plain_llama(model: nn.Module, config: ModelConfig,
+                tokens: Tensor) -> Tensor:
     """Tokens `b t` to logits `b t v`, for a model with an output matrix."""
     t = tokens.shape[1]
     rope = rope_table(rope_frequencies(config.head_dim, config.rope_theta),
@@ -320,18 +331,22 @@ print("equal to the function and to the package")
 # a small mistake would show.
 
 # %%
-def logits_of_meta(model: nn.Module, config: ModelConfig, tokens: Tensor) -> Tensor:
+def logits_of_meta(model: nn.Module, config: ModelConfig,
+                   tokens: Tensor) -> Tensor:
     import torch.distributed as dist
     from fairscale.nn.model_parallel.initialize import initialize_model_parallel
     from llama_models.llama3.args import ModelArgs
     from llama_models.llama3.model import Transformer
 
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0,
+                            world_size=1)
     initialize_model_parallel(1)
-    theirs = Transformer(ModelArgs(
-        dim=config.dim, n_layers=config.n_layers, n_heads=config.n_heads,
-        n_kv_heads=config.n_kv_heads, vocab_size=config.vocab_size, multiple_of=config.hidden_dim,
-        norm_eps=config.norm_eps, rope_theta=config.rope_theta, max_batch_size=2, max_seq_len=32))
+    theirs = Transformer(
+        ModelArgs(dim=config.dim, n_layers=config.n_layers,
+                  n_heads=config.n_heads, n_kv_heads=config.n_kv_heads,
+                  vocab_size=config.vocab_size, multiple_of=config.hidden_dim,
+                  norm_eps=config.norm_eps, rope_theta=config.rope_theta,
+                  max_batch_size=2, max_seq_len=32))
     theirs.load_state_dict(model.state_dict(), strict=True)
     with torch.no_grad():
         return theirs.eval()(tokens, 0)
@@ -342,10 +357,14 @@ with torch.no_grad():
         p.mul_(4.0)
     ours = model(tokens)
 
-if importlib.util.find_spec("llama_models") and importlib.util.find_spec("fairscale"):
-    gap = (ours - logits_of_meta(model, tiny, tokens)).abs().max() / ours.abs().max()
+if importlib.util.find_spec("llama_models") and importlib.util.find_spec(
+        "fairscale"):
+    gap = (ours - logits_of_meta(model, tiny,
+                                 tokens)).abs().max() / ours.abs().max()
     assert gap < 1e-4
-    print("Meta's class, our weights, no renaming: largest relative difference below 1e-4")
+    print(
+        "Meta's class, our weights, no renaming: largest relative difference below 1e-4"
+    )
 else:
     print("llama-models is not installed; the comparison was left out")
 
@@ -391,9 +410,12 @@ def loss_with(*order: int) -> float:
 
 
 # %% mystnb={"image": {"alt": "Bars of the loss of the tale teller when its three blocks run in other orders. As trained it is 0.44 nats per piece; with a block run twice at most 0.6; exchanging or leaving out the upper blocks about 1 to 1.4; without block 0 it is above 9, worse than the 6.6 of blind guessing."}}
-orders = {"as trained": (0, 1, 2), "1 twice": (0, 1, 1, 2), "2 twice": (0, 1, 2, 2),
-          "0 twice": (0, 0, 1, 2), "1 and 2 exchanged": (0, 2, 1), "without 1": (0, 2),
-          "without 2": (0, 1), "0 and 1 exchanged": (1, 0, 2), "without 0": (1, 2)}
+orders = {
+    "as trained": (0, 1, 2), "1 twice": (0, 1, 1, 2), "2 twice": (0, 1, 2, 2),
+    "0 twice": (0, 0, 1, 2), "1 and 2 exchanged": (0, 2, 1),
+    "without 1": (0, 2), "without 2": (0, 1), "0 and 1 exchanged": (1, 0, 2),
+    "without 0": (1, 2)
+}
 surprise = {name: loss_with(*order) for name, order in orders.items()}
 guessing = torch.tensor(float(teller.config.vocab_size)).log().item()
 
@@ -404,7 +426,8 @@ ax.barh(names, [surprise[name] for name in names],
         color=[plots.GREEN if name == "as trained" else plots.VERMILION
                if surprise[name] > guessing else plots.BLUE for name in names])
 for row, name in enumerate(names):
-    ax.text(surprise[name] + 0.1, row, f"{surprise[name]:.2f}", va="center", fontsize=8)
+    ax.text(surprise[name] + 0.1, row, f"{surprise[name]:.2f}", va="center",
+            fontsize=8)
 ax.axvline(guessing, color=plots.BLACK, linewidth=0.8, linestyle="--")
 ax.text(guessing - 0.1, 6, "blind guessing", ha="right", fontsize=8)
 ax.set_xlim(0, 11)
@@ -417,7 +440,9 @@ assert surprise["1 and 2 exchanged"] < surprise["without 1"]
 
 # %%
 print(reveal("the middle block twice", my_twice, round(surprise["1 twice"], 2)))
-print(reveal("without the first block", my_missing, round(surprise["without 0"], 2)))
+print(
+    reveal("without the first block", my_missing, round(surprise["without 0"],
+                                                        2)))
 
 # %% [markdown]
 # Two surprises. A block that runs twice costs little. And when the upper two change places the loss
@@ -440,7 +465,9 @@ PROSE = [
 here = installed.find("smollm2") is not None
 if here:
     real, words = checkpoint.load("smollm2")
-    texts = [torch.tensor([words.encode(text, bos=words.adds_bos)]) for text in PROSE]
+    texts = [
+        torch.tensor([words.encode(text, bos=words.adds_bos)]) for text in PROSE
+    ]
     blocks = list(real.layers)
     print("SmolLM2 as it is:", [round(loss(real, [text]), 2) for text in texts])
 else:
@@ -451,18 +478,23 @@ else:
 
 # %% mystnb={"image": {"alt": "Loss of SmolLM2 on three short texts with one of its thirty blocks left out or run twice. As it is about 4 nats per piece. Without block 0 it is 12, without block 1 about 7; without one from the middle 4 to 5; without one of the last two about 5. Block 0 run twice costs over 5."}}
 changed = (0, 1, 2, 5, 10, 15, 20, 25, 28, 29) if here else ()
-fig, ax = plots.figure("SmolLM2 needs its first blocks; any one in the middle it can miss",
-                       x="block", y="loss (nats per piece)")
+fig, ax = plots.figure(
+    "SmolLM2 needs its first blocks; any one in the middle it can miss",
+    x="block", y="loss (nats per piece)")
 for name, copies, style in (("left out", 0, "o-"), ("run twice", 2, "s--")):
     losses = []
     for i in changed:
-        real.layers = nn.ModuleList(blocks[:i] + [blocks[i]] * copies + blocks[i + 1:])
+        real.layers = nn.ModuleList(blocks[:i] + [blocks[i]] * copies
+                                    + blocks[i + 1:])
         losses.append([loss(real, [text]) for text in texts])
         real.layers = nn.ModuleList(blocks)
     means = [sum(each) / 3 for each in losses]
     line, = ax.plot(changed, means, style, label=name)
-    ax.vlines(changed, list(map(min, losses)), list(map(max, losses)), line.get_color())
-    print(name, {i: round(mean, 1) for i, mean in zip(changed, means, strict=True)})
+    ax.vlines(changed, list(map(min, losses)), list(map(max, losses)),
+              line.get_color())
+    print(name,
+          {i: round(mean, 1)
+           for i, mean in zip(changed, means, strict=True)})
 _ = ax.legend()
 
 # %% [markdown]
@@ -481,8 +513,11 @@ _ = ax.legend()
 def streams(model: nn.Module, ids: Tensor) -> list[Tensor]:
     """What each block reads, in order, and then what the last norm reads: `t c` each."""
     seen: list[Tensor] = []
-    hooks = [part.register_forward_pre_hook(lambda _, given: seen.append(given[0][0]))
-             for part in (*model.layers, model.norm)]
+    hooks = [
+        part.register_forward_pre_hook(
+            lambda _, given: seen.append(given[0][0]))
+        for part in (*model.layers, model.norm)
+    ]
     model(ids)
     for hook in hooks:
         hook.remove()
@@ -492,16 +527,22 @@ def streams(model: nn.Module, ids: Tensor) -> list[Tensor]:
 # Each point is the median over a text's tokens.
 
 # %% mystnb={"image": {"alt": "Size of a token's residual stream against the share of blocks passed, on a logarithmic axis. In the teller it grows from 0.13 to about 16 over three blocks; in SmolLM2 it jumps from 0.12 to about 2 in the first block and then keeps growing, to about 35."}}
-fig, ax = plots.figure("The stream grows to the end, in the small model and in the larger",
-                       x="blocks passed (share of all)", y="size (root mean square)")
+fig, ax = plots.figure(
+    "The stream grows to the end, in the small model and in the larger",
+    x="blocks passed (share of all)", y="size (root mean square)")
 both = {"teller": (teller, unseen[0])}
 if here:
     both["SmolLM2"] = (real, texts[0])
-for (name, (model_, ids)), style in zip(both.items(), ("o-", "s--"), strict=False):
-    sizes = [float(x.pow(2).mean(-1).sqrt().median()) for x in streams(model_, ids)]
-    ax.semilogy(torch.linspace(0, 1, len(sizes)), sizes, style, markersize=4, label=name)
-    print(f"{name}: {sizes[0]:.2f} before the first block, {sizes[1]:.2f} after it, "
-          f"{sizes[-2]:.1f} before the last, {sizes[-1]:.1f} at the end")
+for (name, (model_, ids)), style in zip(both.items(), ("o-", "s--"),
+                                        strict=False):
+    sizes = [
+        float(x.pow(2).mean(-1).sqrt().median()) for x in streams(model_, ids)
+    ]
+    ax.semilogy(torch.linspace(0, 1, len(sizes)), sizes, style, markersize=4,
+                label=name)
+    print(
+        f"{name}: {sizes[0]:.2f} before the first block, {sizes[1]:.2f} after it, "
+        f"{sizes[-2]:.1f} before the last, {sizes[-1]:.1f} at the end")
     assert sizes[-1] > 1.5 * sizes[len(sizes) // 2] > 3 * sizes[0]
     adds = [float((b - a).pow(2).mean(-1).sqrt().median())
             for a, b in pairwise(streams(model_, ids))]
@@ -528,9 +569,12 @@ class HalfNorm(nn.Module):
         return x * last_norm.weight if self.gains else x
 
 
-for divides, gains in ((True, True), (True, False), (False, False), (False, True)):
+for divides, gains in ((True, True), (True, False), (False, False), (False,
+                                                                     True)):
     teller.norm = HalfNorm(divides, gains)
-    print(f"divides {divides!s:5}  gains {gains!s:5}  loss {loss(teller, unseen):.2f}")
+    print(
+        f"divides {divides!s:5}  gains {gains!s:5}  loss {loss(teller, unseen):.2f}"
+    )
 teller.norm = last_norm
 
 # %% [markdown]
@@ -552,7 +596,8 @@ my_block = None         # the number of blocks
 
 # %%
 @torch.no_grad()
-def lens(model: nn.Module, ids: Tensor, n: int) -> tuple[list[int], list[float]]:
+def lens(model: nn.Module, ids: Tensor,
+         n: int) -> tuple[list[int], list[float]]:
     """The two likeliest next pieces after only n blocks, and their probabilities."""
     all_blocks = model.layers
     model.layers = nn.ModuleList(list(all_blocks)[:n])
@@ -563,13 +608,15 @@ def lens(model: nn.Module, ids: Tensor, n: int) -> tuple[list[int], list[float]]
 
 asked = [(teller, tokenizer, "Once upon a time, there was a", range(4))]
 if here:
-    asked.append((real, words, sentence, (0, 1, 5, 10, 15, 20, 24, 26, 27, 28, 29, 30)))
+    asked.append(
+        (real, words, sentence, (0, 1, 5, 10, 15, 20, 24, 26, 27, 28, 29, 30)))
 for model_, spells, prompt, depths in asked:
     print(repr(prompt))
     ids = torch.tensor([spells.encode(prompt, bos=spells.adds_bos)])
     for n in depths:
         found = zip(*lens(model_, ids, n), strict=True)
-        said = ", ".join(f"{spells.decode([i])!r} {odds:.0%}" for i, odds in found)
+        said = ", ".join(
+            f"{spells.decode([i])!r} {odds:.0%}" for i, odds in found)
         print(f"  after {n:2} blocks: {said}")
 
 # %% [markdown]
@@ -598,7 +645,8 @@ if here:
 # by one number can be shared out.
 
 # %%
-def contributions(writes: Tensor, weight: Tensor, eps: float, row: Tensor) -> Tensor:
+def contributions(writes: Tensor, weight: Tensor, eps: float,
+                  row: Tensor) -> Tensor:
     """Exercise 6.3 ●●● 12 min. How much each part adds to one logit, `n`.
 
     writes `n c`: what each of n parts added to one token's stream, in order.
@@ -631,8 +679,12 @@ check("6.3", contributions)
 def written(model: nn.Module, ids: Tensor) -> Tensor:
     """What was added to the last token's stream, `n c`: embedding, then each half."""
     parts = [model.tok_embeddings(ids)[0, -1]]
-    hooks = [half.register_forward_hook(lambda _, given, made: parts.append(made[0, -1]))
-             for block in model.layers for half in (block.attention, block.feed_forward)]
+    hooks = [
+        half.register_forward_hook(
+            lambda _, given, made: parts.append(made[0, -1]))
+        for block in model.layers
+        for half in (block.attention, block.feed_forward)
+    ]
     model(ids)
     for hook in hooks:
         hook.remove()
@@ -644,21 +696,28 @@ def written(model: nn.Module, ids: Tensor) -> Tensor:
 # %% mystnb={"image": {"alt": "Contributions of the attention and feed-forward halves of SmolLM2's thirty blocks to the logit of Paris minus that of London. Nearly all are close to zero; the attention of block 23 gives about 3 of 5 and the feed-forward layer of block 29 about 2."}}
 votes = torch.zeros(61)
 if here:
-    paris, london = (words.encode(city, bos=False)[0] for city in (" Paris", " London"))
+    paris, london = (words.encode(city, bos=False)[0]
+                     for city in (" Paris", " London"))
     with torch.no_grad():
-        logits, rows, parts = real(ids)[0, -1], real.tok_embeddings.weight, written(real, ids)
-        scale = torch.rsqrt(parts.sum(0).pow(2).mean() + real.norm.eps) * real.norm.weight
+        logits, rows, parts = real(ids)[
+            0, -1], real.tok_embeddings.weight, written(real, ids)
+        scale = torch.rsqrt(parts.sum(0).pow(2).mean()
+                            + real.norm.eps) * real.norm.weight
         votes = (parts * scale) @ (rows[paris] - rows[london])
     gap = logits[paris] - logits[london]
     torch.testing.assert_close(votes.sum(), gap, atol=1e-3, rtol=0)
-    print(f"in all {gap:.1f}: attention {votes[1::2].sum():.1f} (block 23 alone "
-          f"{votes[1 + 2 * 23]:.1f}), feed-forward {votes[2::2].sum():.1f}")
+    print(
+        f"in all {gap:.1f}: attention {votes[1::2].sum():.1f} (block 23 alone "
+        f"{votes[1 + 2 * 23]:.1f}), feed-forward {votes[2::2].sum():.1f}")
 
 fig, ax = plots.figure("Attention in block 23 argues most for Paris", x="block",
                        y="logit of Paris minus London")
-ax.bar(torch.arange(30) - 0.2, votes[1::2], 0.4, color=plots.BLUE, label="attention")
-ax.bar(torch.arange(30) + 0.2, votes[2::2], 0.4, color=plots.ORANGE, hatch="//",
-       label="feed-forward")
+ax.bar(
+    torch.arange(30) - 0.2, votes[1::2], 0.4, color=plots.BLUE,
+    label="attention")
+ax.bar(
+    torch.arange(30) + 0.2, votes[2::2], 0.4, color=plots.ORANGE, hatch="//",
+    label="feed-forward")
 _ = ax.legend()
 
 # %% [markdown]
@@ -679,8 +738,10 @@ def silent(part: nn.Module, given: tuple, made: Tensor) -> Tensor:
 
 if here:
     with torch.no_grad():
-        alone = F.linear(real.norm(parts[1 + 2 * 23]), real.tok_embeddings.weight)
-        print("it speaks for", [words.decode([i]) for i in alone.topk(6).indices.tolist()])
+        alone = F.linear(real.norm(parts[1 + 2 * 23]),
+                         real.tok_embeddings.weight)
+        print("it speaks for",
+              [words.decode([i]) for i in alone.topk(6).indices.tolist()])
         handle = real.layers[23].attention.register_forward_hook(silent)
         rest = real(ids)[0, -1].softmax(-1)[paris]
         handle.remove()
@@ -702,24 +763,36 @@ if here:
 for r in RELEASES:
     with torch.device("meta"):
         built = Llama(r.config)
-    assert sum(p.numel() for p in built.parameters()) == parameters(r.config).total, r.id
+    assert sum(p.numel()
+               for p in built.parameters()) == parameters(r.config).total, r.id
 print(len(RELEASES), "releases, every count exact")
 
 # %% mystnb={"image": {"alt": "Stacked bars of parameter shares for nine releases from 1.2 to 405 billion. Feed-forward layers hold 64 to 82 percent everywhere; in Llama 3.2 1B the embedding table alone holds 21 percent, in the 405B under 1 percent."}}
-shown = ["llama-3.2-1b", "llama-3.2-3b", "llama-2-7b", "llama-3.1-8b", "llama-2-13b", "llama-1-33b",
-         "llama-2-70b", "llama-3.1-70b", "llama-3.1-405b"]
-kinds = {"embedding": plots.ORANGE, "attention": plots.BLUE, "feed_forward": plots.GREEN,
-         "output": plots.PURPLE}
-shares = {name: {kind: getattr(parameters(release(name).config), kind)
-                 / parameters(release(name).config).total for kind in kinds} for name in shown}
+shown = [
+    "llama-3.2-1b", "llama-3.2-3b", "llama-2-7b", "llama-3.1-8b", "llama-2-13b",
+    "llama-1-33b", "llama-2-70b", "llama-3.1-70b", "llama-3.1-405b"
+]
+kinds = {
+    "embedding": plots.ORANGE, "attention": plots.BLUE,
+    "feed_forward": plots.GREEN, "output": plots.PURPLE
+}
+shares = {
+    name: {
+        kind: getattr(parameters(release(name).config), kind)
+        / parameters(release(name).config).total
+        for kind in kinds
+    }
+    for name in shown
+}
 
-fig, ax = plots.figure("Most of a Llama is feed-forward; a small one is also a dictionary",
-                       x="share of all parameters (%)", y="")
+fig, ax = plots.figure(
+    "Most of a Llama is feed-forward; a small one is also a dictionary",
+    x="share of all parameters (%)", y="")
 left = [0.0] * len(shown)
 for kind, colour in kinds.items():
     width = [100 * shares[name][kind] for name in shown]
-    ax.barh([release(name).name for name in shown], width, left=left, color=colour,
-            label=kind.replace("_", "-"))
+    ax.barh([release(name).name for name in shown], width, left=left,
+            color=colour, label=kind.replace("_", "-"))
     left = [a + b for a, b in zip(left, width, strict=True)]
 ax.invert_yaxis()
 _ = ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=4)
@@ -729,11 +802,15 @@ _ = ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=4)
 
 # %%
 for name in ("llama-3.2-1b", "llama-2-7b", "llama-3.1-405b"):
-    print(f"{name:16}" + "".join(f"{kind} {shares[name][kind]:6.1%}   " for kind in kinds))
+    print(f"{name:16}"
+          + "".join(f"{kind} {shares[name][kind]:6.1%}   " for kind in kinds))
 one_b = shares["llama-3.2-1b"]
-order = sorted(("embedding", "attention", "feed_forward"), key=one_b.get, reverse=True)
-print(reveal("the order in the 1B", my_order, ", ".join(order).replace("_", "-")))
-print(reveal("the table's share (%)", my_share, round(100 * one_b["embedding"])))
+order = sorted(("embedding", "attention", "feed_forward"), key=one_b.get,
+               reverse=True)
+print(
+    reveal("the order in the 1B", my_order, ", ".join(order).replace("_", "-")))
+print(reveal("the table's share (%)", my_share,
+             round(100 * one_b["embedding"])))
 
 # %% [markdown]
 # In the 1B the table is larger than all attention together. And it is counted once: were it not tied,
@@ -745,22 +822,27 @@ print(reveal("the table's share (%)", my_share, round(100 * one_b["embedding"]))
 # The configs answer this without anybody's memory. Seven text models, eight fields:
 
 # %%
-generations = ["llama-1-7b", "llama-2-7b", "llama-2-70b", "code-llama-7b-base", "llama-3-8b",
-               "llama-3.1-8b", "llama-3.2-1b"]
+generations = [
+    "llama-1-7b", "llama-2-7b", "llama-2-70b", "code-llama-7b-base",
+    "llama-3-8b", "llama-3.1-8b", "llama-3.2-1b"
+]
 rows = {
     "vocabulary": lambda c: f"{c.vocab_size:,}",
     "kv heads / heads": lambda c: f"{c.n_kv_heads}/{c.n_heads}",
     "hidden / dim": lambda c: f"{c.hidden_dim / c.dim:.2f}",
     "theta": lambda c: f"{c.rope_theta:g}",
-    "rope factor": lambda c: "-" if c.rope_scaling is None else f"{c.rope_scaling.factor:g}",
+    "rope factor": lambda c: "-"
+    if c.rope_scaling is None else f"{c.rope_scaling.factor:g}",
     "context": lambda c: f"{c.max_seq_len:,}",
     "norm eps": lambda c: f"{c.norm_eps:g}",
     "tied": lambda c: "yes" if c.tied_embeddings else "no",
 }
-print(" " * 18 + "".join(f"{name.removeprefix('llama-').removesuffix('-base'):>15}"
-                         for name in generations))
+print(" " * 18
+      + "".join(f"{name.removeprefix('llama-').removesuffix('-base'):>15}"
+                for name in generations))
 for field, show in rows.items():
-    print(f"{field:18}" + "".join(f"{show(release(name).config):>15}" for name in generations))
+    print(f"{field:18}" + "".join(f"{show(release(name).config):>15}"
+                                  for name in generations))
 
 # %% [markdown]
 # Read it column by column. From 1 to 2 the context doubles and epsilon moves; the 70B gets shared
@@ -795,7 +877,9 @@ claims.show("A13", "E33")
 # %%
 for r in RELEASES:
     if r.family == "Llama 2":
-        print(f"{r.id:12} {r.config.n_heads} query heads, {r.config.n_kv_heads} key/value heads")
+        print(
+            f"{r.id:12} {r.config.n_heads} query heads, {r.config.n_kv_heads} key/value heads"
+        )
 
 # %% [markdown]
 # The 34B was never released. So the Llama 2 models that people ran at home share nothing.
@@ -809,7 +893,9 @@ claims.show("A04")
 # %%
 for r in RELEASES:
     if r.family == "Llama 1":
-        print(f"{r.id:12} {parameters(r.config).total:>14,}   printed in the paper: {r.published_size}")
+        print(
+            f"{r.id:12} {parameters(r.config).total:>14,}   printed in the paper: {r.published_size}"
+        )
 
 # %% [markdown]
 # (Where the paper prints 65.2B it cuts the number and does not round it.)
@@ -872,9 +958,11 @@ def first_choices(logits: Tensor) -> float:
 
 for name, asked_one in suspect.items():
     logits = asked_one(sample)
-    print(name, f"first choices kept {first_choices(logits):.0%}, largest logit "
-          f"{logits.max():6.1f}, early logits moved by a late token: "
-          f"{not torch.allclose(logits[:, :8], asked_one(sample ^ one_last)[:, :8])}")
+    print(
+        name, f"first choices kept {first_choices(logits):.0%}, largest logit "
+        f"{logits.max():6.1f}, early logits moved by a late token: "
+        f"{not torch.allclose(logits[:, :8], asked_one(sample ^ one_last)[:, :8])}"
+    )
 
 
 def at_once(x: Tensor, block: nn.Module) -> Tensor:
@@ -886,9 +974,10 @@ with torch.no_grad():
     x = teller.tok_embeddings(sample)
     for block in teller.layers:
         x = at_once(x, block)
-    print("halves at once is", [name for name, asked_one in suspect.items()
-                                if torch.allclose(teller.logits(teller.norm(x)),
-                                                  asked_one(sample), atol=1e-4)])
+    print("halves at once is", [
+        name for name, asked_one in suspect.items() if torch.allclose(
+            teller.logits(teller.norm(x)), asked_one(sample), atol=1e-4)
+    ])
 ### END SOLUTION
 
 # %% [markdown]

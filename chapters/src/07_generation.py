@@ -123,7 +123,9 @@ for length in (10, 30):
 handle.remove()
 
 torch.testing.assert_close(caught[10], caught[30][:10])
-print("last layer: the first 10 keys are the same in a text of 10 and in a text of 30 tokens")
+print(
+    "last layer: the first 10 keys are the same in a text of 10 and in a text of 30 tokens"
+)
 
 # %% [markdown]
 # Old queries are never needed again. Old keys and values are, so we keep them: that is the *KV
@@ -143,23 +145,32 @@ def watch(prompt_length: int, n_new: int, cached: bool) -> list[list[float]]:
         start = cache.length if cached else 0
         model(torch.tensor([told[start:end]]), cache if cached else None)
         first = end - counts[-1]
-        rows.append([2.0 if first <= i < end else 1.0 if i < end else 0.0 for i in range(14)])
+        rows.append([
+            2.0 if first <= i < end else 1.0 if i < end else 0.0
+            for i in range(14)
+        ])
     handle.remove()
     return rows
 
 
-runs = {"without a cache": watch(6, 9, False), "with a cache": watch(6, 9, True)}
+runs = {
+    "without a cache": watch(6, 9, False), "with a cache": watch(6, 9, True)
+}
 for name, rows in runs.items():
-    print(f"{name}: {sum(row.count(2.0) for row in rows)} keys computed in each layer")
+    print(
+        f"{name}: {sum(row.count(2.0) for row in rows)} keys computed in each layer"
+    )
 
 # %% mystnb={"image": {"alt": "Two grids of nine passes by 14 positions. Without a cache each pass computes a full row, 90 cells in all. With a cache the first pass computes six cells and each later one only the newest: 14 cells, the rest is looked up."}}
-fig, panels = plots.figure("With a cache each position is computed once, then only looked up",
-                           x="position in the text (tokens)", y="pass", columns=2)
+fig, panels = plots.figure(
+    "With a cache each position is computed once, then only looked up",
+    x="position in the text (tokens)", y="pass", columns=2)
 paint = {0.0: "#f4f4f4", 1.0: "#bfe0f5", 2.0: plots.VERMILION}
 for ax, (name, rows) in zip(panels, runs.items(), strict=True):
     for y, row in enumerate(rows, start=1):
         for position, kind in enumerate(row):
-            ax.barh(y, 0.9, left=position - 0.45, height=0.85, color=paint[kind])
+            ax.barh(y, 0.9, left=position - 0.45, height=0.85,
+                    color=paint[kind])
     ax.set(title=name, xticks=(0, 5, 10, 13), yticks=range(1, 10))
     ax.grid(visible=False)
     ax.invert_yaxis()
@@ -185,8 +196,8 @@ _ = panels[1].set_ylabel("")
 # query heads, `k` key/value heads, `d` features of a head.
 
 # %%
-def cached_attention(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor,
-                     freqs: Tensor) -> Tensor:
+def cached_attention(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor,
+                     past_v: Tensor, freqs: Tensor) -> Tensor:
     """Exercise 7.1 ●●○ 12 min. Attention of new tokens with a cache, to `b h t d`.
 
     q: `b h t d` and k, v: `b k t d`, of the new tokens, not rotated; past_k
@@ -220,33 +231,37 @@ check("7.1", cached_attention)
 # `rewind` forgets the newest tokens by moving one number, and we shall need it. `take` copies what
 # another cache holds, into a longer one for instance; the chapter does not use it.
 
-# %%
-# twin: llama_edu.cache.KVCache
+# %% twin="llama_edu.cache.KVCache"
 class KVCache:
     def __init__(self, n_layers: int, batch: int, max_len: int):
         if min(batch, max_len) < 1:
-            raise ValueError(f"a cache for {batch} texts of {max_len} tokens was asked for; 1 or "
-                             "more of both is needed.")
+            raise ValueError(
+                f"a cache for {batch} texts of {max_len} tokens was asked for; 1 or "
+                "more of both is needed.")
         self.batch, self.max_len, self.length = batch, max_len, 0
         self.slots = [Slot(self) for _ in range(n_layers)]
 
     def slot(self, layer_id: int) -> "Slot":
         if not 0 <= layer_id < len(self.slots):
-            raise IndexError(f"layer {layer_id} was asked for; this cache has layers 0 to "
-                             f"{len(self.slots) - 1}. Let the model make its own: new_cache.")
+            raise IndexError(
+                f"layer {layer_id} was asked for; this cache has layers 0 to "
+                f"{len(self.slots) - 1}. Let the model make its own: new_cache."
+            )
         return self.slots[layer_id]
 
     def rewind(self, length: int) -> None:
         if not 0 <= length <= self.length:
-            raise ValueError(f"cannot rewind a cache of {self.length} tokens to {length}; "
-                             f"a length from 0 to {self.length} is needed.")
+            raise ValueError(
+                f"cannot rewind a cache of {self.length} tokens to {length}; "
+                f"a length from 0 to {self.length} is needed.")
         self.length = length
 
     def take(self, other: "KVCache") -> None:
         self.length = 0
         for mine, theirs in zip(self.slots, other.slots, strict=True):
             if theirs.keys is not None:
-                mine.append(theirs.keys[:, :, :other.length], theirs.values[:, :, :other.length])
+                mine.append(theirs.keys[:, :, :other.length],
+                            theirs.values[:, :, :other.length])
         self.length = other.length
 
 # %% [markdown]
@@ -255,8 +270,7 @@ class KVCache:
 # tokens, features. (The two special lines at the end: in training, a copy keeps what the backward
 # pass needs; and room made in PyTorch's inference mode could not be written outside of it.)
 
-# %%
-# twin: llama_edu.cache.Slot
+# %% twin="llama_edu.cache.Slot"
 class Slot:
     def __init__(self, cache: KVCache):
         self.cache = cache
@@ -266,24 +280,30 @@ class Slot:
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         start, end = self.cache.length, self.cache.length + k.shape[2]
         if end > self.cache.max_len:
-            raise ValueError(f"the cache holds {self.cache.max_len} tokens; {end} were asked for. "
-                             "Make a longer one with new_cache, or rewind this one.")
+            raise ValueError(
+                f"the cache holds {self.cache.max_len} tokens; {end} were asked for. "
+                "Make a longer one with new_cache, or rewind this one.")
         if len(k) != self.cache.batch:
-            raise ValueError(f"the cache was made for {self.cache.batch} texts; {len(k)} were "
-                             "given. Make a new one for this batch.")
+            raise ValueError(
+                f"the cache was made for {self.cache.batch} texts; {len(k)} were "
+                "given. Make a new one for this batch.")
         if self.keys is None:
             self.keys, self.values = self._room(k), self._room(v)
         self.keys[:, :, start:end] = k
         self.values[:, :, start:end] = v
         keys, values = self.keys[:, :, :end], self.values[:, :, :end]
-        if keys.requires_grad:      # what a backward pass will read must not be written over
+        # what a backward pass will read must not be written over
+        if keys.requires_grad:
             return keys.clone(), values.clone()
         return keys, values
 
     def _room(self, like: Tensor) -> Tensor:
         b, k, _, d = like.shape
-        with torch.inference_mode(False):       # or nothing could be written outside of it
-            return torch.zeros(b, k, self.cache.max_len, d, dtype=like.dtype, device=like.device)
+        # or nothing could be written outside of it
+        with torch.inference_mode(False):
+            return torch.zeros(b, k, self.cache.max_len, d, dtype=like.dtype,
+                               device=like.device)
+
 
 # %% [markdown]
 # There is one `length` for all layers, and the model moves it once, at the end of a pass: each
@@ -302,9 +322,12 @@ expected = model(text)
 for cuts in ([1] * len(told), [len(told)], [10, 1, 1, 5, 2, len(told) - 19]):
     cache = KVCache(model.config.n_layers, 1, len(told))
     parts = [model(part, cache) for part in text.split(cuts, dim=1)]
-    torch.testing.assert_close(torch.cat(parts, dim=1), expected, atol=1e-4, rtol=1e-4)
+    torch.testing.assert_close(torch.cat(parts, dim=1), expected, atol=1e-4,
+                               rtol=1e-4)
 assert not any("cache" in name for name in model.state_dict())
-print("one by one, all at once, in uneven parts: the same logits; and no weight in the cache")
+print(
+    "one by one, all at once, in uneven parts: the same logits; and no weight in the cache"
+)
 
 # %% [markdown]
 # ## What does a token cost? Count first, then measure
@@ -318,12 +341,15 @@ def multiply_adds(config: ModelConfig, new: int, total: int) -> int:
     """Of one pass; norms, rotations and softmax are left out as small."""
     p = parameters(config)
     looking = 2 * config.n_layers * config.n_heads * config.head_dim * total
-    return new * (p.attention + p.feed_forward + looking) + config.vocab_size * config.dim
+    return new * (p.attention + p.feed_forward
+                  + looking) + config.vocab_size * config.dim
 
 
 c = model.config
 for name, new in (("without a cache", 200), ("with a cache", 1)):
-    print(f"token 201 {name:16} {multiply_adds(c, new, 200) / 1e6:8.1f} million multiply-adds")
+    print(
+        f"token 201 {name:16} {multiply_adds(c, new, 200) / 1e6:8.1f} million multiply-adds"
+    )
 
 # %% [markdown]
 # Now the clock. The teller is so small that Python's own time would hide the rest, so we time a
@@ -332,8 +358,9 @@ for name, new in (("without a cache", 200), ("with a cache", 1)):
 # can only make a pass slower.
 
 # %%
-bench = ModelConfig(dim=512, n_layers=4, n_heads=8, n_kv_heads=4, hidden_dim=1408, vocab_size=512,
-                    norm_eps=1e-5, rope_theta=1e4, max_seq_len=512)
+bench = ModelConfig(dim=512, n_layers=4, n_heads=8, n_kv_heads=4,
+                    hidden_dim=1408, vocab_size=512, norm_eps=1e-5,
+                    rope_theta=1e4, max_seq_len=512)
 torch.manual_seed(0)
 large = Llama(bench).eval()
 tokens = torch.randint(0, 512, (1, 512))
@@ -368,32 +395,43 @@ lengths = (32, 64, 128, 256, 512)
 full = large.new_cache(1, 512)
 large.hidden(tokens, full)
 uncached = [clock(lambda t=t: next_token(None, t), 5) for t in lengths]
-cached = [clock(lambda t=t: next_token(full, t), 9) for t in reversed(lengths)][::-1]
+cached = [clock(lambda t=t: next_token(full, t), 9)
+          for t in reversed(lengths)][::-1]
 
 matrix, vector = torch.ones(4096, 4096), torch.ones(4096)
-speed = multiply_adds(bench, 512, 512) / uncached[-1]                   # multiply-adds in a ms
-bandwidth = matrix.numel() * 4 / clock(lambda: matrix @ vector, 9)      # bytes in a ms
-print(f"{speed / 1e6:.0f} billion multiply-adds a second, {bandwidth / 1e6:.1f} GB/s read")
+speed = multiply_adds(bench, 512, 512) / uncached[-1]  # multiply-adds in a ms
+# bytes in a ms
+bandwidth = matrix.numel() * 4 / clock(lambda: matrix @ vector, 9)
+print(
+    f"{speed / 1e6:.0f} billion multiply-adds a second, {bandwidth / 1e6:.1f} GB/s read"
+)
 
 # %% mystnb={"image": {"alt": "On logarithmic axes, milliseconds for the next token against text length from 32 to 512. Without a cache the time rises in step with the length, about as counted. With a cache it stays nearly flat, far above what counting predicts and nearer to what reading the weights takes."}}
-fig, ax = plots.figure("With a cache the next token's time stays nearly flat, but above the count",
-                       x="tokens in the text", y="time for the next token (ms)")
-reading = [(weight_bytes(bench, bits=32) + kv_bytes(bench, tokens=t, batch=1, bits=32)) / bandwidth
-           for t in lengths]
-ax.loglog(lengths, uncached, "o", color=plots.VERMILION, label="no cache (line: counted)")
-ax.loglog(lengths, [multiply_adds(bench, t, t) / speed for t in lengths], color=plots.VERMILION,
-          linewidth=1)
+fig, ax = plots.figure(
+    "With a cache the next token's time stays nearly flat, but above the count",
+    x="tokens in the text", y="time for the next token (ms)")
+reading = [
+    (weight_bytes(bench, bits=32) + kv_bytes(bench, tokens=t, batch=1, bits=32))
+    / bandwidth for t in lengths
+]
+ax.loglog(lengths, uncached, "o", color=plots.VERMILION,
+          label="no cache (line: counted)")
+ax.loglog(lengths, [multiply_adds(bench, t, t) / speed for t in lengths],
+          color=plots.VERMILION, linewidth=1)
 ax.loglog(lengths, cached, "s", color=plots.BLUE, label="cache, measured")
-ax.loglog(lengths, [multiply_adds(bench, 1, t) / speed for t in lengths], color=plots.BLUE,
-          linewidth=1, label="cache, counted")
-ax.loglog(lengths, reading, "--", color=plots.GREEN, label="cache, bytes to read")
+ax.loglog(lengths, [multiply_adds(bench, 1, t) / speed for t in lengths],
+          color=plots.BLUE, linewidth=1, label="cache, counted")
+ax.loglog(lengths, reading, "--", color=plots.GREEN,
+          label="cache, bytes to read")
 ax.set_xticks(lengths, [str(t) for t in lengths])
 ax.minorticks_off()
 ax.set_xlim(28, 3000)
 ax.margins(y=0.12)
 plots.label_lines(ax)
-print(f"at 512 tokens: {uncached[-1]:.0f} ms without, {cached[-1]:.1f} ms with; counted "
-      f"{multiply_adds(bench, 1, 512) / speed:.2f} ms, reading {reading[-1]:.1f} ms")
+print(
+    f"at 512 tokens: {uncached[-1]:.0f} ms without, {cached[-1]:.1f} ms with; counted "
+    f"{multiply_adds(bench, 1, 512) / speed:.2f} ms, reading {reading[-1]:.1f} ms"
+)
 
 # %% [markdown]
 # Red: without a cache the times rise about as counted. (The machine's speed is taken from the last
@@ -424,7 +462,8 @@ ax.minorticks_off()
 print(f"1 token: {per_pass[0]:.1f} ms; 8 tokens: {per_pass[3]:.1f} ms; "
       f"256 tokens: {per_pass[-1]:.1f} ms, {per_token[-1]:.2f} ms each")
 assert per_token[-1] < per_token[3] < per_token[0]
-reveal("8 tokens, times the time of one", guess, round(per_pass[3] / per_pass[0], 1))
+reveal("8 tokens, times the time of one", guess,
+       round(per_pass[3] / per_pass[0], 1))
 
 # %% [markdown]
 # This is why a prompt is read quickly and an answer is written slowly: decoding gives the processor
@@ -455,22 +494,25 @@ reveal("8 tokens, times the time of one", guess, round(per_pass[3] / per_pass[0]
 # connected. And `logits >= kth` keeps more than $k$ where several are tied, which in bfloat16, with
 # its 8 bits of precision, is common; `topk` gives indices, exactly $k$ of them.
 
-# %%
-# twin: llama_edu.sampling.temperature, llama_edu.sampling.top_k, llama_edu.sampling.pick
+# %% twin="llama_edu.sampling.temperature, llama_edu.sampling.top_k, llama_edu.sampling.pick"
 def temperature(value: float) -> Rule:
     if not COLDEST <= value < math.inf:
-        raise ValueError(f"temperature {value} was given; a number from {COLDEST} on is needed. "
-                         "For the likeliest token always, use top_k(1).")
+        raise ValueError(
+            f"temperature {value} was given; a number from {COLDEST} on is needed. "
+            "For the likeliest token always, use top_k(1).")
     return lambda logits, tokens=None: logits / value
 
 
 def top_k(k: int) -> Rule:
     if k < 1:
-        raise ValueError(f"top_k({k}) would keep no token; 1 or more is needed.")
+        raise ValueError(
+            f"top_k({k}) would keep no token; 1 or more is needed.")
 
     def rule(logits: Tensor, tokens: Tensor | None = None) -> Tensor:
         best = logits.topk(min(k, logits.shape[-1]), -1)
-        return torch.full_like(logits, -torch.inf).scatter(-1, best.indices, best.values)
+        return torch.full_like(logits,
+                               -torch.inf).scatter(-1, best.indices,
+                                                   best.values)
 
     return rule
 
@@ -516,7 +558,8 @@ def top_p_logits(logits: Tensor, p: float) -> Tensor:
     ordered, order = logits.sort(dim=-1, descending=True)
     probs = ordered.softmax(-1)
     cut = probs.cumsum(-1) - probs >= p
-    return logits.masked_fill(torch.zeros_like(cut).scatter(-1, order, cut), -torch.inf)
+    return logits.masked_fill(
+        torch.zeros_like(cut).scatter(-1, order, cut), -torch.inf)
     ### END SOLUTION
 
 
@@ -536,18 +579,20 @@ check("7.2", top_p_logits)
 # back to the vocabulary's order. Min-p needs no softmax: a ratio of probabilities is a difference
 # of logits.
 
-# %%
-# twin: llama_edu.sampling.top_p, llama_edu.sampling.min_p
+# %% twin="llama_edu.sampling.top_p, llama_edu.sampling.min_p"
 def top_p(p: float) -> Rule:
     if not 0 < p <= 1:
-        raise ValueError(f"top_p({p}) was given; a probability above 0 and up to 1 is needed.")
+        raise ValueError(
+            f"top_p({p}) was given; a probability above 0 and up to 1 is needed."
+        )
 
     def rule(logits: Tensor, tokens: Tensor | None = None) -> Tensor:
-        if p == 1:      # a sum of rounded probabilities may reach 1 before the last
+        if p == 1:  # a sum of rounded probabilities may reach 1 before the last
             return logits
         ordered, order = logits.sort(dim=-1, descending=True, stable=True)
         probs = ordered.softmax(-1)
-        cut = probs.cumsum(-1) - probs >= p         # the tokens before this one reach p already
+        # the tokens before this one reach p already
+        cut = probs.cumsum(-1) - probs >= p
         return logits.masked_fill(cut.scatter(-1, order, cut), -torch.inf)
 
     return rule
@@ -555,7 +600,8 @@ def top_p(p: float) -> Rule:
 
 def min_p(p: float) -> Rule:
     if not 0 < p <= 1:
-        raise ValueError(f"min_p({p}) was given; a share above 0 and up to 1 is needed.")
+        raise ValueError(
+            f"min_p({p}) was given; a share above 0 and up to 1 is needed.")
 
     def rule(logits: Tensor, tokens: Tensor | None = None) -> Tensor:
         edge = logits.amax(-1, keepdim=True) + math.log(p)
@@ -576,24 +622,33 @@ guess = None    # how many of 760? The answer comes with the next cell
 
 
 def last_logits(story: str) -> Tensor:
-    return model(torch.tensor([tokenizer.encode(story, bos=True, eos=False)]))[:, -1]
+    return model(torch.tensor([tokenizer.encode(story, bos=True,
+                                                eos=False)]))[:, -1]
 
 
-tale = ("Once upon a time there was a shy boy named Leo. Leo had a big red hat. "
-        "He loved to wear it in the rain.\nOne warm morning, Leo took it to the park.")
+tale = (
+    "Once upon a time there was a shy boy named Leo. Leo had a big red hat. "
+    "He loved to wear it in the rain.\nOne warm morning, Leo took it to the park."
+)
 given = last_logits(tale)
 before, order = given.softmax(-1)[0].sort(descending=True)
 names = [tokenizer.decode([int(i)]).replace(" ", "_") for i in order[:10]]
 
-fig, panels = plots.figure("Temperature bends the whole curve; the others cut its tail",
-                           x="", y="probability", rows=2, columns=2, size=(6.4, 5.2))
-shown = {"temperature 0.5 and 2": (temperature(0.5), temperature(2.0)), "top-k 3": (top_k(3),),
-         "top-p 0.9": (top_p(0.9),), "min-p 0.05": (min_p(0.05),)}
+fig, panels = plots.figure(
+    "Temperature bends the whole curve; the others cut its tail", x="",
+    y="probability", rows=2, columns=2, size=(6.4, 5.2))
+shown = {
+    "temperature 0.5 and 2": (temperature(0.5), temperature(2.0)),
+    "top-k 3": (top_k(3), ), "top-p 0.9": (top_p(0.9), ),
+    "min-p 0.05": (min_p(0.05), )
+}
 for ax, (title, rules) in zip(panels.flat, shown.items(), strict=True):
     ax.bar(range(10), before[:10], color="#d0d0d0")
-    for rule, mark, colour in zip(rules, "ov", (plots.BLUE, plots.VERMILION), strict=False):
+    for rule, mark, colour in zip(rules, "ov", (plots.BLUE, plots.VERMILION),
+                                  strict=False):
         after = rule(given).softmax(-1)[0, order[:10]]
-        ax.plot(range(10), after.where(after > 0, torch.nan), mark, color=colour, markersize=5)
+        ax.plot(range(10), after.where(after > 0, torch.nan), mark,
+                color=colour, markersize=5)
     ax.set(title=title, yscale="log", ylim=(1e-6, 1.5))
     ax.set_xticks(range(10), names, rotation=60, fontsize=8)
     ax.grid(visible=False, axis="x")
@@ -614,15 +669,23 @@ moments = {
     "a few choices": tale, "one choice": "Once upon a time there was a shy boy"}
 for name, story in moments.items():
     here = last_logits(story)
-    kept = {title: int(rule(here).isfinite().sum()) for title, rule in
-            {"top-k 5": top_k(5), "top-p 0.9": top_p(0.9), "min-p 0.1": min_p(0.1)}.items()}
+    kept = {
+        title: int(rule(here).isfinite().sum())
+        for title, rule in
+        {"top-k 5": top_k(5), "top-p 0.9": top_p(0.9), "min-p 0.1": min_p(0.1)
+         }.items()
+    }
     print(f"{name:13} likeliest {here.softmax(-1).max():4.0%}   kept: {kept}")
-assert top_p(0.9)(here).isfinite().sum() == min_p(0.1)(here).isfinite().sum() == 1
-assert names[5] == "_Max" and min_p(0.05)(given).isfinite().sum() == 6      # the wrong name
+assert top_p(0.9)(here).isfinite().sum() == min_p(0.1)(
+    here).isfinite().sum() == 1
+# the wrong name
+assert names[5] == "_Max" and min_p(0.05)(given).isfinite().sum() == 6
 
 heat, cut = temperature(2.0), top_p(0.9)
 five = cut(given)[0].isfinite()
-for name, bent in {"cut, then heat": heat(cut(given)), "heat, then cut": cut(heat(given))}.items():
+for name, bent in {
+        "cut, then heat": heat(cut(given)), "heat, then cut": cut(heat(given))
+}.items():
     print(f"{name}: {int(bent.isfinite().sum()):3} pieces kept, and "
           f"{bent.softmax(-1)[0, five].sum():.0%} of the draws go to the five")
 assert (top_k(3)(heat(given)) == heat(top_k(3)(given))).all()
@@ -657,9 +720,12 @@ if installed.find("smollm2"):
 else:
     print(installed.how_to_get("smollm2"))
 
-rules = {"top-k 5": (top_k(5),), "top-p 0.9": (top_p(0.9),),
-         "min-p 0.1": (min_p(0.1),), "T 1.6, top-p 0.9": (temperature(1.6), top_p(0.9)),
-         "T 1.6, min-p 0.1": (temperature(1.6), min_p(0.1))}
+rules = {
+    "top-k 5": (top_k(5), ), "top-p 0.9": (top_p(0.9), ),
+    "min-p 0.1": (min_p(0.1), ),
+    "T 1.6, top-p 0.9": (temperature(1.6), top_p(0.9)),
+    "T 1.6, min-p 0.1": (temperature(1.6), min_p(0.1))
+}
 asked = defaultdict(dict)
 
 # %% [markdown]
@@ -667,7 +733,8 @@ asked = defaultdict(dict)
 
 # %%
 for who, m, its_tokenizer, start in places_to_look:
-    logits = m(torch.tensor([begun(its_tokenizer, start)]))[:, -1, :its_tokenizer.n_vocab]
+    logits = m(torch.tensor([begun(its_tokenizer,
+                                   start)]))[:, -1, :its_tokenizer.n_vocab]
     probs = logits.softmax(-1)[0].sort(descending=True).values
     asked[who][start] = logits[0]
     print(f"{who}, ...{start[-30:]!r}: likeliest {probs[0]:.0%}")
@@ -675,7 +742,9 @@ for who, m, its_tokenizer, start in places_to_look:
         kept = logits
         for rule in chain:
             kept = rule(kept)
-        print(f"    {title:17} keeps {int(kept.isfinite().sum()):6,} of {len(probs):,}")
+        print(
+            f"    {title:17} keeps {int(kept.isfinite().sum()):6,} of {len(probs):,}"
+        )
 explorers.sampling(asked[who], lambda token: its_tokenizer.decode([token]))
 
 # %% [markdown]
@@ -702,7 +771,8 @@ explorers.sampling(asked[who], lambda token: its_tokenizer.decode([token]))
 suspect = suspects("7.3")
 logits, tokens = torch.tensor([[0.5, 0.3, 0.2]]).log(), torch.tensor([[0, 2]])
 for letter, sampler in suspect.items():
-    print(letter, [round(p, 3) for p in sampler(logits, tokens, heat=2.0)[0].tolist()])
+    print(letter,
+          [round(p, 3) for p in sampler(logits, tokens, heat=2.0)[0].tolist()])
 
 # %% [markdown]
 # All alike, so far: a single setting on an easy row. Your experiments go here.
@@ -711,10 +781,12 @@ for letter, sampler in suspect.items():
 # Exercise 7.3 ●●● 15 min. Which mistake is in which sampler?
 verdicts = {"a": "?", "b": "?", "c": "?", "d": "?", "e": "?", "f": "?"}
 ### BEGIN SOLUTION
-verdicts = {"a": "temperature comes last", "b": "min-p looks at the whole batch",
-            "c": "healthy", "d": "the penalty divides every logit",
-            "e": "the penalty hits the vocabulary's last token",
-            "f": "top-p drops the token that crosses"}
+verdicts = {
+    "a": "temperature comes last", "b": "min-p looks at the whole batch",
+    "c": "healthy", "d": "the penalty divides every logit",
+    "e": "the penalty hits the vocabulary's last token",
+    "f": "top-p drops the token that crosses"
+}
 ### END SOLUTION
 
 check("7.3", verdicts)
@@ -776,11 +848,12 @@ check("7.4", positions_and_mask)
 # And a question for after the picture. Suppose we hide the empty places but number the *columns*,
 # so that the short row starts at position 3. Is what the model answers still the same?
 
-# %%
-# twin: llama_edu.generation.left_pad, llama_edu.generation.places
+# %% twin="llama_edu.generation.left_pad, llama_edu.generation.places"
 def left_pad(prompts: Sequence[Tensor]) -> Tensor:
     if not prompts:
-        raise ValueError("no prompts were given; one or more is needed. Give a list of tensors.")
+        raise ValueError(
+            "no prompts were given; one or more is needed. Give a list of tensors."
+        )
     longest = max(len(prompt) for prompt in prompts)
     padded = prompts[0].new_full((len(prompts), longest), NO_TOKEN)
     for row, prompt in zip(padded, prompts, strict=True):
@@ -791,22 +864,29 @@ def left_pad(prompts: Sequence[Tensor]) -> Tensor:
 def places(pads: Tensor, start: int, end: int) -> tuple[Tensor, Tensor]:
     columns = torch.arange(end, device=pads.device)
     positions = (columns - pads[:, None]).clamp(min=0)
-    mask = causal_mask(end - start, end, device=pads.device) & (columns >= pads[:, None, None])
+    mask = causal_mask(end - start, end,
+                       device=pads.device) & (columns >= pads[:, None, None])
     return positions[:, start:], mask | (columns[start:, None] == columns)
 
 # %% mystnb={"image": {"alt": "Two six by six masks. A full prompt has the usual triangle with positions 0 to 5. A prompt of three tokens behind three empty places has a small triangle in the lower right corner, positions 0, 0, 0, 0, 1, 2, and empty places that see only themselves."}}
-guess = "?"     # how much do the logits move then: "not at all", "a little", "a lot"?
+# how much do the logits move then: "not at all", "a little", "a lot"?
+guess = "?"
 
-ragged = left_pad([torch.tensor([7, 8, 9, 10, 11, 12]), torch.tensor([20, 21, 22])])
+ragged = left_pad(
+    [torch.tensor([7, 8, 9, 10, 11, 12]),
+     torch.tensor([20, 21, 22])])
 positions, mask = places((ragged == NO_TOKEN).sum(1), 0, 6)
 print(ragged)
 
 fig, panels = plots.figure("Empty places are seen by nobody but themselves",
-                           x="looked at (position in brackets)", y="who looks", columns=2)
+                           x="looked at (position in brackets)", y="who looks",
+                           columns=2)
 for ax, row, where, sees in zip(panels, ragged, positions, mask, strict=True):
     names = ["empty" if t == NO_TOKEN else str(int(t)) for t in row]
     plots.heatmap(ax, sees.float())
-    ax.set_xticks(range(6), [f"{n}\n({p})" for n, p in zip(names, where.tolist(), strict=True)])
+    ax.set_xticks(
+        range(6),
+        [f"{n}\n({p})" for n, p in zip(names, where.tolist(), strict=True)])
     ax.set_yticks(range(6), names)
 panels[0].set_title("six tokens")
 panels[1].set_ylabel("")
@@ -823,7 +903,9 @@ by_column = model(short, positions=torch.arange(6)[None], mask=mask[1:])[:, -1]
 unmasked = model(short)[:, -1]
 apart = [float((each - alone).abs().max()) for each in (by_column, unmasked)]
 
-print(f"largest difference of a logit: columns numbered {apart[0]:.3f}, no mask {apart[1]:.2f}")
+print(
+    f"largest difference of a logit: columns numbered {apart[0]:.3f}, no mask {apart[1]:.2f}"
+)
 assert apart[0] < 1e-3 < 0.1 < apart[1]
 reveal("if the columns are numbered", guess, "not at all")
 
@@ -840,20 +922,22 @@ reveal("if the columns are numbered", guess, "not at all")
 # stopped. The loop is a generator: the caller sees each token as it comes and may stop listening.
 # Greedy needs no code of its own. It is `top_k(1)`.
 
-# %%
-# twin: llama_edu.generation.stream, llama_edu.generation.next_logits
+# %% twin="llama_edu.generation.stream, llama_edu.generation.next_logits"
 @torch.inference_mode()
 def stream(model: Llama, prompt: Tensor, *rules: Rule, max_new: int,
-           stop_ids: Collection[int] = (), generator: torch.Generator | None = None,
+           stop_ids: Collection[int] = (),
+           generator: torch.Generator | None = None,
            cache: KVCache | None = None) -> Iterator[Tensor]:
     pads = count_pads(model, prompt, max_new=max_new)
     if cache is None:
         cache = model.new_cache(len(prompt), prompt.shape[1] + max_new)
     elif cache.length >= prompt.shape[1]:
-        raise ValueError(f"the cache holds {cache.length} tokens and the prompt has "
-                         f"{prompt.shape[1]}; one more at least is needed, for its logits. Rewind "
-                         "the cache.")
-    text = torch.cat([prompt, prompt.new_full((len(prompt), max_new), NO_TOKEN)], dim=1)
+        raise ValueError(
+            f"the cache holds {cache.length} tokens and the prompt has "
+            f"{prompt.shape[1]}; one more at least is needed, for its logits. Rewind "
+            "the cache.")
+    text = torch.cat(
+        [prompt, prompt.new_full((len(prompt), max_new), NO_TOKEN)], dim=1)
     stops = torch.tensor(list(stop_ids), dtype=torch.long, device=prompt.device)
     done = torch.zeros_like(prompt[:, :1], dtype=torch.bool)
     for end in range(prompt.shape[1], text.shape[1]):
@@ -868,10 +952,12 @@ def stream(model: Llama, prompt: Tensor, *rules: Rule, max_new: int,
             return
 
 
-def next_logits(model: Llama, text: Tensor, cache: KVCache, pads: Tensor) -> Tensor:
+def next_logits(model: Llama, text: Tensor, cache: KVCache,
+                pads: Tensor) -> Tensor:
     start, end = cache.length, text.shape[1]
     positions, mask = places(pads, start, end) if pads.any() else (None, None)
-    tokens = text[:, start:].clamp(min=0)       # any token will do where nobody looks
+    # any token will do where nobody looks
+    tokens = text[:, start:].clamp(min=0)
     last = model.hidden(tokens, cache, positions=positions, mask=mask)[:, -1]
     return model.logits(last)
 
@@ -887,17 +973,27 @@ def new_tokens(prompts: list[str], *rules: Rule, seed: int = 0,
                max_new: int = 40) -> list[list[int]]:
     """What `stream` yields for several prompts, a list for each, empty places left out."""
     padded = left_pad([torch.tensor(begun(tokenizer, p)) for p in prompts])
-    made = torch.cat(list(stream(
-        model, padded, *rules, max_new=max_new, stop_ids=tokenizer.stop_ids,
-        generator=torch.Generator().manual_seed(seed))), dim=1)
-    return [[token for token in row if token != NO_TOKEN] for row in made.tolist()]
+    made = torch.cat(
+        list(
+            stream(model, padded, *rules, max_new=max_new,
+                   stop_ids=tokenizer.stop_ids,
+                   generator=torch.Generator().manual_seed(seed))), dim=1)
+    return [[token
+             for token in row
+             if token != NO_TOKEN]
+            for row in made.tolist()]
 
 
 assert new_tokens(["Once upon a time"], top_k(1)) == [told[len(prompt):]]
-assert new_tokens(["Once"], seed=1) == new_tokens(["Once"], seed=1) != new_tokens(["Once"], seed=2)
+assert new_tokens(["Once"], seed=1) == new_tokens(
+    ["Once"], seed=1) != new_tokens(["Once"], seed=2)
 
-three = ["Once", "Once upon a time there was a kind girl named Zoe.", "Once upon a time a"]
-assert new_tokens(three, top_k(1)) == [new_tokens([each], top_k(1))[0] for each in three]
+three = [
+    "Once", "Once upon a time there was a kind girl named Zoe.",
+    "Once upon a time a"
+]
+assert new_tokens(
+    three, top_k(1)) == [new_tokens([each], top_k(1))[0] for each in three]
 print("slow loop = stream; same seed, same tale; batch = one by one")
 
 # %% [markdown]
@@ -910,7 +1006,7 @@ print("slow loop = stream; same seed, same tale; batch = one by one")
 # heat?
 
 # %%
-hot, cut_and_hot = None, None       # your two scores, before you run the next cell
+hot, cut_and_hot = None, None  # your two scores, before you run the next cell
 
 
 def tell(*rules: Rule) -> tuple[list[float], list[str]]:
@@ -935,17 +1031,21 @@ settings = {
 told_by = {name: tell(*rules) for name, rules in settings.items()}
 mean = {name: statistics.mean(scores) for name, (scores, _) in told_by.items()}
 
-fig, ax = plots.figure("What the tales of six settings are worth",
-                       x="judge's score (bar: mean; dots: three seeds of 24 tales)", y="")
+fig, ax = plots.figure(
+    "What the tales of six settings are worth",
+    x="judge's score (bar: mean; dots: three seeds of 24 tales)", y="")
 ax.barh(list(mean), list(mean.values()), color=plots.SKY)
 for y, (scores, said) in enumerate(told_by.values()):
     ax.plot(scores, [y] * 3, "o", color="black", markersize=4)
-    ax.text(0.02, y, f"{len(set(said))} different of 24", va="center", fontsize=8)
+    ax.text(0.02, y, f"{len(set(said))} different of 24", va="center",
+            fontsize=8)
 ax.set_xlim(0, 1.03)
 ax.invert_yaxis()
 print(f"T 1: {mean['T 1']:.2f}")
 print(reveal("T 1.6", hot, round(mean["T 1.6"], 2)))
-print(reveal("T 1.6 after min-p", cut_and_hot, round(mean["T 1.6 after min-p 0.1"], 2)))
+print(
+    reveal("T 1.6 after min-p", cut_and_hot,
+           round(mean["T 1.6 after min-p 0.1"], 2)))
 print("at T 1.6:", told_by["T 1.6"][1][0][:110])
 
 # %% [markdown]
@@ -961,7 +1061,8 @@ print("at T 1.6:", told_by["T 1.6"][1][0][:110])
 
 # %%
 for seed in range(3):
-    plain, penalised, trim, heated, both = (told_by[name][0][seed] for name in list(settings)[1:])
+    plain, penalised, trim, heated, both = (told_by[name][0][seed]
+                                            for name in list(settings)[1:])
     assert heated < 0.6 < penalised < plain < min(trim, both)
 assert mean["greedy"] == 1 == len(set(told_by["greedy"][1]))
 
@@ -997,7 +1098,9 @@ def tell_by_counts(most: int, *rules: Rule) -> list[int]:
 
 
 circle, freed = tell_by_counts(74), tell_by_counts(200, repetition(1.2))
-print(f"{tokenizer.decode(circle)}\n\nWith a penalty of 1.2 the text ends, at {len(freed)} tokens.")
+print(
+    f"{tokenizer.decode(circle)}\n\nWith a penalty of 1.2 the text ends, at {len(freed)} tokens."
+)
 assert circle[-16:] == circle[-32:-16] and not triples[tuple(freed[-2:])]
 
 # %% [markdown]
@@ -1095,18 +1198,21 @@ check("7.6", keep_and_instead)
 # $\max(0, p - q)$, rescaled. If all hold, the token after them is drawn from the model's own last
 # row.
 
-# %%
-# twin: llama_edu.inference.speculative.verify
-def verify(p: Tensor, q: Tensor, guesses: Tensor, *, generator: torch.Generator | None = None
-           ) -> Tensor:
+# %% twin="llama_edu.inference.speculative.verify"
+def verify(p: Tensor, q: Tensor, guesses: Tensor, *,
+           generator: torch.Generator | None = None) -> Tensor:
     t = len(guesses)
     rows = torch.arange(t, device=p.device)
     draws = torch.rand(t, dtype=p.dtype, device=p.device, generator=generator)
     kept = (draws < p[rows, guesses] / q[rows, guesses]).long().cumprod(0)
     n = int(kept.sum())
     rest = p[n] if n == t else (p[n] - q[n]).clamp(min=0)
-    rest = rest if rest.any() else p[n]     # refused by rounding alone: the two are equal
-    return torch.cat([guesses[:n], torch.multinomial(rest, 1, generator=generator)])
+    # refused by rounding alone: the two are equal
+    rest = rest if rest.any() else p[n]
+    return torch.cat(
+        [guesses[:n],
+         torch.multinomial(rest, 1, generator=generator)])
+
 
 # %% [markdown]
 # Is it exact? With fractions there is no rounding to hide behind. We add up both doors for a
@@ -1140,7 +1246,9 @@ guess = "?"     # "pairs", "triples" or "two layers": which is kept most often?
 
 likely = (pairs + 1e-3) / (pairs + 1e-3).sum(1, keepdim=True)
 shallow = Llama(replace(model.config, n_layers=2)).eval()
-shallow.load_state_dict({name: model.state_dict()[name] for name in shallow.state_dict()})
+shallow.load_state_dict(
+    {name: model.state_dict()[name]
+     for name in shallow.state_dict()})
 
 
 def by_pairs(ids: list[int]) -> Tensor:
@@ -1170,15 +1278,19 @@ for seed in range(3):
         ids = [tokenizer.bos_id, *row]
         p = model(torch.tensor([ids]))[0].softmax(-1)
         for name, draft in drafts.items():
-            overlap[name] += [float(torch.minimum(p[n - 1], draft(ids[:n])).sum())
-                              for n in range(1, len(ids))]
+            overlap[name] += [
+                float(torch.minimum(p[n - 1], draft(ids[:n])).sum())
+                for n in range(1, len(ids))
+            ]
     for name, values in overlap.items():
         kept_rate[name].append(statistics.mean(values))
 for name, each in kept_rate.items():
-    print(f"{name:10} kept, seed by seed: {[round(value, 2) for value in each]}")
+    print(
+        f"{name:10} kept, seed by seed: {[round(value, 2) for value in each]}")
 part = parameters(shallow.config).total / parameters(model.config).total
 print(f"two layers cost {part:.0%} of a pass for each guess")
-reveal("kept most often", guess, max(kept_rate, key=lambda name: min(kept_rate[name])))
+reveal("kept most often", guess,
+       max(kept_rate, key=lambda name: min(kept_rate[name])))
 
 # %% [markdown]
 # A table of counts beats two blocks of three: the first layers are no draft by themselves, for the
@@ -1219,7 +1331,8 @@ check("7.7", tokens_per_pass)
 # cell: about 15 seconds.)
 
 # %%
-def tell_ahead(draft: Callable, ahead: int, seed: int, *rules: Rule) -> tuple[list[int], int]:
+def tell_ahead(draft: Callable, ahead: int, seed: int, *rules:
+               Rule) -> tuple[list[int], int]:
     """A tale of the teller, and the passes that it took."""
     dice, cache = torch.Generator().manual_seed(seed), model.new_cache(1, 256)
     ids, passes = [tokenizer.bos_id], 0
@@ -1232,7 +1345,8 @@ def tell_ahead(draft: Callable, ahead: int, seed: int, *rules: Rule) -> tuple[li
         logits = model(given, cache)[0, -ahead - 1:]
         for rule in rules:
             logits = rule(logits)
-        new = verify(logits.softmax(-1), torch.stack(q), torch.tensor(guesses), generator=dice)
+        new = verify(logits.softmax(-1), torch.stack(q), torch.tensor(guesses),
+                     generator=dice)
         for token in new.tolist():
             ids.append(token)
             if token in tokenizer.stop_ids:
@@ -1244,7 +1358,9 @@ def tell_ahead(draft: Callable, ahead: int, seed: int, *rules: Rule) -> tuple[li
 
 greedy, passes = tell_ahead(by_triples, 4, 0, top_k(1))
 assert greedy[:len(told)] == tell_slowly([tokenizer.bos_id], len(told) - 1)[0]
-print(f"greedy: the same tale as the slow loop, {len(greedy) - 1} tokens in {passes} passes")
+print(
+    f"greedy: the same tale as the slow loop, {len(greedy) - 1} tokens in {passes} passes"
+)
 
 # %% mystnb={"image": {"alt": "Tokens for one pass against guesses ahead, 1 to 8. With the draft of triples the measured points rise from about 1.7 to about 3.5, with pairs from 1.5 to about 2, both close to the lines of the law."}}
 fig, ax = plots.figure("Four guesses from a table: three tokens a pass",
@@ -1253,20 +1369,29 @@ lengths = (1, 4, 8)
 for name, colour in (("pairs", plots.VERMILION), ("triples", plots.BLUE)):
     r = statistics.mean(kept_rate[name])
     law = [sum(r**held for held in range(ahead + 1)) for ahead in lengths]
-    ax.plot(lengths, law, color=colour, linewidth=1, label=f"{name} (line: {r:.2f} kept)")
+    ax.plot(lengths, law, color=colour, linewidth=1,
+            label=f"{name} (line: {r:.2f} kept)")
     for seed in range(3):
-        runs = [[tell_ahead(drafts[name], ahead, 10 * seed + n) for n in range(2)]
-                for ahead in lengths]
-        measured = [sum(len(ids) - 1 for ids, _ in run) / sum(passes for _, passes in run)
-                    for run in runs]
+        runs = [[
+            tell_ahead(drafts[name], ahead, 10 * seed + n) for n in range(2)
+        ] for ahead in lengths]
+        measured = [
+            sum(len(ids) - 1
+                for ids, _ in run) / sum(passes
+                                         for _, passes in run)
+            for run in runs
+        ]
         ax.plot(lengths, measured, "o", color=colour, markersize=5)
         print(f"{name}, seed {seed}: {[round(each, 2) for each in measured]}")
-        assert all(abs(a / b - 1) < 0.12 for a, b in zip(measured, law, strict=True))
+        assert all(
+            abs(a / b - 1) < 0.12 for a, b in zip(measured, law, strict=True))
     print(f"{name}, the law: {[round(each, 2) for each in law]}")
 ax.set(xticks=lengths, xlim=(0.5, 13))
 plots.label_lines(ax)
-cost = per_pass[2] / per_pass[0]        # five tokens: the newest and four guesses
-print(f"3 tokens for a pass that costs {cost:.1f} single ones: {3 / cost:.1f} times as fast")
+cost = per_pass[2] / per_pass[0]  # five tokens: the newest and four guesses
+print(
+    f"3 tokens for a pass that costs {cost:.1f} single ones: {3 / cost:.1f} times as fast"
+)
 
 # %% [markdown]
 # Dots: two tales from each of three seeds. So few tales scatter by up to a tenth around the law.
@@ -1296,9 +1421,10 @@ print(f"{'':13}{'weights':>10}{'full cache':>13}{'context':>9}")
 for name in ("llama-1-7b", "llama-2-7b", "llama-2-70b", "llama-3-8b",
              "llama-3.1-8b", "llama-3.2-1b"):
     c = release(name).config
-    print(f"{name:13}{bytes_read(c, 16) / GIB:6.1f} GiB"
-          f"{kv_bytes(c, tokens=c.max_seq_len, batch=1, bits=16) / GIB:9.1f} GiB"
-          f"{c.max_seq_len:9,}")
+    print(
+        f"{name:13}{bytes_read(c, 16) / GIB:6.1f} GiB"
+        f"{kv_bytes(c, tokens=c.max_seq_len, batch=1, bits=16) / GIB:9.1f} GiB"
+        f"{c.max_seq_len:9,}")
 
 # %% [markdown]
 # Llama 3.1's context of 131,072 tokens makes the cache of *one* text larger than the weights of the
@@ -1326,11 +1452,16 @@ print(f"needed: {needs:.0f} operations a byte")
 offers = {}
 for batch in (1, 16, 256, 512):
     for total in (100, 8_192):
-        read_now = bytes_read(c, 16) + kv_bytes(c, tokens=total, batch=batch, bits=16)
-        offered = offers[batch, total] = 2 * batch * multiply_adds(c, 1, total) / read_now
-        print(f"batch {batch:3}, {total:5,} tokens each: {offered:6.1f} operations a byte, "
-              f"{read_now / GIB:6.1f} GiB to read")
-print(f"a single text, at best: {3.35e12 / bytes_read(c, 16):.0f} tokens a second")
+        read_now = bytes_read(c, 16) + kv_bytes(c, tokens=total, batch=batch,
+                                                bits=16)
+        offered = offers[batch, total] = 2 * batch * multiply_adds(
+            c, 1, total) / read_now
+        print(
+            f"batch {batch:3}, {total:5,} tokens each: {offered:6.1f} operations a byte, "
+            f"{read_now / GIB:6.1f} GiB to read")
+print(
+    f"a single text, at best: {3.35e12 / bytes_read(c, 16):.0f} tokens a second"
+)
 assert offers[256, 100] < needs < offers[512, 100]
 reveal("decoding is memory-bound", memory_bound, "imprecise")
 

@@ -38,12 +38,12 @@ from llama_edu.model import Block, Llama, Pass
 from llama_edu.tokenizer import BytePairs
 from llama_edu.training import state as training_state
 from llama_edu.training import packing
-from llama_edu.training_loop import (
-    BETAS, EPS, LAST_SHARE, MAX_GRAD_NORM, WEIGHT_DECAY, Step, evaluate, gathered, initialise,
-    on_device, over_ranks)
+from llama_edu.training_loop import (BETAS, EPS, LAST_SHARE, MAX_GRAD_NORM,
+                                     WEIGHT_DECAY, Step, evaluate, gathered,
+                                     initialise, on_device, over_ranks)
 
 plots.use_style()
-torch.set_num_threads(1)        # the matrices are small; one thread loses little
+torch.set_num_threads(1)  # the matrices are small; one thread loses little
 
 # %% [markdown]
 # ## By hand: the surprise of two tokens
@@ -54,8 +54,7 @@ torch.set_num_threads(1)        # the matrices are small; one thread loses littl
 # probabilities. The *surprise* at a token is minus the logarithm of its probability, and the loss is
 # the mean surprise.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 text = [0, 2, 1]
 logits = [[1.0, 0.0, 2.0], [0.0, 3.0, 0.0], [5.0, 5.0, 5.0]]
 
@@ -89,7 +88,9 @@ print(f"loss {loss:.3f}")
 stories = list(tales.stories(4_900, seed=8))
 held_texts, texts = stories[:100], stories[100:]
 print(held_texts[0])
-print(f"\nsurprise of one who knows the grammar: {-tales.log_prob(held_texts[0]):.1f} nats")
+print(
+    f"\nsurprise of one who knows the grammar: {-tales.log_prob(held_texts[0]):.1f} nats"
+)
 
 # %% [markdown]
 # The grammar is also a *judge*. It reads a story and names each word that breaks an earlier choice.
@@ -100,7 +101,8 @@ before, _, after = held_texts[0].rpartition("Leo")
 spoiled = before + "Zoe" + after
 for finding in tales.judge(spoiled).findings:
     print(finding)
-print("score", round(tales.judge(spoiled).score, 2), "  untouched:", tales.judge(held_texts[0]).score)
+print("score", round(tales.judge(spoiled).score, 2), "  untouched:",
+      tales.judge(held_texts[0]).score)
 
 # %% [markdown]
 # Now tokens. We grow a vocabulary of 720 pieces (chapter 05), and put a token for "begin" and one
@@ -121,11 +123,16 @@ def as_row(story: str) -> packing.Row:
 
 rows = [as_row(story) for story in texts]
 held_rows = [as_row(story) for story in held_texts]
-held_out = [packing.lay_out(held_rows[i:i + 25], length=ROW) for i in range(0, 100, 25)]
-floor = tales.floor_per_token(held_texts, lambda story: len(as_row(story)[0]) - 1)
+held_out = [
+    packing.lay_out(held_rows[i:i + 25], length=ROW) for i in range(0, 100, 25)
+]
+floor = tales.floor_per_token(held_texts,
+                              lambda story: len(as_row(story)[0]) - 1)
 
 assert max(len(row[0]) for row in rows + held_rows) <= ROW
-print(f"floor: {floor:.3f} nats per token, a choice among {math.exp(floor):.2f} tokens")
+print(
+    f"floor: {floor:.3f} nats per token, a choice among {math.exp(floor):.2f} tokens"
+)
 
 # %% [markdown]
 # This floor is that expert's mean surprise at these very stories, so the luck of the draw is the same for
@@ -148,7 +155,8 @@ def mean_loss(logits: Tensor, tokens: Tensor, learn: Tensor) -> Tensor:
     logits: `b t v`, made from tokens: `b t`; learn: `b t`, True on the tokens to be predicted.
     """
     ### BEGIN SOLUTION
-    surprise = -logits[:, :-1].log_softmax(-1).gather(-1, tokens[:, 1:, None]).squeeze(-1)
+    surprise = -logits[:, :-1].log_softmax(-1).gather(
+        -1, tokens[:, 1:, None]).squeeze(-1)
     return surprise[learn[:, 1:]].mean()
     ### END SOLUTION
 
@@ -168,13 +176,14 @@ check("8.1", mean_loss)
 # A batch is a dictionary, and its type is called `Batch`. Here is what `packing.lay_out` made of our
 # first held-out rows:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 batch = held_out[0]
 for name, tensor in batch.items():
-    print(f"{name:10}{tuple(tensor.shape)!s:16}{str(tensor.dtype).removeprefix('torch.')}")
+    print(
+        f"{name:10}{tuple(tensor.shape)!s:16}{str(tensor.dtype).removeprefix('torch.')}"
+    )
 print("to be learnt in the first row:", int(batch["learn"][0].sum()), "of", ROW)
-print(Loss(total=torch.tensor(12.0), count=5))      # notes: further sums, none here
+print(Loss(total=torch.tensor(12.0), count=5))  # notes: further sums, none here
 
 # %% [markdown]
 # `positions` are where each token stands in its story, and `mask` says which tokens it may look at.
@@ -185,19 +194,21 @@ print(Loss(total=torch.tensor(12.0), count=5))      # notes: further sums, none 
 # has no successor. The mask has a row and a column for each token, so it loses its last row and its last column:
 # `mask[:, :-1, :-1]`.
 
-# %%
-# twin: llama_edu.losses.log_probs, llama_edu.losses.next_token
+# %% twin="llama_edu.losses.log_probs, llama_edu.losses.next_token"
 def log_probs(model: nn.Module, batch: Batch) -> Tensor:
     """log p(token i+1 | tokens 0 .. i), in nats: `b t-1`. The last token is only predicted."""
-    tokens, positions, mask = batch["tokens"], batch.get("positions"), batch.get("mask")
-    logits = model(tokens[:, :-1], positions=None if positions is None else positions[:, :-1],
+    tokens, positions, mask = batch["tokens"], batch.get(
+        "positions"), batch.get("mask")
+    logits = model(tokens[:, :-1],
+                   positions=None if positions is None else positions[:, :-1],
                    mask=None if mask is None else mask[:, :-1, :-1])
     return logits.log_softmax(-1).gather(-1, tokens[:, 1:, None]).squeeze(-1)
 
 
 def next_token(model: nn.Module, batch: Batch) -> Loss:
     """Cross-entropy in nats, on every token that has one before it and is to be learnt."""
-    learn = batch.get("learn", torch.ones_like(batch["tokens"], dtype=torch.bool))[:, 1:]
+    learn = batch.get("learn", torch.ones_like(batch["tokens"],
+                                               dtype=torch.bool))[:, 1:]
     return Loss(-(log_probs(model, batch) * learn).sum(), int(learn.sum()))
 
 
@@ -207,25 +218,31 @@ def next_token(model: nn.Module, batch: Batch) -> Loss:
 # `F.cross_entropy` ignores labels of -100, so we put those in place of padding.
 
 # %%
-config = ModelConfig(dim=96, n_layers=2, n_heads=2, n_kv_heads=2, hidden_dim=256, vocab_size=720,
-                     norm_eps=1e-5, rope_theta=1e4, max_seq_len=256, tied_embeddings=True)
+config = ModelConfig(dim=96, n_layers=2, n_heads=2, n_kv_heads=2,
+                     hidden_dim=256, vocab_size=720, norm_eps=1e-5,
+                     rope_theta=1e4, max_seq_len=256, tied_embeddings=True)
 
 
 def new_model(seed: int) -> Llama:
-    return initialise(Llama(config), std=0.02, generator=torch.Generator().manual_seed(seed))
+    return initialise(Llama(config), std=0.02,
+                      generator=torch.Generator().manual_seed(seed))
 
 
 model = new_model(0)
 print(f"{parameters(config).total:,} parameters")
-print(f"loss {evaluate(model, held_out, next_token):.2f}, and ln 720 = {math.log(720):.2f}")
+print(
+    f"loss {evaluate(model, held_out, next_token):.2f}, and ln 720 = {math.log(720):.2f}"
+)
 
 with torch.no_grad():
     ours = next_token(model, batch)
     labels = batch["tokens"].masked_fill(~batch["learn"], -100)[:, 1:]
-    theirs = F.cross_entropy(model(batch["tokens"][:, :-1]).flatten(0, 1), labels.flatten())
+    theirs = F.cross_entropy(
+        model(batch["tokens"][:, :-1]).flatten(0, 1), labels.flatten())
 
 torch.testing.assert_close(ours.total / ours.count, theirs)
-print("equal on", ours.count, "tokens; left out as padding:", labels.numel() - ours.count)
+print("equal on", ours.count, "tokens; left out as padding:",
+      labels.numel() - ours.count)
 
 # %% [markdown]
 # It does know nothing. A first loss far above $\ln v$ means that the weights start too large, or that labels
@@ -240,20 +257,30 @@ print("equal on", ours.count, "tokens; left out as padding:", labels.numel() - o
 def gradient(pieces: list[list[packing.Row]], *, of_means: bool) -> Tensor:
     """The gradient of the embedding table from several pieces of one batch."""
     model.zero_grad()
-    losses = [next_token(model, packing.lay_out(piece, length=ROW)) for piece in pieces]
+    losses = [
+        next_token(model, packing.lay_out(piece, length=ROW))
+        for piece in pieces
+    ]
     if of_means:
-        sum(loss.total / loss.count for loss in losses).div(len(pieces)).backward()
+        sum(loss.total / loss.count
+            for loss in losses).div(len(pieces)).backward()
     else:
-        (sum(loss.total for loss in losses) / sum(loss.count for loss in losses)).backward()
+        (sum(loss.total
+             for loss in losses) / sum(loss.count
+                                       for loss in losses)).backward()
     return model.tok_embeddings.weight.grad.clone()
 
 
 pieces = [held_rows[:1], held_rows[1:4]]
 whole = gradient([held_rows[:4]], of_means=False)
-summed, averaged = gradient(pieces, of_means=False), gradient(pieces, of_means=True)
+summed, averaged = gradient(pieces,
+                            of_means=False), gradient(pieces, of_means=True)
 
-torch.testing.assert_close(summed, whole, rtol=1e-3, atol=1e-6)     # another order of additions
-print(f"sums: equal.  mean of means: off by {(averaged - whole).norm() / whole.norm():.0%}")
+# another order of additions
+torch.testing.assert_close(summed, whole, rtol=1e-3, atol=1e-6)
+print(
+    f"sums: equal.  mean of means: off by {(averaged - whole).norm() / whole.norm():.0%}"
+)
 assert (averaged - whole).norm() > 0.05 * whole.norm()
 
 # %% [markdown]
@@ -293,14 +320,15 @@ check("8.2", from_means)
 # choices. *Bits per character* do not: the nats of a text, divided by $\ln 2$ and by its characters. Here is the same floor
 # with our tokenizer, and with every character a token.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 characters = sum(map(len, held_texts))
 for name, count in (("our tokenizer", lambda story: len(as_row(story)[0]) - 1),
                     ("characters", len)):
-    nats, tokens = tales.floor_per_token(held_texts, count), sum(map(count, held_texts))
-    print(f"{name:14} {nats:.3f} nats per token, perplexity {math.exp(nats):.2f},"
-          f" {nats * tokens / characters / math.log(2):.4f} bits per character")
+    nats, tokens = tales.floor_per_token(held_texts,
+                                         count), sum(map(count, held_texts))
+    print(
+        f"{name:14} {nats:.3f} nats per token, perplexity {math.exp(nats):.2f},"
+        f" {nats * tokens / characters / math.log(2):.4f} bits per character")
 
 # %% [markdown]
 # Same text, same knowledge, two perplexities. Compare perplexities only under one tokenizer.
@@ -323,9 +351,12 @@ for name, count in (("our tokenizer", lambda story: len(as_row(story)[0]) - 1),
 lr, decay = 0.01, 0.1
 weights, gradients = [2.0, 2.0], [3.0, 0.003]
 
-after = [w * (1 - lr * decay) - lr * g / (abs(g) + EPS)
-         for w, g in zip(weights, gradients, strict=True)]
-print(", ".join(f"gradient {g}: 2 becomes {w:.4f}" for g, w in zip(gradients, after, strict=True)))
+after = [
+    w * (1 - lr * decay) - lr * g / (abs(g) + EPS)
+    for w, g in zip(weights, gradients, strict=True)
+]
+print(", ".join(f"gradient {g}: 2 becomes {w:.4f}"
+                for g, w in zip(gradients, after, strict=True)))
 
 # %% [markdown]
 # Both weights lose 0.002 to the decay and then move by the learning rate, 0.01: the gradient counts by its sign
@@ -338,7 +369,8 @@ print(", ".join(f"gradient {g}: 2 becomes {w:.4f}" for g, w in zip(gradients, af
 # Use $\beta_1 = 0.9$, $\beta_2 = 0.95$ and $\epsilon = 10^{-5}$, as Llama 2 does.
 
 # %%
-def adamw_steps(weight: Tensor, gradients: Tensor, lr: float, weight_decay: float) -> Tensor:
+def adamw_steps(weight: Tensor, gradients: Tensor, lr: float,
+                weight_decay: float) -> Tensor:
     """Exercise 8.3 ●●○ 12 min. A matrix `r c` after AdamW steps with gradients `n r c`."""
     ### BEGIN SOLUTION
     m, v = torch.zeros_like(weight), torch.zeros_like(weight)
@@ -346,7 +378,8 @@ def adamw_steps(weight: Tensor, gradients: Tensor, lr: float, weight_decay: floa
         m = 0.9 * m + 0.1 * gradient
         v = 0.95 * v + 0.05 * gradient**2
         m_hat, v_hat = m / (1 - 0.9**n), v / (1 - 0.95**n)
-        weight = weight * (1 - lr * weight_decay) - lr * m_hat / (v_hat.sqrt() + 1e-5)
+        weight = weight * (1 - lr * weight_decay) - lr * m_hat / (v_hat.sqrt()
+                                                                  + 1e-5)
     return weight
     ### END SOLUTION
 
@@ -367,15 +400,19 @@ check("8.3", adamw_steps)
 # papers do not say what decays; this is the usual way. A norm's weight starts at 1, and there is no reason
 # to pull it to 0.) It must take our step by hand.
 
-# %%
-# twin: llama_edu.training_loop.adamw
-def adamw(model: nn.Module, *, weight_decay: float = WEIGHT_DECAY) -> torch.optim.AdamW:
+# %% twin="llama_edu.training_loop.adamw"
+def adamw(model: nn.Module, *,
+          weight_decay: float = WEIGHT_DECAY) -> torch.optim.AdamW:
     """AdamW with Llama 2's constants. Matrices decay; the weights of norms do not."""
     learnt = [p for p in model.parameters() if p.requires_grad]
-    matrices, vectors = ([p for p in learnt if (p.ndim >= 2) is big] for big in (True, False))
-    return torch.optim.AdamW([{"params": matrices, "weight_decay": weight_decay},
-                              {"params": vectors, "weight_decay": 0.0}],
-                             lr=0.0, betas=BETAS, eps=EPS, fused=True)
+    matrices, vectors = ([p
+                          for p in learnt
+                          if (p.ndim >= 2) is big]
+                         for big in (True, False))
+    return torch.optim.AdamW(
+        [{"params": matrices, "weight_decay": weight_decay},
+         {"params": vectors, "weight_decay": 0.0}], lr=0.0, betas=BETAS,
+        eps=EPS, fused=True)
 
 
 layer = nn.Linear(2, 1, bias=False)
@@ -385,7 +422,8 @@ optimizer = adamw(layer)
 optimizer.param_groups[0]["lr"] = lr
 optimizer.step()
 torch.testing.assert_close(layer.weight.data, torch.tensor([after]))
-print("betas", BETAS, " eps", EPS, " decay", WEIGHT_DECAY, " equal to the step by hand")
+print("betas", BETAS, " eps", EPS, " decay", WEIGHT_DECAY,
+      " equal to the step by hand")
 
 # %% [markdown]
 # ## Whose weight decay is 0.1?
@@ -400,8 +438,10 @@ still.weight.data, still.weight.grad = torch.tensor([[2.0]]), torch.zeros(1, 1)
 optimizer = adamw(still, weight_decay=0.1)
 optimizer.param_groups[0]["lr"] = 0.01
 optimizer.step()
-by_paper = 2 * (1 - 1.0 * 0.1)                  # schedule factor 1, lambda 0.1
-print(f"2 becomes {still.weight.item():.3f} in PyTorch, {by_paper:.3f} by the paper's algorithm 2")
+by_paper = 2 * (1 - 1.0 * 0.1)  # schedule factor 1, lambda 0.1
+print(
+    f"2 becomes {still.weight.item():.3f} in PyTorch, {by_paper:.3f} by the paper's algorithm 2"
+)
 print(f"PyTorch's 0.1 at a rate of 3e-4 is the paper's {0.1 * 3e-4:.0e}")
 assert abs(still.weight.item() - 2 * (1 - 0.01 * 0.1)) < 1e-6
 
@@ -415,7 +455,8 @@ assert abs(still.weight.item() - 2 * (1 - 0.01 * 0.1)) < 1e-6
 # weights themselves are kept in it? We add 0.001 to zero a thousand times.
 
 # %%
-guess = None    # where does the sum end in bfloat16? your number, before you run the next cell
+# where does the sum end in bfloat16? your number, before you run the next cell
+guess = None
 
 # %%
 short = torch.zeros((), dtype=torch.bfloat16)
@@ -423,8 +464,10 @@ master = torch.zeros((), dtype=torch.float32)
 for _ in range(1000):
     short += 0.001
     master += 0.001
-    shown = master.to(torch.bfloat16)       # a short copy for the forward and backward pass
-print("1 + 0.001 in bfloat16:", (torch.ones((), dtype=torch.bfloat16) + 0.001).item())
+    # a short copy for the forward and backward pass
+    shown = master.to(torch.bfloat16)
+print("1 + 0.001 in bfloat16:", (torch.ones(
+    (), dtype=torch.bfloat16) + 0.001).item())
 print("the next number after 0.5:", 0.5 + 0.5 * torch.finfo(torch.bfloat16).eps)
 assert torch.ones((), dtype=torch.bfloat16) - 0.0003 == 1
 print(f"in float32 with a short copy: {master:.3f}, copy {shown:.3f}")
@@ -442,7 +485,8 @@ reveal("a thousand times 0.001 in bfloat16", guess, short.item())
 # a share `last` of its peak, a tenth in Llama 1 and 2. Step 0 is the first.
 
 # %%
-def learning_rate(index: int, peak: float, warmup: int, steps: int, last: float) -> float:
+def learning_rate(index: int, peak: float, warmup: int, steps: int,
+                  last: float) -> float:
     """Exercise 8.4 ●●○ 10 min. Linear warm-up, then half a cosine down to `last` of the peak.
 
     Step 0 has peak / warmup, step warmup - 1 the peak, and the very next one has begun to fall;
@@ -470,14 +514,14 @@ check("8.4", learning_rate)
 # The fall begins where the warm-up ends, so its length is `steps - warmup`. A function that returns the
 # schedule checks its numbers once.
 
-# %%
-# twin: llama_edu.training_loop.cosine
+# %% twin="llama_edu.training_loop.cosine"
 def cosine(peak: float, *, warmup: int, steps: int, last: float = LAST_SHARE
            ) -> Callable[[int], float]:
     """Llama's schedule: rise linearly for `warmup` steps to the peak, fall along half a cosine."""
     if not 0 <= warmup < steps:
-        raise ValueError(f"a warm-up of {warmup} steps in {steps} was asked for; 0 or more, and "
-                         "fewer than all, are needed. Make it shorter, or train longer.")
+        raise ValueError(
+            f"a warm-up of {warmup} steps in {steps} was asked for; 0 or more, and "
+            "fewer than all, are needed. Make it shorter, or train longer.")
 
     def lr(index: int) -> float:
         if index < warmup:
@@ -502,7 +546,8 @@ def clip(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
     ### BEGIN SOLUTION
     norm = math.sqrt(sum(float(each.pow(2).sum()) for each in gradients))
     if not math.isfinite(norm):
-        raise ValueError(f"the gradient is {norm} long; a finite one is needed.")
+        raise ValueError(
+            f"the gradient is {norm} long; a finite one is needed.")
     scale = min(1.0, max_norm / norm) if norm > 0 else 1.0
     return [each * scale for each in gradients]
     ### END SOLUTION
@@ -522,14 +567,20 @@ check("8.5", clip)
 # The package's function also turns the sums into means, and it refuses a gradient that is not finite before any
 # weight has changed (with a `FloatingPointError`, which says more than your ValueError). `gathered` does nothing here; it matters when a model is spread over several processes.
 
-# %%
-# twin: llama_edu.training_loop.mean_and_clip
-def mean_and_clip(model: nn.Module, count: float, max_norm: float, *, where: str = "this step"
-                  ) -> float:
-    gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+# %% twin="llama_edu.training_loop.mean_and_clip"
+def mean_and_clip(model: nn.Module, count: float, max_norm: float, *,
+                  where: str = "this step") -> float:
+    gradients = {
+        name: p.grad
+        for name, p in model.named_parameters()
+        if p.grad is not None
+    }
     norm = gathered(nn.utils.get_total_norm(gradients.values())).item() / count
     if not math.isfinite(norm):
-        wrong = [name for name, g in gradients.items() if not gathered(g).isfinite().all()]
+        wrong = [
+            name for name, g in gradients.items()
+            if not gathered(g).isfinite().all()
+        ]
         model.zero_grad(set_to_none=True)
         raise FloatingPointError(
             f"at {where} the gradient is {norm}, first in {wrong[0] if wrong else 'the sum'}; a "
@@ -544,15 +595,15 @@ def mean_and_clip(model: nn.Module, count: float, max_norm: float, *, where: str
 # %% [markdown]
 # Before it, the sums of one or several batches are added up:
 
-# %%
-# twin: llama_edu.training_loop.add_up
-def add_up(model: nn.Module, source: Iterator[Batch], objective: Objective, *, accumulate: int,
-           where: str) -> Loss:
+# %% twin="llama_edu.training_loop.add_up"
+def add_up(model: nn.Module, source: Iterator[Batch], objective: Objective, *,
+           accumulate: int, where: str) -> Loss:
     whole = Loss(torch.zeros(()), 0)
     for _ in range(accumulate):
         if (batch := next(source, None)) is None:
-            raise ValueError(f"the batches ended at {where}; {accumulate} for every step are "
-                             "needed. Give more, or an endless iterator.")
+            raise ValueError(
+                f"the batches ended at {where}; {accumulate} for every step are "
+                "needed. Give more, or an endless iterator.")
         part = objective(model, on_device(batch, model))
         part.total.backward()
         whole.total = whole.total + part.total.detach().cpu()
@@ -568,28 +619,33 @@ def add_up(model: nn.Module, source: Iterator[Batch], objective: Objective, *, a
 # before clipping, tokens learnt, seconds, notes. Nothing in it knows about plots or files. (`over_ranks`
 # too is for several processes: PyTorch then averages their gradients, and all must divide by the same count.)
 
-# %%
-# twin: llama_edu.training_loop.train
-def train(model: nn.Module, batches: Iterable[Batch], objective: Objective = next_token, *,
-          lr: Callable[[int], float], steps: int, start: int = 0, accumulate: int = 1,
-          max_grad_norm: float = MAX_GRAD_NORM, optimizer: torch.optim.Optimizer | None = None
-          ) -> Iterator[Step]:
+# %% twin="llama_edu.training_loop.train"
+def train(model: nn.Module, batches: Iterable[Batch],
+          objective: Objective = next_token, *, lr: Callable[[int], float],
+          steps: int, start: int = 0, accumulate: int = 1,
+          max_grad_norm: float = MAX_GRAD_NORM,
+          optimizer: torch.optim.Optimizer | None = None) -> Iterator[Step]:
     optimizer = optimizer or adamw(model)
     source = iter(batches)
     for index in range(start, steps):
         began, where = time.perf_counter(), f"step {index} of {steps}"
         model.train()
         optimizer.zero_grad(set_to_none=True)
-        loss = add_up(model, source, objective, accumulate=accumulate, where=where)
+        loss = add_up(model, source, objective, accumulate=accumulate,
+                      where=where)
         loss, ranks = over_ranks(model, loss, where=where)
-        norm = mean_and_clip(model, loss.count / ranks, max_grad_norm, where=where)
+        norm = mean_and_clip(model, loss.count / ranks, max_grad_norm,
+                             where=where)
         for group in optimizer.param_groups:
             group["lr"] = lr(index)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        yield Step(index, loss.total.item() / loss.count, lr(index), norm, loss.count,
-                   time.perf_counter() - began,
-                   {name: total / loss.count for name, total in loss.notes.items()})
+        yield Step(
+            index,
+            loss.total.item() / loss.count, lr(index), norm, loss.count,
+            time.perf_counter() - began,
+            {name: total / loss.count
+             for name, total in loss.notes.items()})
 
 
 # %% [markdown]
@@ -605,10 +661,12 @@ def train(model: nn.Module, batches: Iterable[Batch], objective: Objective = nex
 # > of its twenty stories will be without any fault?
 
 # %%
-above_guess = None  # how far above the floor, in nats? before you run the next cells
+# how far above the floor, in nats? before you run the next cells
+above_guess = None
 guess = None        # how many of twenty stories without a fault?
 STEPS, TELL_AT = 600, (0, 100, 300, 600)
-model, early = new_model(0), new_model(0)       # early: as the model will be after 100 steps
+# early: as the model will be after 100 steps
+model, early = new_model(0), new_model(0)
 history, held, told = [], {}, {}
 
 
@@ -624,13 +682,16 @@ def look(done: int) -> None:
 
 def curve() -> plots.Figure:
     """The losses so far, over the floor."""
-    fig, ax = plots.figure(f"{max(held)} steps: {held[max(held)] - floor:.2f} nats per token above "
-                           "the floor", x="step", y="loss (nats per token)")
+    fig, ax = plots.figure(
+        f"{max(held)} steps: {held[max(held)] - floor:.2f} nats per token above "
+        "the floor", x="step", y="loss (nats per token)")
     ax.semilogy([step.loss for step in history], color="#b8b8b8", linewidth=0.8)
-    ax.plot(*zip(*held.items(), strict=True), "o-", markersize=4, label="held out")
+    ax.plot(*zip(*held.items(), strict=True), "o-", markersize=4,
+            label="held out")
     ax.plot([0, STEPS], [floor, floor], "--", color=plots.BLACK, label="floor")
     ax.set(xlim=(0, STEPS), ylim=(0.35, 8))
-    ax.set_yticks([0.4, 0.5, 0.7, 1, 2, 4, 7], ["0.4", "0.5", "0.7", "1", "2", "4", "7"])
+    ax.set_yticks([0.4, 0.5, 0.7, 1, 2, 4, 7],
+                  ["0.4", "0.5", "0.7", "1", "2", "4", "7"])
     ax.minorticks_off()
     plots.label_lines(ax)
     plots.plt.close(fig)        # shown by hand below
@@ -645,8 +706,8 @@ began = time.process_time()
 look(0)
 screen = display(curve(), display_id=True)
 batches = packing.shuffled(rows, size=4, length=ROW, seed=0)
-for step in train(model, batches, next_token, lr=cosine(0.012, warmup=50, steps=STEPS),
-                  steps=STEPS):
+for step in train(model, batches, next_token,
+                  lr=cosine(0.012, warmup=50, steps=STEPS), steps=STEPS):
     history.append(step)
     if (step.index + 1) % 100 == 0:
         look(step.index + 1)
@@ -660,11 +721,15 @@ spent = time.process_time() - began
 
 # %%
 for done in TELL_AT:
-    print(f"step {done:5}: held out {held[done]:.2f}, above the floor {held[done] - floor:.2f}")
+    print(
+        f"step {done:5}: held out {held[done]:.2f}, above the floor {held[done] - floor:.2f}"
+    )
 print(f"{spent:.0f} seconds of processor time, with measuring and telling")
 assert held[STEPS] > floor
-assert 0.12 < held[STEPS] - floor < 0.28 and held[100] - floor > 2 * (held[STEPS] - floor)
-reveal("nats per token above the floor at the end", above_guess, round(held[STEPS] - floor, 2))
+assert 0.12 < held[STEPS] - floor < 0.28 and held[100] - floor > 2 * (
+    held[STEPS] - floor)
+reveal("nats per token above the floor at the end", above_guess,
+       round(held[STEPS] - floor, 2))
 
 # %% [markdown]
 # Here is how the first of the twenty stories begins at each stage, and what the judge says of all twenty: the
@@ -674,12 +739,18 @@ reveal("nats per token above the floor at the end", above_guess, round(held[STEP
 for done in TELL_AT:
     verdicts = [tales.judge(story) for story in told[done]]
     score = statistics.mean(verdict.score for verdict in verdicts)
-    print(f"--- step {done}: score {score:.2f}, faultless {sum(v.consistent for v in verdicts)} of 20")
-    print("".join(c if c.isascii() and c >= " " else "~" for c in told[done][0][:200]))
-broken = Counter(finding.rule for story in told[STEPS] for finding in tales.judge(story).findings)
+    print(
+        f"--- step {done}: score {score:.2f}, faultless {sum(v.consistent for v in verdicts)} of 20"
+    )
+    print("".join(c if c.isascii() and c >= " " else "~"
+                  for c in told[done][0][:200]))
+broken = Counter(finding.rule
+                 for story in told[STEPS]
+                 for finding in tales.judge(story).findings)
 print("--- what is still wrong:", dict(broken.most_common()))
 assert sum(v.consistent for v in verdicts) <= 2
-reveal("faultless stories of 20 at the end", guess, sum(v.consistent for v in verdicts))
+reveal("faultless stories of 20 at the end", guess,
+       sum(v.consistent for v in verdicts))
 
 # %% [markdown]
 # (A line's end shows as `~`.) At step 0 it is noise. At step 100 it is English whose people change their
@@ -704,7 +775,8 @@ def beginning(text: str, parts: tuple, memory: dict) -> float:
         return sum(option.share * beginning(text, (*option.parts, *rest),
                                             memory | {first.key: option.forms})
                    for option in tales.TALES.options[first.rule])
-    said = first.letters if isinstance(first, Text) else memory[first.key][first.form]
+    said = first.letters if isinstance(first,
+                                       Text) else memory[first.key][first.form]
     if not text.startswith(said[:len(text)]):
         return 0.0
     return beginning(text[len(said):], rest, memory)
@@ -719,30 +791,43 @@ def grammar_surprise(row: packing.Row, n: int) -> Tensor:
 
 
 named = "Once upon a time a brave boy named"
-share = (beginning(named + " Leo", (Draw(tales.TALES.start),), {})
-         / beginning(named + " ", (Draw(tales.TALES.start),), {}))
-print(f"of the stories that begin {named!r}, one in {1 / share:.0f} goes on with Leo")
+share = (beginning(named + " Leo", (Draw(tales.TALES.start), ), {})
+         / beginning(named + " ", (Draw(tales.TALES.start), ), {}))
+print(
+    f"of the stories that begin {named!r}, one in {1 / share:.0f} goes on with Leo"
+)
 assert abs(share - 1 / 6) < 1e-9
-whole = grammar_surprise(held_rows[0], len(held_rows[0][0]) - 2)      # all but the end token
-torch.testing.assert_close(whole.sum().item(), -tales.log_prob(held_texts[0]), rtol=1e-4, atol=0)
+# all but the end token
+whole = grammar_surprise(held_rows[0], len(held_rows[0][0]) - 2)
+torch.testing.assert_close(whole.sum().item(), -tales.log_prob(held_texts[0]),
+                           rtol=1e-4, atol=0)
 
 # %% mystnb={"image": {"alt": "Surprise at each of the first 40 tokens of a held-out story, for the model after 100 steps, at the end, and for the grammar. Late bars are nearer to the grammar's marks. The last Leo falls to a fraction, where the grammar has 0."}}
 one = packing.lay_out(held_rows[:1], length=ROW)
 with torch.no_grad():
     before, after = (-log_probs(each, one)[0, :40] for each in (early, model))
-spelled = [tokenizer.decode([token]).strip() or "(line)" for token in held_rows[0][0][1:41]]
+spelled = [
+    tokenizer.decode([token]).strip() or "(line)"
+    for token in held_rows[0][0][1:41]
+]
 
 fig, ax = plots.figure("What follows from the text grows cheap; choices do not",
-                       x="first 40 tokens of a held-out story", y="surprise (nats)")
-ax.bar(range(40), before, color=plots.ORANGE, width=0.9, label="after 100 steps")
+                       x="first 40 tokens of a held-out story",
+                       y="surprise (nats)")
+ax.bar(range(40), before, color=plots.ORANGE, width=0.9,
+       label="after 100 steps")
 ax.bar(range(40), after, color=plots.BLUE, width=0.5, label="at the end")
-ax.plot(range(40), whole[:40], "_", color=plots.BLACK, markersize=8, label="the grammar")
+ax.plot(range(40), whole[:40], "_", color=plots.BLACK, markersize=8,
+        label="the grammar")
 ax.legend()
 ax.set_xticks(range(40), spelled, rotation=90, fontsize=6.5)
 names = [i for i, word in enumerate(spelled) if word == "Leo"]
 for i in names:
-    print(f"Leo, token {i}: {before[i]:.1f} nats early, {after[i]:.1f} late, {whole[i]:.1f} grammar")
-assert whole[names[0]] > 1.7 and whole[names[1]] > 0.4 and whole[names[2]] < 0.01
+    print(
+        f"Leo, token {i}: {before[i]:.1f} nats early, {after[i]:.1f} late, {whole[i]:.1f} grammar"
+    )
+assert whole[names[0]] > 1.7 and whole[names[1]] > 0.4 and whole[
+    names[2]] < 0.01
 assert after[names[2]] < before[names[2]] / 2
 
 # %% [markdown]
@@ -762,7 +847,8 @@ with torch.no_grad():
     for row in held_rows[:20]:
         n = len(row[0]) - 2
         theirs = grammar_surprise(row, n)
-        more = -log_probs(model, packing.lay_out([row], length=ROW))[0, :n] - theirs
+        more = -log_probs(model, packing.lay_out([row],
+                                                 length=ROW))[0, :n] - theirs
         excess["a choice"] += more[theirs > 0.01].sum().item() / 20
         excess["no choice"] += more[theirs <= 0.01].sum().item() / 20
 for name, nats in excess.items():
@@ -790,7 +876,9 @@ ax.set_yticks([0.25, 0.5, 1, 2, 4, 8], ["0.25", "0.5", "1", "2", "4", "8"])
 ax.minorticks_off()
 ax.legend(loc="upper right")
 clipped = [step.grad_norm > MAX_GRAD_NORM for step in history]
-print(f"clipped: {sum(clipped[:100])} of the first 100 steps, {sum(clipped[-500:])} of the last 500")
+print(
+    f"clipped: {sum(clipped[:100])} of the first 100 steps, {sum(clipped[-500:])} of the last 500"
+)
 assert sum(clipped[:100]) > sum(clipped[-500:])
 
 # %% [markdown]
@@ -831,18 +919,28 @@ pairs = [[held_rows[i][0], held_rows[i + 1][0]] for i in range(0, 80, 2)]
 pairs = [pair for pair in pairs if sum(map(len, pair)) <= config.max_seq_len]
 packed = packing.lay_out(pairs, length=config.max_seq_len)
 for learn, (first, _) in zip(packed["learn"], pairs, strict=True):
-    learn[:len(first)] = False                          # only the second story counts
+    learn[:len(first)] = False  # only the second story counts
 unmasked = {name: tensor for name, tensor in packed.items() if name != "mask"}
-counted_on = {name: tensor for name, tensor in packed.items() if name != "positions"}
-alone = packing.lay_out([[second] for _, second in pairs], length=config.max_seq_len)
+counted_on = {
+    name: tensor
+    for name, tensor in packed.items()
+    if name != "positions"
+}
+alone = packing.lay_out([[second] for _, second in pairs],
+                        length=config.max_seq_len)
 
-losses = {name: evaluate(model, [batch], next_token) for name, batch in
-          (("alone", alone), ("packed", packed), ("packed, without the mask", unmasked),
-           ("with the mask, positions counted on", counted_on))}
+losses = {
+    name: evaluate(model, [batch], next_token)
+    for name, batch in (("alone", alone), ("packed", packed),
+                        ("packed, without the mask", unmasked),
+                        ("with the mask, positions counted on", counted_on))
+}
 for name, loss in losses.items():
     print(f"{name:36}{loss:.2f} nats per token")
-assert abs(losses["alone"] - losses["packed"]) < 1e-3 < losses["packed, without the mask"] - 0.5
-assert abs(losses["packed"] - losses["with the mask, positions counted on"]) < 1e-3
+assert abs(losses["alone"]
+           - losses["packed"]) < 1e-3 < losses["packed, without the mask"] - 0.5
+assert abs(losses["packed"]
+           - losses["with the mask, positions counted on"]) < 1e-3
 
 # %% [markdown]
 # With the mask a packed story is as good as alone. Without it our model, which never saw two stories in a row, is
@@ -859,7 +957,7 @@ assert abs(losses["packed"] - losses["with the mask, positions counted on"]) < 1
 # > **Predict.** All models take 80 steps, 20 of them warm-up. At a peak rate of 0.007, which omission costs the most? And at 0.002?
 
 # %%
-guesses = {0.007: "?", 0.002: "?"}      # one of: warm-up, clipping, pre-norm, RoPE
+guesses = {0.007: "?", 0.002: "?"}  # one of: warm-up, clipping, pre-norm, RoPE
 
 
 class PostNormBlock(Block):
@@ -869,19 +967,28 @@ class PostNormBlock(Block):
 
 
 class LlamaWithoutRope(Llama):
-    def forward(self, tokens: Tensor, cache=None, *, positions=None, mask=None, head=True) -> Tensor:
-        return super().forward(tokens, cache, positions=torch.zeros_like(tokens), mask=mask, head=head)
+
+    def forward(self, tokens: Tensor, cache=None, *, positions=None, mask=None,
+                head=True) -> Tensor:
+        return super().forward(tokens, cache,
+                               positions=torch.zeros_like(tokens), mask=mask,
+                               head=head)
 
 
-def short_run(omitted: str, seed: int, peak: float = 0.007, steps: int = 80) -> float:
+def short_run(omitted: str, seed: int, peak: float = 0.007,
+              steps: int = 80) -> float:
     """The held-out loss after a few steps without one thing. The seed decides weights and order."""
     model = (LlamaWithoutRope if omitted == "RoPE" else Llama)(config)
     if omitted == "pre-norm":
-        model.layers = nn.ModuleList(PostNormBlock(config, i) for i in range(config.n_layers))
+        model.layers = nn.ModuleList(
+            PostNormBlock(config, i) for i in range(config.n_layers))
     initialise(model, std=0.02, generator=torch.Generator().manual_seed(seed))
-    for _ in train(model, packing.shuffled(rows, size=4, length=ROW, seed=seed), next_token,
-                   lr=cosine(peak, warmup=0 if omitted == "warm-up" else 20, steps=steps),
-                   steps=steps, max_grad_norm=math.inf if omitted == "clipping" else 1.0):
+    for _ in train(
+            model, packing.shuffled(rows, size=4, length=ROW,
+                                    seed=seed), next_token,
+            lr=cosine(peak, warmup=0 if omitted == "warm-up" else 20,
+                      steps=steps), steps=steps,
+            max_grad_norm=math.inf if omitted == "clipping" else 1.0):
         pass
     return evaluate(model, held_out, next_token)
 
@@ -911,12 +1018,15 @@ for line in recorded.split("\n")[1:-1]:
     ends[float(peak)][omitted] = [float(loss) for loss in last.split()]
 
 # %% mystnb={"image": {"alt": "Training loss over 80 steps in two panels, mean of three seeds, complete recipe and four omissions. At a peak rate of 0.007 the runs without warm-up and without clipping end at 2.3 and 2.8, the others at 1.3. At 0.002 the run without warm-up is the lowest at 2.4 and post-norm the highest at 3.0."}}
-fig, axes = plots.figure("At 0.007 warm-up and clipping matter; at 0.002 warm-up is in the way",
-                         x="step", y="training loss (nats)", columns=2)
+fig, axes = plots.figure(
+    "At 0.007 warm-up and clipping matter; at 0.002 warm-up is in the way",
+    x="step", y="training loss (nats)", columns=2)
 for ax, (peak, runs) in zip(axes, curves.items(), strict=True):
     ax.set_title(f"peak rate {peak}", fontsize=9)
-    for style, (omitted, losses) in zip(("-", "--", "-.", ":", "--"), runs.items(), strict=True):
-        ax.plot(range(5, 80, 10), losses, style, label=omitted.replace("nothing", "(complete)"))
+    for style, (omitted, losses) in zip(("-", "--", "-.", ":", "--"),
+                                        runs.items(), strict=True):
+        ax.plot(range(5, 80, 10), losses, style,
+                label=omitted.replace("nothing", "(complete)"))
 axes[1].legend(title="left out")
 for peak, runs in ends.items():
     for omitted, losses in runs.items():
@@ -928,11 +1038,17 @@ assert abs(again - ends[0.007]["nothing"][0]) < 0.15
 worst = {peak: max(runs, key=lambda each: statistics.mean(runs[each]))
          for peak, runs in ends.items()}
 bold, slow = ends[0.007], ends[0.002]
-assert min(bold["clipping"]) > max(bold["warm-up"]) > min(bold["warm-up"]) > max(bold["nothing"])
+assert min(bold["clipping"]) > max(bold["warm-up"]) > min(
+    bold["warm-up"]) > max(bold["nothing"])
 for rate, omitted in ((0.002, "warm-up"), (0.007, "pre-norm")):
-    costs = [a - b for a, b in zip(ends[rate][omitted], ends[rate]["nothing"], strict=True)]
-    print(f"without {omitted} at {rate}, seed by seed: {', '.join(f'{c:+.2f}' for c in costs)}")
-assert max(slow["warm-up"]) < min(slow["nothing"])          # left out, and better
+    costs = [
+        a - b
+        for a, b in zip(ends[rate][omitted], ends[rate]["nothing"], strict=True)
+    ]
+    print(
+        f"without {omitted} at {rate}, seed by seed: {', '.join(f'{c:+.2f}' for c in costs)}"
+    )
+assert max(slow["warm-up"]) < min(slow["nothing"])  # left out, and better
 assert min(slow["pre-norm"]) > max(slow["clipping"]) > max(slow["nothing"])
 for peak in ends:
     reveal(f"what costs most at {peak}", guesses[peak], worst[peak])
@@ -954,24 +1070,34 @@ for peak in ends:
 def along_the_longest(seed: int, max_norm: float) -> list[float]:
     """The cosines of updates with one long gradient: at its step, 4 and 8 steps later."""
     model, norms, updates, gradients = new_model(seed), [], [], []
-    optimizer, weights = adamw(model), [nn.utils.parameters_to_vector(model.parameters()).detach()]
-    optimizer.register_step_pre_hook(
-        lambda *_: gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()])))
-    batches = itertools.islice(packing.shuffled(rows, size=4, length=ROW, seed=seed), 28)
-    for step in train(model, batches, lr=cosine(0.007, warmup=20, steps=80), steps=28,
-                      max_grad_norm=max_norm, optimizer=optimizer):
+    optimizer, weights = adamw(model), [
+        nn.utils.parameters_to_vector(model.parameters()).detach()
+    ]
+    optimizer.register_step_pre_hook(lambda *_: gradients.append(
+        torch.cat([p.grad.flatten() for p in model.parameters()])))
+    batches = itertools.islice(
+        packing.shuffled(rows, size=4, length=ROW, seed=seed), 28)
+    for step in train(model, batches, lr=cosine(0.007, warmup=20, steps=80),
+                      steps=28, max_grad_norm=max_norm, optimizer=optimizer):
         norms.append(step.grad_norm)
-        weights.append(nn.utils.parameters_to_vector(model.parameters()).detach())
+        weights.append(
+            nn.utils.parameters_to_vector(model.parameters()).detach())
         updates.append((weights[-2] - weights[-1]) / step.lr)
     i = max(range(8, 19), key=norms.__getitem__)
-    sizes = ", ".join(f"{updates[k].square().mean().sqrt():.2f}" for k in (0, i - 1, i))
-    print(f"gradient {i} is {norms[i]:.0f} long; mean update at 0, {i - 1}, {i}: {sizes} rates")
-    return [round(F.cosine_similarity(updates[k], gradients[i], dim=0).item(), 2)
-            for k in (i, i + 4, i + 8)]
+    sizes = ", ".join(
+        f"{updates[k].square().mean().sqrt():.2f}" for k in (0, i - 1, i))
+    print(
+        f"gradient {i} is {norms[i]:.0f} long; mean update at 0, {i - 1}, {i}: {sizes} rates"
+    )
+    return [
+        round(F.cosine_similarity(updates[k], gradients[i], dim=0).item(), 2)
+        for k in (i, i + 4, i + 8)
+    ]
 
 
 free, tamed = along_the_longest(0, math.inf), along_the_longest(2, 1.0)
-print("cosine at that step, 4 and 8 later: without clipping", free, " with", tamed)
+print("cosine at that step, 4 and 8 later: without clipping", free, " with",
+      tamed)
 assert free[2] > 0.2 > 0.15 > tamed[2]
 
 # %% [markdown]
@@ -987,10 +1113,12 @@ assert free[2] > 0.2 > 0.15 > tamed[2]
 # into one file with a checksum. We train for six steps, once in one go, and once with a stop after three.
 
 # %%
-def go_on(model: Llama, optimizer: torch.optim.Optimizer, start: int, stop: int) -> Tensor:
+def go_on(model: Llama, optimizer: torch.optim.Optimizer, start: int,
+          stop: int) -> Tensor:
     """Take steps start to stop of a run of six; all weights as one vector."""
     batches = packing.shuffled(rows, size=2, length=ROW, seed=0, start=start)
-    steps = train(model, batches, next_token, lr=cosine(0.01, warmup=2, steps=6), steps=6,
+    steps = train(model, batches, next_token, lr=cosine(0.01, warmup=2,
+                                                        steps=6), steps=6,
                   start=start, optimizer=optimizer)
     for _ in itertools.islice(steps, stop - start):
         pass
@@ -1008,11 +1136,13 @@ with tempfile.TemporaryDirectory() as folder:
     training_state.save(Path(folder), 3, first, optimizer, run="chapter 08")
     state, refused = training_state.newest(Path(folder), run="chapter 08")
 
-resumed, forgetful = new_model(4), new_model(4)         # other weights, to be overwritten
+# other weights, to be overwritten
+resumed, forgetful = new_model(4), new_model(4)
 optimizer = adamw(resumed)
 state.restore(resumed, optimizer)
-forgetful.load_state_dict(state.model)                  # the weights, and nothing else
-again, worse = go_on(resumed, optimizer, 3, 6), go_on(forgetful, adamw(forgetful), 3, 6)
+forgetful.load_state_dict(state.model)  # the weights, and nothing else
+again, worse = go_on(resumed, optimizer, 3, 6), go_on(forgetful,
+                                                      adamw(forgetful), 3, 6)
 
 print("resumed: equal to the last bit:", torch.equal(again, straight))
 print("only the weights restored:     ", torch.equal(worse, straight))
@@ -1024,16 +1154,17 @@ assert torch.equal(again, straight) and not torch.equal(worse, straight)
 #
 # ## In the Llamas: the same recipe, on a million times the text and more
 
-# %%
-# NBVAL_CHECK_OUTPUT
-print("                 peak rate  batch (tokens)  warm-up  tokens per parameter")
-for name in ("llama-1-7b", "llama-1-65b", "llama-2-7b", "llama-2-70b", "llama-3-8b",
-             "llama-3.1-405b"):
+# %% tags=["nbval-check-output"]
+print(
+    "                 peak rate  batch (tokens)  warm-up  tokens per parameter")
+for name in ("llama-1-7b", "llama-1-65b", "llama-2-7b", "llama-2-70b",
+             "llama-3-8b", "llama-3.1-405b"):
     run, size = release(name).training, parameters(release(name).config).total
     batch_tokens = f"{run.batch_tokens:,.0f}" if run.batch_tokens else "not published"
     batch_tokens = "4M, 8M, 16M" if name == "llama-3.1-405b" else batch_tokens
-    print(f"{name:15}{run.max_lr:11.1e}{batch_tokens:>16}{run.warmup_steps or '-':>9}"
-          f"{run.tokens / size:16,.0f}")
+    print(
+        f"{name:15}{run.max_lr:11.1e}{batch_tokens:>16}{run.warmup_steps or '-':>9}"
+        f"{run.tokens / size:16,.0f}")
 
 # %% [markdown]
 # (A dash: not published.) The larger the model, the lower the peak. Llama 1 and 2 end at a tenth of it, as we do;
@@ -1042,20 +1173,25 @@ for name in ("llama-1-7b", "llama-1-65b", "llama-2-7b", "llama-2-70b", "llama-3-
 # The paper's reasons: small at first for stability, larger later for speed. Where the batch is known,
 # steps can be counted. Our own run stands below for comparison.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 for name in ("llama-1-7b", "llama-1-65b", "llama-2-7b"):
     run = release(name).training
     steps = run.tokens / run.batch_tokens
-    print(f"{name}: {steps:,.0f} steps, warm-up {run.warmup_steps / steps:.1%} of them")
+    print(
+        f"{name}: {steps:,.0f} steps, warm-up {run.warmup_steps / steps:.1%} of them"
+    )
 run = release("llama-3.1-405b").training
 stages = ((0, 252e6, 4e6), (252e6, 2.87e12, 8e6), (2.87e12, run.tokens, 16e6))
 steps = sum((end - start) / size for start, end, size in stages)
-print(f"llama-3.1-405b: {steps:,.0f} steps (its cosine was laid out for 1,200,000)")
+print(
+    f"llama-3.1-405b: {steps:,.0f} steps (its cosine was laid out for 1,200,000)"
+)
 seen = sum(step.count for step in history)
 print(f"tiny Llama: {STEPS:,} steps, warm-up {50 / STEPS:.1%} of them,"
       f" {seen / parameters(config).total:.1f} tokens per parameter")
-print(f"peak rate: {0.012 / release('llama-1-7b').training.max_lr:.0f} times that of Llama 1 7B")
+print(
+    f"peak rate: {0.012 / release('llama-1-7b').training.max_lr:.0f} times that of Llama 1 7B"
+)
 
 # %% [markdown]
 # Small models bear large steps. What our run lacks is length: one token per parameter, where Llama 3 8B had almost two thousand.
@@ -1099,8 +1235,7 @@ claims.judge({"A74": "?"})
 # %% [markdown]
 # The paper's own text says so. Its table does not:
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 ones = [release(f"llama-1-{size}b").training for size in (7, 13, 33, 65)]
 print("peak rates ", sorted({run.max_lr for run in ones}))
 print("batch sizes", sorted({run.batch_tokens for run in ones}))
@@ -1118,7 +1253,8 @@ claims.show("A74")
 # %%
 optimisers = suspects("8.7")        # a, b, c, d, e
 lr, weight_decay, max_norm = 0.01, 0.0, 100.0
-optimisers["a"](torch.ones(2, 3), torch.ones(1, 2, 3), lr, weight_decay, max_norm)
+optimisers["a"](torch.ones(2, 3), torch.ones(1, 2, 3), lr, weight_decay,
+                max_norm)
 
 # %% [markdown]
 # Possible verdicts: `healthy`; `clipped one by one`; `lengthened, too` (short gradients are made `max_norm` long); `decay in
@@ -1146,10 +1282,11 @@ check("8.7", found)
 #
 # How much memory do all logits of one long text take?
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 pieces = release("llama-3-8b").config.vocab_size
-print(f"8,192 tokens x {pieces:,} pieces in float32: {8192 * pieces * 4 / 1e9:.1f} GB")
+print(
+    f"8,192 tokens x {pieces:,} pieces in float32: {8192 * pieces * 4 / 1e9:.1f} GB"
+)
 
 # %% [markdown]
 # Their gradient takes as much again. Neither need ever be whole: the loss is a sum over tokens. Take `size` tokens at a time, compute
@@ -1166,7 +1303,8 @@ def in_chunks(x: Tensor, output: Tensor, targets: Tensor, size: int
     """
     ### BEGIN SOLUTION
     n = (targets >= 0).sum()
-    loss, dx, d_output = x.new_zeros(()), torch.zeros_like(x), torch.zeros_like(output)
+    loss, dx, d_output = x.new_zeros(
+        ()), torch.zeros_like(x), torch.zeros_like(output)
     for rows in torch.arange(len(x)).split(size):
         rows = rows[targets[rows] >= 0]
         logits, hit = x[rows] @ output.T, targets[rows]
@@ -1197,20 +1335,25 @@ check("8.8", in_chunks)
 # %%
 fresh_texts = list(tales.stories(100, seed=9))
 fresh = [packing.lay_out([as_row(story) for story in fresh_texts], length=ROW)]
-fresh_floor = tales.floor_per_token(fresh_texts, lambda story: len(as_row(story)[0]) - 1)
+fresh_floor = tales.floor_per_token(fresh_texts,
+                                    lambda story: len(as_row(story)[0]) - 1)
 
 
-def challenge(*, peak: float, warmup: int, size: int, n: int = 600, stories=fresh) -> float:
+def challenge(*, peak: float, warmup: int, size: int, n: int = 600,
+              stories=fresh) -> float:
     """The judge: nats per token above the floor after n stories in batches of `size`."""
     model, steps = new_model(0), n // size
     batches = packing.shuffled(rows, size=size, length=ROW, seed=0)
     for _ in train(model, batches, next_token, steps=steps,
                    lr=cosine(peak, warmup=warmup, steps=steps)):
         pass
-    return evaluate(model, stories, next_token) - (floor if stories is held_out else fresh_floor)
+    return evaluate(model, stories, next_token) - (floor if stories is held_out
+                                                   else fresh_floor)
 
 
-print(f"the chapter's recipe: {challenge(peak=0.012, warmup=25, size=4):.2f} above the floor")
+print(
+    f"the chapter's recipe: {challenge(peak=0.012, warmup=25, size=4):.2f} above the floor"
+)
 
 # %% [markdown]
 # ## Summary: a floor and a recipe

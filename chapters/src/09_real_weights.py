@@ -52,7 +52,7 @@ from llama_edu.model import Llama
 from llama_edu.tokenizer import installed
 
 plots.use_style()
-torch.set_num_threads(1)      # small tensors: threads would wait for one another
+torch.set_num_threads(1)  # small tensors: threads would wait for one another
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 # %% [markdown]
@@ -61,7 +61,7 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 # text? Say it before you read on; later we make the mistake.
 
 # %%
-forgotten = "?"         # your word, before you read on: "error", "noise" or "text"
+forgotten = "?"  # your word, before you read on: "error", "noise" or "text"
 
 # %% [markdown]
 # ## By hand: what is in these files?
@@ -69,16 +69,18 @@ forgotten = "?"         # your word, before you read on: "error", "noise" or "te
 # We write the small tale teller that comes with the package in all three formats, into a folder
 # that is removed later.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 home = TemporaryDirectory()
 folder = Path(home.name)
 convert(checkpoint.TALES, folder / "hf", format="hf")
 convert(checkpoint.TALES, folder / "meta", format="meta")
 convert(checkpoint.TALES, folder / "tales.gguf", format="gguf")
 
-files = {"Hugging Face": folder / "hf/model.safetensors",
-         "Meta": folder / "meta/consolidated.00.pth", "llama.cpp": folder / "tales.gguf"}
+files = {
+    "Hugging Face": folder / "hf/model.safetensors",
+    "Meta": folder / "meta/consolidated.00.pth",
+    "llama.cpp": folder / "tales.gguf"
+}
 for world, file in files.items():
     print(f"{world:13} {file.name:20} {file.stat().st_size:8,} bytes")
 
@@ -88,13 +90,14 @@ for world, file in files.items():
 # length (little-endian: the lowest byte comes first), a header of that length in JSON, and then the
 # numbers of all tensors, rows one behind another.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 content = files["Hugging Face"].read_bytes()
 length = int.from_bytes(content[:8], "little")
 header = json.loads(content[8:8 + length])
 
-print(f"8 + {length:,} bytes of header, {len(content) - 8 - length:,} bytes of numbers")
+print(
+    f"8 + {length:,} bytes of header, {len(content) - 8 - length:,} bytes of numbers"
+)
 for name in list(header)[1:5]:
     print(f"{name:42}", *header[name].values())
 
@@ -121,7 +124,8 @@ def tensor_of(content: bytes, name: str) -> Tensor:
     entry = json.loads(content[8:8 + n])[name]
     start, end = entry["data_offsets"]
     numbers = bytearray(content[8 + n + start:8 + n + end])
-    return torch.frombuffer(numbers, dtype=DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    return torch.frombuffer(numbers, dtype=DTYPES[entry["dtype"]]).reshape(
+        entry["shape"])
     ### END SOLUTION
 
 
@@ -157,7 +161,8 @@ teller, tokenizer = checkpoint.load(checkpoint.TALES)
 ours = teller.state_dict()
 for name in list(header)[1:]:
     row, layer = find(name, "huggingface")
-    if not torch.equal(by_hand(name).float(), ours[row.meta.replace("#", layer)]):
+    if not torch.equal(
+            by_hand(name).float(), ours[row.meta.replace("#", layer)]):
         print("same name, same shape, other numbers:", name)
 
 # %% [markdown]
@@ -167,8 +172,7 @@ for name in list(header)[1:]:
 # A `.pth` file is a zip. Inside lie the numbers of each tensor, and a *pickle* that says what they
 # are.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 with zipfile.ZipFile(files["Meta"]) as archive:
     for entry in archive.infolist()[:6]:
         print(f"{entry.filename:36}{entry.file_size:8,} bytes")
@@ -185,7 +189,9 @@ print(f"a pickle of {len(steps)} steps; it asks for {', '.join(asked)}")
 # %%
 class Surprise:
     def __reduce__(self):
-        return print, ("This sentence was printed by a file of weights, while it was loaded.",)
+        return print, (
+            "This sentence was printed by a file of weights, while it was loaded.",
+        )
 
 
 pickle.loads(pickle.dumps(Surprise()))
@@ -216,20 +222,24 @@ except ValueError as refused:
 # %%
 times = None            # your number, before you run the next cell: 1 or 2
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 rest = {world: file.stat().st_size - 755_520 for world, file in files.items()}
-assert rest["Hugging Face"] == 8 + length                       # all of it is the header
+assert rest["Hugging Face"] == 8 + length  # all of it is the header
 said = gguf_header.read(files["llama.cpp"]).fields
-words = sum(8 + len(word.encode()) for name in ("tokens", "merges")     # a length and a text
+# a length and a text
+words = sum(8 + len(word.encode()) for name in ("tokens", "merges")
             for word in said[f"tokenizer.ggml.{name}"])
 assert words > 0.6 * rest["llama.cpp"]
-print("beside the numbers:", rest, f"and Meta's are {rest['Meta'] / 30:.0f} for each of 30 names")
+print("beside the numbers:", rest,
+      f"and Meta's are {rest['Meta'] / 30:.0f} for each of 30 names")
 
 LISTED_3B, numbers = 6_425_585_114, parameters(release("llama-3.2-3b").config)
 assert numbers.total == 3_212_749_824
-for often, n in (("once ", numbers.total), ("twice", numbers.total + numbers.embedding)):
-    print(f"3B, table {often}: {(LISTED_3B - 2 * n) / 255:10,.0f} bytes left for each name")
+for often, n in (("once ", numbers.total), ("twice",
+                                            numbers.total + numbers.embedding)):
+    print(
+        f"3B, table {often}: {(LISTED_3B - 2 * n) / 255:10,.0f} bytes left for each name"
+    )
 reveal("the table of the 3B lies in its file so many times", times, 1)
 
 # %% [markdown]
@@ -251,18 +261,27 @@ reveal("the table of the 3B lies in its file so many times", times, 1)
 # $$ W_2\,a = \sum_w W_2^{(w)} a^{(w)}, \qquad a^{(w)} = \mathrm{SiLU}(W_1^{(w)} x) \odot (W_3^{(w)} x) $$
 
 # %% mystnb={"image": {"alt": "Four matrices drawn as rectangles with two workers' shares in two colours: wq, and w1 with w3, are cut across into an upper and a lower half, wo and w2 down into a left and a right half; a norm is drawn whole for each worker."}}
-fig, ax = plots.figure("What makes features is cut by rows, what reads them by columns",
-                       x="", y="", size=(6.4, 2.9))
-drawn = {                   # at x; one share's width and height; the step to the next share
-    "wq": (0.0, 3.0, 1.5, 0.0, 1.5, "rows"), "wo": (4.2, 1.5, 3.0, 1.5, 0.0, "columns"),
-    "w1 w3": (8.4, 3.0, 2.3, 0.0, 2.3, "rows"), "w2": (12.6, 2.3, 3.0, 2.3, 0.0, "columns"),
-    "norms": (18.4, 0.4, 3.0, 1.1, 0.0, "whole")}
+fig, ax = plots.figure(
+    "What makes features is cut by rows, what reads them by columns", x="",
+    y="", size=(6.4, 2.9))
+drawn = {  # at x; one share's width and height; the step to the next share
+    "wq": (0.0, 3.0, 1.5, 0.0, 1.5, "rows"),
+    "wo": (4.2, 1.5, 3.0, 1.5, 0.0, "columns"),
+    "w1 w3": (8.4, 3.0, 2.3, 0.0, 2.3, "rows"),
+    "w2": (12.6, 2.3, 3.0, 2.3, 0.0, "columns"),
+    "norms": (18.4, 0.4, 3.0, 1.1, 0.0, "whole")
+}
 for name, (x, width, height, across, down, word) in drawn.items():
-    for worker, (colour, ink) in enumerate(((plots.BLUE, "white"), (plots.ORANGE, "black"))):
+    for worker, (colour, ink) in enumerate(
+        ((plots.BLUE, "white"), (plots.ORANGE, "black"))):
         at = (x + worker * across, -height - worker * down)
-        ax.add_patch(plots.plt.Rectangle(at, width, height, color=colour, ec="white", lw=1.5))
-        ax.text(at[0] + width / 2, at[1] + height / 2, worker, color=ink, ha="center", va="center")
-    ax.text(x + (width + across) / 2, 0.25, name, ha="center", fontweight="bold")
+        ax.add_patch(
+            plots.plt.Rectangle(at, width, height, color=colour, ec="white",
+                                lw=1.5))
+        ax.text(at[0] + width / 2, at[1] + height / 2, worker, color=ink,
+                ha="center", va="center")
+    ax.text(x + (width + across) / 2, 0.25, name, ha="center",
+            fontweight="bold")
     ax.text(x + (width + across) / 2, -height - down - 0.6, word, ha="center")
 ax.set(xlim=(-0.3, 20.5), ylim=(-5.3, 0.9), aspect="equal")
 ax.axis("off")
@@ -304,7 +323,8 @@ def merge_shards(name: str, pieces: list[Tensor], dim: int) -> Tensor:
         return pieces[0].clone()
     if name == "tok_embeddings.weight":
         return torch.cat(pieces, dim=0 if pieces[0].shape[1] == dim else 1)
-    return torch.cat(pieces, dim=1 if name.endswith(("wo.weight", "w2.weight")) else 0)
+    return torch.cat(pieces, dim=1 if name.endswith(
+        ("wo.weight", "w2.weight")) else 0)
     ### END SOLUTION
 
 
@@ -326,9 +346,9 @@ check("9.2", merge_shards)
 # stand in several files. The line with `repeat` is for it: `k` heads of `d` rows each, and every
 # head `r` times in a row.
 
-# %%
-# twin: llama_edu.formats.shards.cut
-def cut(w: Tensor, part: Part, n_shards: int, *, head_dim: int) -> Sequence[Tensor]:
+# %% twin="llama_edu.formats.shards.cut"
+def cut(w: Tensor, part: Part, n_shards: int, *,
+        head_dim: int) -> Sequence[Tensor]:
     if part.axis is None:
         return [w] * n_shards
     if part.repeats > 1:
@@ -339,14 +359,19 @@ def cut(w: Tensor, part: Part, n_shards: int, *, head_dim: int) -> Sequence[Tens
 # Is that what is in the files? We write four shards of our model, which has two key heads, and
 # look into each. (A piece cut along the other axis would have as many numbers in another shape.)
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 convert(checkpoint.TALES, folder / "four", format="meta", shards=4)
-pieces = [torch.load(folder / f"four/consolidated.{i:02}.pth", weights_only=True) for i in range(4)]
-both = ours | {"output.weight": ours["tok_embeddings.weight"]}      # one table, two names
-layout = shards.layout(teller.config, 4, embedding="c")     # the table by features: Llama 2's way
+pieces = [
+    torch.load(folder / f"four/consolidated.{i:02}.pth", weights_only=True)
+    for i in range(4)
+]
+# one table, two names
+both = ours | {"output.weight": ours["tok_embeddings.weight"]}
+# the table by features: Llama 2's way
+layout = shards.layout(teller.config, 4, embedding="c")
 for name, part in layout.items():
-    for mine, theirs in zip(cut(both[name], part, 4, head_dim=24), pieces, strict=True):
+    for mine, theirs in zip(cut(both[name], part, 4, head_dim=24), pieces,
+                            strict=True):
         assert torch.equal(mine, theirs[name].float())
     if name.startswith(("layers.0.attention.", "norm", "tok")):
         print(f"{name:28}{tuple(both[name].shape)!s:>10} in each of 4 files: "
@@ -365,14 +390,13 @@ home.cleanup()                  # the folder is no longer needed
 # heads!), and 8 files with some matrices in one byte. And the size follows from the layout (the
 # 405B has two tables of its own):
 
-# %%
-# twin: llama_edu.family.accounting.shard_bytes
+# %% twin="llama_edu.family.accounting.shard_bytes"
 def shard_bytes(config: ModelConfig, *, shards: int, bits: int) -> int:
     c, p = config, parameters(config)
     keys_and_values = c.n_layers * 2 * c.dim * c.n_kv_heads * c.head_dim
     repeats = max(1, shards // c.n_kv_heads)
-    cut = (2 * c.vocab_size * c.dim + p.attention + (repeats - 1) * keys_and_values
-           + p.feed_forward)
+    cut = (2 * c.vocab_size * c.dim + p.attention +
+           (repeats - 1) * keys_and_values + p.feed_forward)
     return (cut // shards + p.norms) * bits // 8
 
 # %% [markdown]
@@ -380,21 +404,28 @@ def shard_bytes(config: ModelConfig, *, shards: int, bits: int) -> int:
 # matrices are small, and that the first and the last layer are spared. Would a *wrong* layout have
 # been noticed? So the cell also predicts the size under five others.
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 big = release("llama-3.1-405b").config
-p, kv = parameters(big), big.n_layers * 2 * big.dim * big.n_kv_heads * big.head_dim
+p, kv = parameters(
+    big), big.n_layers * 2 * big.dim * big.n_kv_heads * big.head_dim
 eight, sixteen = (shard_bytes(big, shards=n, bits=16) for n in (8, 16))
 spared = p.feed_forward * (big.n_layers - 2) // big.n_layers
-LISTED = {"8 files": 101_470_976_045, "16 files": 51_268_302_389, "FP8": 60_903_742_309}
+LISTED = {
+    "8 files": 101_470_976_045, "16 files": 51_268_302_389,
+    "FP8": 60_903_742_309
+}
 layouts = {
     "8 files": eight, "16 files": sixteen, "FP8": eight - spared // 8,
     "8 files, all cut by rows": eight,          # the same number of bytes
     "8 files, norms cut too": eight - 2 * p.norms * 7 // 8,
     "8 files, one table instead of two": eight - 2 * p.embedding // 8,
     "16 files, key heads not repeated": sixteen - 2 * kv // 16,
-    "FP8, no layer spared": eight - p.feed_forward // 8}
-left = {layout: LISTED[layout.split(",")[0]] - n for layout, n in layouts.items()}
+    "FP8, no layer spared": eight - p.feed_forward // 8
+}
+left = {
+    layout: LISTED[layout.split(",")[0]] - n
+    for layout, n in layouts.items()
+}
 for layout, n in left.items():
     print(f"{layout:34} left over {n:12,} bytes, {n / layouts[layout]:8.4%}, "
           f"{n / shards.count(big.n_layers):8,.0f} a tensor")
@@ -425,7 +456,8 @@ claims.judge({"A67": "?"})
 # What the ledger says:
 
 # %%
-router = 8 * big.dim * big.n_layers * 2 // 8        # of eight experts, a file's share of its bytes
+# of eight experts, a file's share of its bytes
+router = 8 * big.dim * big.n_layers * 2 // 8
 assert router > 10 * left["8 files"]
 claims.show("A67")
 
@@ -456,7 +488,8 @@ claims.show("A67")
 # This is the bug of this chapter, undone.
 
 # %%
-def rows_for_meta(name: str, w: Tensor, n_heads: int, n_kv_heads: int) -> Tensor:
+def rows_for_meta(name: str, w: Tensor, n_heads: int,
+                  n_kv_heads: int) -> Tensor:
     """Exercise 9.3 ●●○ 6 min. A projection from a Hugging Face file, its rows in Meta's order.
 
     Names are like "model.layers.2.self_attn.k_proj.weight", with q_proj, k_proj, v_proj, o_proj.
@@ -486,8 +519,7 @@ check("9.3", rows_for_meta)
 # In the letters of `rearrange`, a head's rows are `d` pairs of `two` in Meta's files, and `two`
 # halves of `d` in Hugging Face's. One line each way:
 
-# %%
-# twin: llama_edu.formats.names.pairs_to_halves, llama_edu.formats.names.halves_to_pairs
+# %% twin="llama_edu.formats.names.pairs_to_halves, llama_edu.formats.names.halves_to_pairs"
 def pairs_to_halves(w: Tensor, head_dim: int) -> Tensor:
     return rearrange(w, "(h d two) c -> (h two d) c", two=2, d=head_dim // 2)
 
@@ -502,7 +534,8 @@ def halves_to_pairs(w: Tensor, head_dim: int) -> Tensor:
 for name in list(header)[1:]:
     row, layer = find(name, "huggingface")
     w = by_hand(name).float()
-    w = halves_to_pairs(w, 24) if row.rope_rows else w      # wq and wk, says the table
+    # wq and wk, says the table
+    w = halves_to_pairs(w, 24) if row.rope_rows else w
     assert torch.equal(w, ours[row.meta.replace("#", layer)]), name
 print("all", len(header) - 1, "tensors equal")
 
@@ -516,38 +549,54 @@ print("all", len(header) - 1, "tensors equal")
 # right scores.
 
 # %%
-unseen = [tokenizer.encode(text, bos=True, eos=True) for text in tales.stories(200, seed=10**6)]
+unseen = [
+    tokenizer.encode(text, bos=True, eos=True)
+    for text in tales.stories(200, seed=10**6)
+]
 longest = max(map(len, unseen))
 batch = torch.tensor([ids + [0] * (longest - len(ids)) for ids in unseen])
-x = teller.layers[0].attention_norm(teller.tok_embeddings(batch[:32, :100])).detach()
-cos, sin = rope_table(rope_frequencies(24, teller.config.rope_theta), torch.arange(100, 200))
-wq, wk = (ours[f"layers.0.attention.{name}.weight"][:24] for name in ("wq", "wk"))
+x = teller.layers[0].attention_norm(teller.tok_embeddings(
+    batch[:32, :100])).detach()
+cos, sin = rope_table(rope_frequencies(24, teller.config.rope_theta),
+                      torch.arange(100, 200))
+wq, wk = (ours[f"layers.0.attention.{name}.weight"][:24]
+          for name in ("wq", "wk"))
 
 
 def turn_halves(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     first, second = x.chunk(2, -1)
-    return torch.cat([first * cos - second * sin, second * cos + first * sin], -1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin],
+                     -1)
 
 
-def scores(turn: Callable[[Tensor, Tensor, Tensor], Tensor], wq: Tensor, wk: Tensor) -> Tensor:
-    q, k = (turn((x @ w.T)[:, None], cos, sin)[:, 0] for w in (wq, wk))     # `b t d`
+def scores(turn: Callable[[Tensor, Tensor, Tensor], Tensor], wq: Tensor,
+           wk: Tensor) -> Tensor:
+    # `b t d`
+    q, k = (turn((x @ w.T)[:, None], cos, sin)[:, 0] for w in (wq, wk))
     return q @ k.mT
 
 
 rows = [pairs_to_halves(w, 24) for w in (wq, wk)]
-pairs, halves, mixed = scores(rotate, wq, wk), scores(turn_halves, *rows), scores(rotate, *rows)
-torch.testing.assert_close(pairs, halves, atol=1e-4, rtol=1e-4)     # sums in another order
+pairs, halves, mixed = scores(rotate, wq,
+                              wk), scores(turn_halves,
+                                          *rows), scores(rotate, *rows)
+# sums in another order
+torch.testing.assert_close(pairs, halves, atol=1e-4, rtol=1e-4)
 
-share = None            # your number, before you run the next cell: the error one token back
+# your number, before you run the next cell: the error one token back
+share = None
 
 # %%
 off = {}
 for back in (0, 1, 2, 4, 8, 16):
     due, got = (each.diagonal(-back, -2, -1) for each in (pairs, mixed))
     off[back] = ((due - got).square().mean().sqrt() / due.std()).item()
-print("error, by tokens back:", {back: round(each, 2) for back, each in off.items()})
+print("error, by tokens back:",
+      {back: round(each, 2)
+       for back, each in off.items()})
 assert off[0] < 1e-5 and 0.15 < off[1] < 0.25 and off[8] > 0.8
-reveal("the error one token back, in units of the spread", share, round(off[1], 1))
+reveal("the error one token back, in units of the spread", share,
+       round(off[1], 1))
 
 # %% [markdown]
 # At distance zero nothing has turned and the mistake cannot be seen. One token further back the
@@ -569,7 +618,8 @@ def rows_for_third(w: Tensor, head_dim: int) -> Tensor:
     The same function is used for wq and for wk; head_dim is d.
     """
     ### BEGIN SOLUTION
-    evens, odds = rearrange(w, "(h d two) c -> two h d c", two=2, d=head_dim // 2)
+    evens, odds = rearrange(w, "(h d two) c -> two h d c", two=2,
+                            d=head_dim // 2)
     return rearrange([evens, -odds], "two h d c -> (h two d) c")
     ### END SOLUTION
 
@@ -593,10 +643,14 @@ check("9.4", rows_for_third)
 # changes of the config, such as `rope_theta=5e5`; the hunt below may want them.)
 
 # %%
-def forget(weights: dict[str, Tensor], *, layers: str = "012") -> dict[str, Tensor]:
+def forget(weights: dict[str, Tensor], *,
+           layers: str = "012") -> dict[str, Tensor]:
     """What comes of Hugging Face's rows where Meta's belong."""
-    return {name: pairs_to_halves(w, 24) if name.endswith(("wq.weight", "wk.weight"))
-            and name.split(".")[1] in layers else w for name, w in weights.items()}
+    return {
+        name: pairs_to_halves(w, 24) if name.endswith(
+            ("wq.weight", "wk.weight")) and name.split(".")[1] in layers else w
+        for name, w in weights.items()
+    }
 
 
 def filled(weights: dict[str, Tensor], **changes: float) -> Llama:
@@ -608,11 +662,14 @@ def filled(weights: dict[str, Tensor], **changes: float) -> Llama:
 
 def tell(model: Llama, n: int = 60) -> str:
     rng = torch.Generator().manual_seed(3)
-    return "".join(answer(model, tokenizer, "Once upon a time", max_new=n, generator=rng))
+    return "".join(
+        answer(model, tokenizer, "Once upon a time", max_new=n, generator=rng))
 
 
 forgetful = filled(forget(ours))
-print(f"right: Once upon a time{tell(teller)}\n\nwrong: Once upon a time{tell(forgetful)}")
+print(
+    f"right: Once upon a time{tell(teller)}\n\nwrong: Once upon a time{tell(forgetful)}"
+)
 reveal("what a forgotten permutation gives", forgotten, "text")
 
 # %% [markdown]
@@ -622,23 +679,29 @@ reveal("what a forgotten permutation gives", forgotten, "text")
 # seen, token by token: where is the thread lost?
 
 # %%
-real = torch.tensor([[i < len(ids) - 1 for i in range(longest - 1)] for ids in unseen])
+real = torch.tensor([[i < len(ids) - 1
+                      for i in range(longest - 1)]
+                     for ids in unseen])
 
 
 @torch.no_grad()
 def surprise(model: Llama, n: int = 200) -> Tensor:
     """Nats at each next token of n tales, `b t`, NaN behind a tale's end."""
     odds = model(batch[:n, :-1]).log_softmax(-1)
-    return -odds.gather(-1, batch[:n, 1:, None])[..., 0].where(real[:n], torch.nan)
+    return -odds.gather(-1, batch[:n, 1:, None])[..., 0].where(
+        real[:n], torch.nan)
 
 
 loss = surprise(teller)
-mean, mean_wrong = (each.nanmean().item() for each in (loss, surprise(forgetful)))
-print(f"loss: right {mean:.2f}, permutation forgotten {mean_wrong:.2f} nats per token")
+mean, mean_wrong = (each.nanmean().item()
+                    for each in (loss, surprise(forgetful)))
+print(
+    f"loss: right {mean:.2f}, permutation forgotten {mean_wrong:.2f} nats per token"
+)
 assert 0.43 < mean < 0.46 and mean_wrong > 4 * mean
 print(f"own loss after 5 to 8 tokens: {loss[:, 4:8].nanmean():.1f} nats")
 
-first = None            # your number: tokens read when the loss first tells the two apart
+first = None  # your number: tokens read when the loss first tells the two apart
 
 # %% [markdown]
 # The figure draws the *extra* loss, beside the right model's, for this mistake and three others.
@@ -653,21 +716,29 @@ def keys_by_n_heads(weights: dict[str, Tensor]) -> dict[str, Tensor]:
             if name.endswith("wk.weight") else w for name, w in weights.items()}
 
 
-slips = {"in all layers": forget(ours), "in one layer": forget(ours, layers="1"),
-         "keys cut by n_heads": keys_by_n_heads(ours),
-         "all scores zero": {name: 0 * w if "wq" in name else w for name, w in ours.items()}}
-fig, ax = plots.figure("For eight tokens nothing shows; then the thread is lost",
-                       x="tokens read", y="extra loss (nats per token)")
+slips = {
+    "in all layers": forget(ours), "in one layer": forget(ours, layers="1"),
+    "keys cut by n_heads": keys_by_n_heads(ours), "all scores zero": {
+        name: 0 * w if "wq" in name else w
+        for name, w in ours.items()
+    }
+}
+fig, ax = plots.figure(
+    "For eight tokens nothing shows; then the thread is lost", x="tokens read",
+    y="extra loss (nats per token)")
 for name, weights in slips.items():
     extra = (surprise(filled(weights)) - loss).nanmean(0)
     assert extra[:8].abs().max() < 0.05 < extra[40:100].mean()
     if name == "in all layers":
         seen = int((extra > 0.05).nonzero()[0]) + 1
-    ax.plot(range(1, 105), torch.nn.functional.pad(extra[:104], (8, 0)).unfold(0, 9, 1).mean(-1),
-            label=name)
+    ax.plot(
+        range(1, 105),
+        torch.nn.functional.pad(extra[:104], (8, 0)).unfold(0, 9, 1).mean(-1),
+        label=name)
 ax.axvspan(1, 8, color=plots.YELLOW, alpha=0.35, linewidth=0)
 ax.text(9, 3.0, "a short\nprompt", fontsize=8)
-assert extra[8] > 2 and seen == 10  # all scores zero: one token earlier than "in all layers"
+# all scores zero: one token earlier than "in all layers"
+assert extra[8] > 2 and seen == 10
 ax.set(xlim=(1, 140), xticks=[1, 20, 40, 60, 80, 100])
 plots.label_lines(ax)
 reveal("tokens read when the forgotten permutation first shows", first, seen)
@@ -693,17 +764,21 @@ reveal("tokens read when the forgotten permutation first shows", first, seen)
 # right. All seven mistakes load without a word.
 
 # %%
-needed = None           # your number: how many tokens of logits catch all seven mistakes?
+# your number: how many tokens of logits catch all seven mistakes?
+needed = None
 
 # %% [markdown]
 # The seven mistakes first. Each is a set of weights whose names and shapes all fit:
 
 # %%
-def swapped(weights: dict[str, Tensor], one: str, other: str) -> dict[str, Tensor]:
+def swapped(weights: dict[str, Tensor], one: str,
+            other: str) -> dict[str, Tensor]:
     """Two tensors of each layer in each other's place."""
     turn = {one: other, other: one}
-    return {next((name.replace(a, b) for a, b in turn.items() if a in name), name): w
-            for name, w in weights.items()}
+    return {
+        next((name.replace(a, b) for a, b in turn.items() if a in name), name): w
+        for name, w in weights.items()
+    }
 
 
 mistakes = {
@@ -714,8 +789,10 @@ mistakes = {
     "permutation forgotten": forget(ours),
     "keys cut by n_heads": keys_by_n_heads(ours),
     "forgotten in one layer": forget(ours, layers="1"),
-    "last norm left at 1": ours | {"norm.weight": torch.ones(96)}}
-start = torch.tensor([tokenizer.encode("Once upon a time", bos=True, eos=False)])
+    "last norm left at 1": ours | {"norm.weight": torch.ones(96)}
+}
+start = torch.tensor(
+    [tokenizer.encode("Once upon a time", bos=True, eos=False)])
 
 # %% [markdown]
 # And the tests, each a function of a model that says whether it was caught (about 5 seconds).
@@ -729,17 +806,22 @@ def off_by(model: Llama, tokens: Tensor) -> float:
 
 
 tests = {
-    "next": lambda model: bool(model(start)[0, -1].argmax() != teller(start)[0, -1].argmax()),
+    "next": lambda model: bool(
+        model(start)[0, -1].argmax() != teller(start)[0, -1].argmax()),
     "eight": lambda model, told=tell(teller, 8): tell(model, 8) != told,
-    "loss +50 %": lambda model: surprise(model, 40).nanmean() > 1.5 * loss[:40].nanmean(),
-    **{f"logits of {n}": lambda model, n=n: off_by(model, batch[:8, :n]) > 1e-3
-       for n in (1, 2, 5)}}
+    "loss +50 %": lambda model: surprise(model, 40).nanmean(
+    ) > 1.5 * loss[:40].nanmean(), **{
+        f"logits of {n}": lambda model, n=n: off_by(model, batch[:8, :n]) > 1e-3
+        for n in (1, 2, 5)
+    }
+}
 print(" " * 22, *(f"{test:>11}" for test in tests))
 caught = {}
 for mistake, weights in mistakes.items():
     model = filled(weights)
     caught[mistake] = [bool(test(model)) for test in tests.values()]
-    print(f"{mistake:22}", *(f"{'caught' if seen else '-':>11}" for seen in caught[mistake]))
+    print(f"{mistake:22}",
+          *(f"{'caught' if seen else '-':>11}" for seen in caught[mistake]))
 
 # %%
 assert all(found[4] and found[5] for found in caught.values())
@@ -750,8 +832,10 @@ least = min(off_by(filled(weights), windows) for weights in mistakes.values())
 quiet, exact, half = (off_by(other, start) for other in (
     filled(mistakes["forgotten in one layer"]), filled(ours).double(),
     checkpoint.load(checkpoint.TALES, dtype=torch.bfloat16)[0]))
-print(f"any mistake, {len(windows)} windows of five tokens: off by {least:.2f} or more\n"
-      f"the prompt's: quietest bug {quiet:.2f}, float32 {exact:.6f}, bfloat16 {half:.2f}")
+print(
+    f"any mistake, {len(windows)} windows of five tokens: off by {least:.2f} or more\n"
+    f"the prompt's: quietest bug {quiet:.2f}, float32 {exact:.6f}, bfloat16 {half:.2f}"
+)
 assert exact < 1e-4 and 0.02 < half < quiet and least > 0.05
 reveal("tokens of logits that catch all seven", needed, 2)
 
@@ -813,18 +897,21 @@ with torch.no_grad():
     for letter, logits_of in loaders.items():
         error = (logits_of(probe) - teller(probe))[0].square().mean(-1).sqrt()
         moved = logits_of(probe + 1).roll(-1, -1) - teller(probe)
-        print(f"{letter}: token 1 {error[0]:.3f}, 2 {error[1]:.3f}, 40 {error[-1]:.3f}; "
-              f"with everything moved {moved.abs().max():.3f}")
+        print(
+            f"{letter}: token 1 {error[0]:.3f}, 2 {error[1]:.3f}, 40 {error[-1]:.3f}; "
+            f"with everything moved {moved.abs().max():.3f}")
 
 # d is healthy. a is nearly right on two tokens: theta. b is right if all is moved. c and f are
 # right on one token, e is not: three verdicts are left for each, so we make the candidates.
 in_turn = [0, 2, 1, 3]
 mine = {
-    "queries alone sorted": {name: pairs_to_halves(w, 24) if "wq" in name else w
-                             for name, w in ours.items()},
-    "keys cut by n_heads": keys_by_n_heads(ours),
-    "scores not divided": {name: w * 24**0.5 if "wq" in name else w for name, w in ours.items()},
-    "gate and up exchanged": swapped(ours, "w1", "w3"),
+    "queries alone sorted": {
+        name: pairs_to_halves(w, 24) if "wq" in name else w
+        for name, w in ours.items()
+    }, "keys cut by n_heads": keys_by_n_heads(ours), "scores not divided": {
+        name: w * 24**0.5 if "wq" in name else w
+        for name, w in ours.items()
+    }, "gate and up exchanged": swapped(ours, "w1", "w3"),
     "layers 1 and 2 exchanged": swapped(ours, "layers.1.", "layers.2."),
     "key heads in turn": {
         name: w.view(4, 24, 96)[in_turn].reshape(96, 96) if "wq" in name else
@@ -832,10 +919,15 @@ mine = {
         for name, w in ours.items()}}
 for verdict, weights in mine.items():
     model = filled(weights)
-    print(f"{verdict:25}", [letter for letter in "cef"
-                            if torch.allclose(model(probe), loaders[letter](probe), atol=1e-3)])
-found = {"a": "theta of Llama 3", "b": "rows of the table moved", "c": "queries alone sorted",
-         "d": "healthy", "e": "key heads in turn", "f": "scores not divided"}
+    print(f"{verdict:25}", [
+        letter for letter in "cef"
+        if torch.allclose(model(probe), loaders[letter](probe), atol=1e-3)
+    ])
+found = {
+    "a": "theta of Llama 3", "b": "rows of the table moved",
+    "c": "queries alone sorted", "d": "healthy", "e": "key heads in turn",
+    "f": "scores not divided"
+}
 ### END SOLUTION
 
 check("9.5", found)
@@ -884,10 +976,12 @@ side, room = (8192, 2**30) if DEVICE == "cuda" else (1024, 2**27)
 source = torch.ones(room, dtype=torch.uint8, device=DEVICE)
 copy = torch.empty_like(source)
 square = torch.randn(side, side, dtype=DTYPE, device=DEVICE)
-here_gb = 2 * room / seconds(lambda: copy.copy_(source)) / 1e9      # each byte is read and written
+# each byte is read and written
+here_gb = 2 * room / seconds(lambda: copy.copy_(source)) / 1e9
 here_tflops = 2 * side**3 / seconds(lambda: square @ square) / 1e12
-print(f"{DEVICE}, {DTYPE}: copies {here_gb:.1f} GB/s, multiplies {here_tflops:.3f} TFLOPS;",
-      f"in balance at {1000 * here_tflops / here_gb:.0f} operations a byte")
+print(
+    f"{DEVICE}, {DTYPE}: copies {here_gb:.1f} GB/s, multiplies {here_tflops:.3f} TFLOPS;",
+    f"in balance at {1000 * here_tflops / here_gb:.0f} operations a byte")
 
 # %% [markdown]
 # ## Your turn: how fast may it be?
@@ -897,7 +991,8 @@ print(f"{DEVICE}, {DTYPE}: copies {here_gb:.1f} GB/s, multiplies {here_tflops:.3
 # tokens before it. Take the bandwidth from a data sheet, in GB per second: $10^9$ bytes.
 
 # %%
-def fastest(config: ModelConfig, gb_per_second: float, bits: int, context: int) -> float:
+def fastest(config: ModelConfig, gb_per_second: float, bits: int,
+            context: int) -> float:
     """Exercise 9.6 ●●○ 7 min. The most tokens per second that one text can be decoded at.
 
     bits: of each weight. The cache holds `context` tokens in 16 bits. Of an embedding that is not
@@ -925,13 +1020,13 @@ check("9.6", fastest)
 #
 # The package's forecast, with `kv_bytes` from chapter 07 for the cache:
 
-# %%
-# twin: llama_edu.family.accounting.tokens_per_second
+# %% twin="llama_edu.family.accounting.tokens_per_second"
 def tokens_per_second(config: ModelConfig, *, gb_per_second: float, bits: float,
                       context: int = 0) -> float:
     p = parameters(config)
     table = 0 if config.tied_embeddings else p.embedding
-    read = (p.total - table) * bits / 8 + kv_bytes(config, tokens=context, batch=1, bits=16)
+    read = (p.total - table) * bits / 8 + kv_bytes(config, tokens=context,
+                                                   batch=1, bits=16)
     return gb_per_second * 1e9 / read
 
 # %%
@@ -939,9 +1034,12 @@ def tokens_per_second(config: ModelConfig, *, gb_per_second: float, bits: float,
 h100, eight_b = gpu("H100-80GB"), release("llama-3.1-8b").config
 n, by_bytes = parameters(eight_b), fastest(eight_b, h100.gb_per_second, 16, 0)
 at_128k = fastest(eight_b, h100.gb_per_second, 16, 2**17)
-print(f"an 8B on an H100 by its arithmetic: {h100.tflops * 1e12 / (2 * n.total):,.0f} per second, "
-      f"by its memory: {by_bytes:.0f}, at 128K tokens: {at_128k:.0f}")
-print(f"its embedding: {n.embedding / n.total:.1%}; a GiB: {GIB / 1e9 - 1:.1%} more than a GB")
+print(
+    f"an 8B on an H100 by its arithmetic: {h100.tflops * 1e12 / (2 * n.total):,.0f} per second, "
+    f"by its memory: {by_bytes:.0f}, at 128K tokens: {at_128k:.0f}")
+print(
+    f"its embedding: {n.embedding / n.total:.1%}; a GiB: {GIB / 1e9 - 1:.1%} more than a GB"
+)
 ### END SOLUTION
 
 # %% [markdown]
@@ -964,14 +1062,22 @@ def intensity(bits: int, texts: int, new: int, before: int) -> float:
     return texts * forward_flops(shape, tokens=new, before=before) / read
 
 # %% mystnb={"image": {"alt": "Roofline on logarithmic axes for four machines: this one, an RTX 4090, an A100 and an H100. Reachable TFLOPS rise with operations per byte up to a flat peak; on the H100 the bend is at 295. Decoding one text stands at intensity 1 and reaches 3 of 989 TFLOPS, int8 weights stand at 2, 32 texts at 26; a prompt of 2,048 tokens stands beyond 1,000, on the flat part."}}
-work = {"1 text": intensity(16, 1, 1, 1024), "1 text, int8": intensity(8, 1, 1, 1024),
-        "32 texts": intensity(16, 32, 1, 1024), "a prompt": intensity(16, 1, 2048, 0)}
-fig, ax = plots.figure("One text at a time uses a third of a percent of the arithmetic",
-                       x="operations for each byte read", y="reachable TFLOPS")
+work = {
+    "1 text": intensity(16, 1, 1,
+                        1024), "1 text, int8": intensity(8, 1, 1, 1024),
+    "32 texts": intensity(16, 32, 1,
+                          1024), "a prompt": intensity(16, 1, 2048, 0)
+}
+fig, ax = plots.figure(
+    "One text at a time uses a third of a percent of the arithmetic",
+    x="operations for each byte read", y="reachable TFLOPS")
 x, h100 = [2.0**i for i in range(-2, 13)], gpu("H100-80GB")
-machines = {name: (gpu(name).tflops, gpu(name).gb_per_second)
-            for name in ("RTX 4090", "A100-80GB", "H100-80GB")}
-for name, (tflops, gb) in (machines | {"this machine": (here_tflops, here_gb)}).items():
+machines = {
+    name: (gpu(name).tflops, gpu(name).gb_per_second)
+    for name in ("RTX 4090", "A100-80GB", "H100-80GB")
+}
+for name, (tflops,
+           gb) in (machines | {"this machine": (here_tflops, here_gb)}).items():
     points = sorted([*x, 1000 * tflops / gb])
     ax.plot(points, [min(tflops, i * gb / 1000) for i in points], label=name,
             linewidth=2.4 if name == "this machine" else 1.4)
@@ -981,7 +1087,8 @@ plots.label_lines(ax)
 for name, i in work.items():
     y = min(h100.tflops, i * h100.gb_per_second / 1000)
     ax.plot(i, y, "o", color=plots.BLACK, markersize=5, zorder=3)
-    ax.annotate(name, (i, y), (-6, 5), textcoords="offset points", ha="right", fontsize=8)
+    ax.annotate(name, (i, y), (-6, 5), textcoords="offset points", ha="right",
+                fontsize=8)
 print({name: round(i, 1) for name, i in work.items()})
 assert 0.003 < work["1 text"] * h100.gb_per_second / 1000 / h100.tflops < 0.004
 
@@ -1000,8 +1107,8 @@ assert 0.003 < work["1 text"] * h100.gb_per_second / 1000 / h100.tflops < 0.004
 
 # %%
 sized = release("llama-3.2-1b").config if DEVICE == "cuda" else ModelConfig(
-    dim=1536, n_layers=4, n_heads=8, n_kv_heads=4, hidden_dim=4096, vocab_size=4096,
-    norm_eps=1e-5, rope_theta=5e5, max_seq_len=1024)
+    dim=1536, n_layers=4, n_heads=8, n_kv_heads=4, hidden_dim=4096,
+    vocab_size=4096, norm_eps=1e-5, rope_theta=5e5, max_seq_len=1024)
 with torch.device(DEVICE):
     dummy = Llama(sized).to(DTYPE).eval().requires_grad_(False)
 quick = StaticLlama(dummy) if DEVICE == "cuda" else DecodingLlama(dummy)
@@ -1017,10 +1124,14 @@ def one_token() -> Tensor:
 bits = 8 * DTYPE.itemsize
 turns = [(2 * room / seconds(lambda: copy.copy_(source), rounds=2) / 1e9,
           1 / seconds(one_token, rounds=2)) for _ in range(15)]
-shares = [speed / tokens_per_second(sized, gb_per_second=gb, bits=bits) for gb, speed in turns]
-print(f"{parameters(sized).total / 1e6:,.0f} million parameters, {bits} bits: measured "
-      f"{max(speed for _, speed in turns):.1f} tokens per second, {sorted(shares)[7]:.0%} of the "
-      "forecast")
+shares = [
+    speed / tokens_per_second(sized, gb_per_second=gb, bits=bits)
+    for gb, speed in turns
+]
+print(
+    f"{parameters(sized).total / 1e6:,.0f} million parameters, {bits} bits: measured "
+    f"{max(speed for _, speed in turns):.1f} tokens per second, {sorted(shares)[7]:.0%} of the "
+    "forecast")
 
 # %% [markdown]
 # Copy and decoding took turns, so that whatever else the machine was busy with met both. The last
@@ -1037,17 +1148,22 @@ print(f"{parameters(sized).total / 1e6:,.0f} million parameters, {bits} bits: me
 # Say first: after 8,192 tokens, which may be faster, Llama 2 7B or Llama 3.1 8B?
 
 # %%
-faster = "?"            # your word, before you run the next cell: "2 7B" or "3.1 8B"
+faster = "?"  # your word, before you run the next cell: "2 7B" or "3.1 8B"
 
-# %%
-# NBVAL_CHECK_OUTPUT
+# %% tags=["nbval-check-output"]
 cards = [gpu(name) for name in ("RTX 3060", "RTX 4090", "A100-80GB", "H200")]
-print(f"{'16 bits, tokens per second':26}", *(f"{card.name:>9}" for card in cards))
-for name in ("llama-3.2-1b", "llama-3.2-3b", "llama-2-7b", "llama-3.1-8b", "llama-2-70b"):
+print(f"{'16 bits, tokens per second':26}",
+      *(f"{card.name:>9}" for card in cards))
+for name in ("llama-3.2-1b", "llama-3.2-3b", "llama-2-7b", "llama-3.1-8b",
+             "llama-2-70b"):
     c = release(name).config
-    gib = (weight_bytes(c, bits=16) + kv_bytes(c, tokens=8192, batch=1, bits=16)) / GIB
-    speeds = [tokens_per_second(c, gb_per_second=card.gb_per_second, bits=16, context=8192)
-              if gib + 1 < card.gib else 0 for card in cards]
+    gib = (weight_bytes(c, bits=16)
+           + kv_bytes(c, tokens=8192, batch=1, bits=16)) / GIB
+    speeds = [
+        tokens_per_second(c, gb_per_second=card.gb_per_second, bits=16,
+                          context=8192) if gib + 1 < card.gib else 0
+        for card in cards
+    ]
     print(f"{name:14}{gib:8.1f} GiB", *(f"{speed:9.0f}" for speed in speeds))
 old, new = release("llama-2-7b").config, release("llama-3.1-8b").config
 caches = [kv_bytes(c, tokens=8192, batch=1, bits=16) for c in (old, new)]
@@ -1073,11 +1189,16 @@ if REAL is None:
     print(installed.how_to_get("smollm2"))
 else:
     with REAL.open("rb") as opened:
-        magic, version, n_tensors, n_fields = struct.unpack("<4sIQQ", opened.read(24))
-    print(magic, "version", version, "with", n_tensors, "tensors and", n_fields, "fields")
+        magic, version, n_tensors, n_fields = struct.unpack(
+            "<4sIQQ", opened.read(24))
+    print(magic, "version", version, "with", n_tensors, "tensors and", n_fields,
+          "fields")
     listed = gguf_header.read(REAL)
-    print({name: listed.fields[name] for name in ("general.architecture", "general.license",
-                                                  "llama.block_count", "tokenizer.ggml.model")})
+    print({
+        name: listed.fields[name]
+        for name in ("general.architecture", "general.license",
+                     "llama.block_count", "tokenizer.ggml.model")
+    })
     kind_of = {kind.number: (name, kind) for name, kind in KINDS.items()}
     kinds, n_bytes = {"F32": 0, "Q8_0": 0, "Q4_1": 0}, 0
     for each in listed.tensors.values():
@@ -1131,18 +1252,21 @@ if REAL is None:
     print(installed.how_to_get("smollm2"))
 else:
     with REAL.open("rb") as opened:
-        row = 576 // 32 * 20                # bytes
-        opened.seek(listed.start + listed.tensors["blk.0.attn_q.weight"].offset + row)
+        row = 576 // 32 * 20  # bytes
+        opened.seek(listed.start + listed.tensors["blk.0.attn_q.weight"].offset
+                    + row)
         scale, least, *packed = struct.unpack("<ee16B", opened.read(20))
     q = torch.tensor(packed)
     block = torch.cat([q & 15, q >> 4]) * scale + least
-    print(f"scale {scale}, minimum {least};", "first weights", *(f"{w:.4f}" for w in block[:4]))
+    print(f"scale {scale}, minimum {least};", "first weights",
+          *(f"{w:.4f}" for w in block[:4]))
 
     relative, its_words = load("smollm2")
     assert torch.equal(relative.layers[0].attention.wq.weight[1, :32], block)
     in_float32 = 4 * sum(w.numel() for w in relative.parameters())
-    print(f"in float32 the model takes {in_float32:,} bytes, not {REAL.stat().st_size:,}: "
-          f"{in_float32 / REAL.stat().st_size:.1f} times as much")
+    print(
+        f"in float32 the model takes {in_float32:,} bytes, not {REAL.stat().st_size:,}: "
+        f"{in_float32 / REAL.stat().st_size:.1f} times as much")
     assert in_float32 == 538_060_032
 
 # %% [markdown]
@@ -1155,8 +1279,8 @@ else:
 if REAL is None:
     print(installed.how_to_get("smollm2"))
 else:
-    said = chat(relative, its_words, "What is the capital of France?", format="smollm2",
-                temperature=0, max_new=20)
+    said = chat(relative, its_words, "What is the capital of France?",
+                format="smollm2", temperature=0, max_new=20)
     print(said)
     assert "Paris" in said
 
@@ -1183,19 +1307,26 @@ if REAL is None or util.find_spec("llama_cpp") is None:
     print(installed.how_to_get("smollm2") if REAL is None else NO_CPP)
 else:
     ids = its_words.encode("The capital of France is")
-    other = import_module("llama_cpp").Llama(str(REAL), n_threads=1, n_threads_batch=1, n_ctx=256,
-                                             type_k=0, type_v=0, logits_all=True, verbose=False)
+    other = import_module("llama_cpp").Llama(str(REAL), n_threads=1,
+                                             n_threads_batch=1, n_ctx=256,
+                                             type_k=0, type_v=0,
+                                             logits_all=True, verbose=False)
     other.eval(ids)
-    theirs, tokens = torch.from_numpy(other.scores[:len(ids)].copy()), torch.tensor([ids])
+    theirs, tokens = torch.from_numpy(
+        other.scores[:len(ids)].copy()), torch.tensor([ids])
     with torch.no_grad():
         logits = relative(tokens)[0]
-        hooks = [each.register_forward_pre_hook(rounded) for each in relative.modules()
-                 if isinstance(each, torch.nn.Linear)]
+        hooks = [
+            each.register_forward_pre_hook(rounded)
+            for each in relative.modules()
+            if isinstance(each, torch.nn.Linear)
+        ]
         by_rounding = apart(relative(tokens)[0], logits)
         for hook in hooks:
             hook.remove()
-    print(f"llama.cpp is {apart(theirs, logits):.1%} of the logits' spread from ours;",
-          f"rounding moves ours by {by_rounding:.1%}")
+    print(
+        f"llama.cpp is {apart(theirs, logits):.1%} of the logits' spread from ours;",
+        f"rounding moves ours by {by_rounding:.1%}")
     assert len(hooks) == 210 and 0.7 < by_rounding / apart(theirs, logits) < 1.4
 
 # %% [markdown]
@@ -1207,20 +1338,22 @@ else:
 # further from the right logits than llama.cpp is, or nearer?
 
 # %%
-spoiled = "?"           # your word, before you run the next cell: "further" or "nearer"
+spoiled = "?"  # your word, before you run the next cell: "further" or "nearer"
 
 # %%
 if REAL is None or util.find_spec("llama_cpp") is None:
     print(installed.how_to_get("smollm2") if REAL is None else NO_CPP)
 else:
     off = {}
-    for name, some in (("layer 15", [15]), ("all layers", set(range(30)) - {15})):
+    for name, some in (("layer 15", [15]), ("all layers",
+                                            set(range(30)) - {15})):
         for attention in (relative.layers[i].attention for i in some):
             for w in (attention.wq.weight, attention.wk.weight):
                 w.detach().copy_(pairs_to_halves(w.detach(), 64))
         with torch.no_grad():
             off[name] = apart(relative(tokens)[0], logits)
-    print("rows sorted:", ", ".join(f"{name} {share:.1%}" for name, share in off.items()))
+    print("rows sorted:",
+          ", ".join(f"{name} {share:.1%}" for name, share in off.items()))
     assert 2 * off["layer 15"] < apart(theirs, logits) < off["all layers"] / 6
 reveal("with layer 15 spoiled the logits are", spoiled, "nearer")
 

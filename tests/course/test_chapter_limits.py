@@ -21,8 +21,10 @@ MAX_OUTPUT_BYTES = 400 * 1024
 MAX_CODE_CELLS_WITHOUT_PROSE = 2
 
 CHECK = re.compile(r"""\bcheck\(\s*["'](\d+\.\d+)["']""")
-EXERCISE = re.compile(r"Exercise \d+\.\d+ [●○]+ (\d+) min")
-SAID = re.compile(r"\| (\d+) \|$", re.M)   # in the table under the title
+EXERCISE = re.compile(r"Exercise \d+\.\d+\*\* [●○]+ (\d+) min")
+MAX_COLUMNS = 80  # what a column of the book holds
+FOLDED = "hide-input"  # a cell that only draws: the reader sees the figure
+SAID = re.compile(r"\| (\d+) \|$", re.M)  # in the table under the title
 LONG = 110  # minutes; a longer chapter has a place to rest
 REST = "*A good place to rest"
 TWO_SITTINGS = 1.25  # times the words and cells, for a chapter with a place to rest
@@ -43,7 +45,7 @@ class Measure:
     """What the limits speak of, counted in one notebook."""
 
     words: int
-    cell_lines: list[int]  # of each code cell; blank lines are not counted
+    cell_lines: list[int]  # of each code cell that is not folded; blank lines are not counted
     figures: int
     exercises: int
     output_bytes: int
@@ -70,7 +72,11 @@ def measure(notebook: NotebookNode) -> Measure:
     kinds = "".join("c" if cell.cell_type == "code" else "p" for cell in notebook.cells)
     return Measure(
         words=len(words),
-        cell_lines=[sum(bool(line.strip()) for line in c.source.splitlines()) for c in cells],
+        cell_lines=[
+            sum(bool(line.strip()) for line in c.source.splitlines())
+            for c in cells
+            if FOLDED not in c.metadata.get("tags", [])
+        ],
         figures=sum("image/png" in output.get("data", {}) for output in outputs),
         exercises=len({number for cell in cells for number in CHECK.findall(cell.source)}),
         output_bytes=len(json.dumps(outputs, ensure_ascii=False).encode()),
@@ -123,8 +129,28 @@ def broken_limits(notebook: NotebookNode, *, introduces: bool) -> list[str]:
 def minutes(notebook: NotebookNode) -> float:
     """What it takes: 200 words, 10 lines of code or one figure a minute, and the exercises' own."""
     m = measure(notebook)
-    own = EXERCISE.findall("\n".join(cell.source for cell in code_cells(notebook)))
+    own = EXERCISE.findall(prose(notebook))
     return m.words / 200 + sum(m.cell_lines) / 10 + m.figures + sum(map(int, own))
+
+
+def too_wide(notebook: NotebookNode) -> list[str]:
+    """Lines of code, and of what it printed, that a column of the book cuts off."""
+    return [
+        f"{cell.id}: {line.strip()[:60]} ... has {len(line)} columns; {MAX_COLUMNS} are shown"
+        for cell in code_cells(notebook)
+        for text in [cell.source, *printed(cell)]
+        for line in text.splitlines()
+        if len(line) > MAX_COLUMNS
+    ]
+
+
+def printed(cell: NotebookNode) -> list[str]:
+    """The text of a cell's outputs, as a page shows it: what has a page form of its own is none."""
+    return [
+        output.text if "text" in output else output.data.get("text/plain", "")
+        for output in cell.outputs
+        if not {*output.get("data", {})} & {"text/html", "image/png"}
+    ]
 
 
 def broken_manners(notebook: NotebookNode) -> list[str]:
@@ -155,6 +181,10 @@ def test_a_chapter_keeps_to_the_limits(chapter, read):
 
 def test_a_notebook_keeps_its_manners(notebook, read):
     assert broken_manners(read(notebook)) == []
+
+
+def test_no_line_of_a_notebook_is_cut_off_in_the_book(notebook, read):
+    assert too_wide(read(notebook)) == []
 
 
 # The rules above, on chapters made up for the purpose
@@ -244,3 +274,16 @@ def test_a_chapter_takes_the_minutes_that_it_says(chapter, read):
     said, needed = int(SAID.search(notebook.cells[0].source)[1]), minutes(notebook)
     assert abs(said - needed) <= 0.15 * said, f"{needed:.0f} minutes by the rule"
     assert said <= LONG or REST in prose(notebook)
+
+
+def test_a_line_that_is_cut_off_is_found_in_code_and_in_outputs(make_notebook):
+    stream = {"output_type": "stream", "name": "stdout", "text": "x" * 81}
+    wide = make_notebook("code: " + "y" * 81, "code: 1", outputs={1: [NotebookNode(stream)]})
+    assert [line.split(":")[1].strip()[:3] for line in too_wide(wide)] == ["yyy", "xxx"]
+    assert too_wide(make_notebook("code: " + "y" * 80)) == []
+
+
+def test_a_folded_cell_counts_as_its_figure_alone(good):
+    before = minutes(good)
+    good.cells[1].metadata["tags"] = [FOLDED]
+    assert minutes(good) == pytest.approx(before - 0.1)

@@ -1,4 +1,4 @@
-"""A cell that begins `# twin: llama_edu.layers.RMSNorm` equals the package, docstrings aside."""
+"""A cell with `twin="llama_edu.layers.RMSNorm"` in its metadata equals the package's code."""
 
 import ast
 from pathlib import Path
@@ -7,7 +7,6 @@ import pytest
 from nbformat import NotebookNode
 
 CHAPTERS_WITHOUT_TWINS = {"00_start_here"}
-MARK = "# twin: "
 
 
 def bare(node: ast.AST) -> str:
@@ -41,11 +40,11 @@ def package_definition(dotted: str, root: Path) -> str | None:
 
 def twins(notebook: NotebookNode) -> list[tuple[str, str]]:
     """Each twin of a notebook: the package's name for it, and the cell's source."""
-    cells = [c.source for c in notebook.cells if c.cell_type == "code" and c.source[:8] == MARK]
     return [
-        (name.strip(), source)
-        for source in cells
-        for name in source.splitlines()[0].removeprefix(MARK).split(",")
+        (name.strip(), cell.source)
+        for cell in notebook.cells
+        if "twin" in cell.metadata
+        for name in cell.metadata["twin"].split(",")
     ]
 
 
@@ -79,8 +78,9 @@ def a_package(tmp_path):
 
 
 def test_comments_and_docstrings_may_differ(a_package, make_notebook):
-    cell = "code: # twin: llama_edu.layers.double\ndef double(x):\n    return 2 * x\n\ndouble(4)"
-    assert twins_that_differ(make_notebook(cell), a_package) == []
+    notebook = make_notebook("code: def double(x):\n    return 2 * x\n\ndouble(4)")
+    notebook.cells[0].metadata["twin"] = "llama_edu.layers.double"
+    assert twins_that_differ(notebook, a_package) == []
 
 
 @pytest.mark.parametrize(
@@ -99,5 +99,8 @@ def test_comments_and_docstrings_may_differ(a_package, make_notebook):
     ],
 )
 def test_a_cell_that_has_drifted_is_found(a_package, make_notebook, cell, complaint):
-    (wrong,) = twins_that_differ(make_notebook(f"code: # twin: {cell}"), a_package)
+    twin, _, source = cell.partition("\n")
+    notebook = make_notebook(f"code: {source}")
+    notebook.cells[0].metadata["twin"] = twin
+    (wrong,) = twins_that_differ(notebook, a_package)
     assert complaint in wrong
