@@ -95,7 +95,7 @@ def test_what_is_asked_in_comments_and_over_several_lines_moves_too():
         "**Exercise 6.4** ●●● 9 min. Which one?\nSay it.", "found = 1\n")  # fmt: skip
     long = 'def f():\n    """Exercise 6.5 ●○○ 2 min. Do.\n\n    x: `b`.\n    """\n    raise\n'
     assert notebooks.task(long) == (
-        "**Exercise 6.5** ●○○ 2 min. Do.\n\nx: `b`.\n", "def f():\n    raise\n")  # fmt: skip
+        "**Exercise 6.5** ●○○ 2 min. Do.\n\nx: `b`.", "def f():\n    raise\n")  # fmt: skip
 
 
 def test_a_cell_that_only_draws_is_folded_in_jupyter_too(tree, source):
