@@ -889,7 +889,8 @@ for letter, logits_of in loaders.items():
 # and compare logits.
 
 # %%
-"""Exercise 9.5 ●●● 20 min. Which mistake has which loader?"""
+# Exercise 9.5 ●●● 20 min. Which mistake has which loader? Put your verdicts in
+# place of the question marks.
 found = {"a": "?", "b": "?", "c": "?", "d": "?", "e": "?", "f": "?"}
 ### BEGIN SOLUTION
 probe = torch.arange(100, 140)[None]
@@ -1325,9 +1326,8 @@ else:
     tokens = torch.tensor([ids])
     with torch.no_grad():
         logits = relative(tokens)[0]
-        hooks = [each.register_forward_pre_hook(rounded)
-                 for each in relative.modules()
-                 if isinstance(each, torch.nn.Linear)]
+        hooks = [m.register_forward_pre_hook(rounded)
+                 for m in relative.modules() if isinstance(m, torch.nn.Linear)]
         by_rounding = apart(relative(tokens)[0], logits)
         for hook in hooks:
             hook.remove()

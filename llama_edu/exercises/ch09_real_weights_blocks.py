@@ -142,6 +142,13 @@ WEIGHTS = Exercise(
               "s q + m.", weight=lambda s, m, q: m - s * q),
         _slip("whole numbers for float16", "you read scale and minimum as whole numbers of two "
               'bytes. They are float16, "e" in a format.', form="<hh"),
+        _slip("q from one", "you counted q from 1. It counts steps from the minimum, and begins at "
+              "0.", weight=lambda s, m, q: s * (q + 1) + m),
+        _slip("steps from the top", "you counted steps from the top, 15 - q. They count from the "
+              "minimum upwards.", weight=lambda s, m, q: s * (15 - q) + m),
+        _slip("eight bytes at a time", "you took the two halves of eight bytes at a time. First "
+              "come the lower halves of all 16 bytes, then all the upper ones.",
+              q=lambda b: _halves(b[:8]) + _halves(b[8:])),
         _slip("scale and minimum exchanged", "you exchanged scale and minimum. The scale comes "
               "first.", weight=lambda s, m, q: m * q + s),
         _slip("big-endian", "you read the two float16 with the higher byte first. All numbers of "

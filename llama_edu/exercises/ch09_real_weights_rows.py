@@ -106,10 +106,12 @@ ROWS = Exercise(
         Misconception("v and o", _rows(heads={"v": "k", "o": "h"}),
                       "you sorted the values and the way out, and left queries and keys. RoPE "
                       "turns queries and keys."),
-        Misconception("queries by group", lambda name, w, n_heads, n_kv_heads: _rows(
+        Misconception("heads by group", lambda name, w, n_heads, n_kv_heads: _rows(
             heads={"q": "h", "k": "k"})(name, w, n_heads // n_kv_heads, n_kv_heads),
-                      "you cut the queries into n_heads / n_kv_heads heads: so many share a key "
-                      "head. There are n_heads of them."),
+                      "you cut into n_heads / n_kv_heads heads: so many queries share a key head. "
+                      "Queries have n_heads heads, keys n_kv_heads.",
+                      also=(lambda name, w, n_heads, n_kv_heads: _rows(
+                          heads={"q": "h", "k": "k"})(name, w, n_heads, n_heads // n_kv_heads),)),
         Misconception("halves exchanged", _rows(heads={"q": "h", "k": "k"}, sort=lambda w, d:
                                                 w.unflatten(0, (-1, 2, d // 2)).flip(1).reshape(
                                                     w.shape)),
@@ -226,8 +228,8 @@ THIRD = Exercise(
                           w, "(n two) c -> n two c", two=2).flip(1).reshape(w.shape),)),
         Misconception("mirrored halves of unsorted rows",
                       lambda w, head_dim: _negated(w, head_dim, "two d"),
-                      "you changed signs by halves in rows that are still in Meta's order. Sort "
-                      "them first.",
+                      "you mirrored by halves, by sign or by exchange, in rows that are still in "
+                      "Meta's order. Sort them first.",
                       also=(lambda w, head_dim: pairs_to_halves(
                           _negated(w, head_dim, "two d"), head_dim),)),
         Misconception("sorted the other way", lambda w, head_dim: _negated(

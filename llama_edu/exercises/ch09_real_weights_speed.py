@@ -146,8 +146,8 @@ SPEED = Exercise(
         _slip("caches times texts", "you multiplied the caches by the number of texts. Their "
               "lengths are added already.",
               cache=_so_long(lambda contexts: len(contexts) * sum(contexts))),
-        _slip("weights read for each text", "you read the weights again for each text. One reading "
-              "serves all: that is why they are decoded together.",
+        _slip("weights read for each text", "you count as if the weights were read again for each "
+              "text. One reading serves all: that is why they are decoded together.",
               partial(_speed, readings=len, made=lambda contexts: 1), readings=len),
         _slip("one text's tokens", "you counted one token a step. Each step makes one token of "
               "every text, len(contexts) in all.", made=lambda contexts: 1),
@@ -164,6 +164,14 @@ SPEED = Exercise(
         Misconception("rounded", lambda *values: float(int(_speed(*values))),
                       "you rounded. A speed need not be a whole number: keep the fraction.",
                       also=(lambda *values: float(round(_speed(*values))),)),
+        _slip("one layer's weights", "you counted the weights of one layer. All of them are read "
+              "for each token.", weights=lambda c: parameters(c).embedding
+              + parameters(c).non_embedding // c.n_layers),
+        _slip("attention forgotten", "you left out the weights of attention: wq, wk, wv and wo are "
+              "read as well.", weights=lambda c: _read_weights(c) - parameters(c).attention),
+        _slip("feed-forward forgotten", "you left out the feed-forward weights: w1, w2 and w3 are "
+              "most of what is read.",
+              weights=lambda c: _read_weights(c) - parameters(c).feed_forward),
         _slip("norms forgotten", "you left out the norms. They are small, and read like every "
               "weight.", weights=lambda c: _read_weights(c) - parameters(c).norms),
         _slip("tokens of the contexts counted", "you counted the tokens that stand in the caches. "
