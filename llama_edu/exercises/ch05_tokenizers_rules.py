@@ -1,7 +1,7 @@
 """The exercise of chapter 05 on what surrounds the merging in Llama 2: prefix, spaces, bytes."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from torch import Generator
 
@@ -34,6 +34,40 @@ def _llama2(text: str, ids: Mapping[str, int], *, prefix: str = " ", space: str 
     for character in (prefix + text if text else "").replace(" ", space):
         tokens += [ids[character]] if character in ids else unknown(character)
     return tokens
+
+
+def _in_bytes(change: Callable[[bytes], Iterable[int]] = list, *, offset: int = FIRST_BYTE,
+              encoding: str = "utf-8") -> Callable:
+    """Unknown characters in other bytes, in fewer, or with other tokens."""
+    return lambda text, ids: _llama2(text, ids, unknown=lambda character: [
+        offset + byte for byte in change(character.encode(encoding, "replace"))])
+
+
+def _all_in_bytes(text: str, ids: Mapping[str, int]) -> list[int]:
+    """One unknown character, and the whole text is spelled."""
+    spaced = (" " + text if text else "").replace(" ", SPACE)
+    if all(character in ids for character in spaced):
+        return [BOS, *(ids[character] for character in spaced)]
+    return [BOS, *(FIRST_BYTE + byte for byte in spaced.encode())]
+
+
+def _with(change: Callable[[list[int], int], list[int]], *, always: bool = False) -> Callable:
+    """The tokens and that of a space go through a change, where there is a text."""
+    def tokens(text: str, ids: Mapping[str, int]) -> list[int]:
+        right = _llama2(text, ids)
+        return change(right, ids[SPACE]) if text or always else right
+    return tokens
+
+
+def _prefix_on_each(cut: Callable[[str], list[str]]) -> Callable:
+    """A dummy prefix in front of every part of the text."""
+    return lambda text, ids: [BOS, *(token for part in cut(text)
+                                     for token in _llama2(part, ids, start=()))]
+
+
+def _known_only(text: str, ids: Mapping[str, int]) -> list[int]:
+    """A KeyError where a character is not known."""
+    return [BOS, *(ids[c] for c in (" " + text if text else "").replace(" ", SPACE))]
 
 
 def _known(rng: Generator, text: str) -> Inputs:
@@ -77,7 +111,41 @@ LLAMA2 = Exercise(
             text, ids, start=(BOS,) if text else (BOS, ids[SPACE])),
                       "you gave an empty text a dummy prefix. It is BOS alone."),
         Misconception("BOS twice", lambda text, ids: _llama2(text, ids, start=(BOS, BOS)),
-                      "you put BOS there twice. A model has never seen that."),
+                      "you put BOS there twice. A model has never seen that.",
+                      also=(_with(lambda tokens, space: [BOS, *tokens]),)),
+        Misconception("EOS at the end", _with(lambda tokens, space: [*tokens, 2]),
+                      "you put EOS, token 2, at the end. The answer is still to come.",
+                      also=(_with(lambda tokens, space: [*tokens, 2], always=True),)),
+        Misconception("another BOS", _with(lambda tokens, space: [0, *tokens[1:]], always=True),
+                      "your first token is not BOS. It is 1; 0 is <unk>, and 2 is EOS.",
+                      also=(_with(lambda tokens, space: [0, *tokens[1:]]),
+                            _with(lambda tokens, space: [2, *tokens[1:]], always=True))),
+        Misconception("BOS at the end", _with(lambda tokens, space: [*tokens[1:], BOS]),
+                      "your BOS stands at the end. It begins the text."),
+        Misconception("prefix before BOS", _with(lambda tokens, space: [space, BOS, *tokens[2:]]),
+                      "your prefix stands before BOS. BOS is first; the prefix belongs to the "
+                      "text."),
+        Misconception("prefix at the end", _with(
+            lambda tokens, space: [BOS, *tokens[2:], space]),
+                      "you put the extra ▁ at the end. It comes in front of the text."),
+        Misconception("prefix twice", _with(lambda tokens, space: [BOS, space, *tokens[1:]]),
+                      "you put two ▁ in front of the text. The dummy prefix is one."),
+        Misconception("prefix on every part", _prefix_on_each(
+            lambda text: text.splitlines(keepends=True)),
+                      "you put a dummy prefix in front of every line, or word. It comes once, in "
+                      "front of the text.", also=(_prefix_on_each(
+                          lambda text: re.findall(r"\S+|\s+", text)),)),
+        Misconception("prefix as a byte", lambda text, ids: _llama2(
+            " " + text.replace(" ", SPACE) if text else "", ids, prefix="", space=" "),
+                      "the space in front came out as byte 32. It is written ▁ as well: first "
+                      "put it there, then replace."),
+        Misconception("no spaces", lambda text, ids: _llama2(text.replace(" ", ""), ids),
+                      "you left out the spaces. Each of them is one ▁.",
+                      also=(lambda text, ids: _llama2(text, ids, space=""),)),
+        Misconception("a line for a space", lambda text, ids: _llama2(text, ids, space="_"),
+                      "you wrote a space as the underscore of the keyboard, `_`. In the vocabulary "
+                      "it is ▁ (U+2581).", also=(lambda text, ids: _llama2(
+                          text, ids, prefix=SPACE, space="_"),)),
         Misconception("no BOS", lambda text, ids: _llama2(text, ids, start=()),
                       "you left out BOS, token 1: it comes first, whatever the text is.",
                       also=(lambda text, ids: _llama2(text, ids, start=() if text else (BOS,)),
@@ -89,6 +157,30 @@ LLAMA2 = Exercise(
             text, ids, unknown=lambda character: [*character.encode()]),
                       "you took a byte's value for its token. Three pieces come before the bytes: "
                       "byte b is token 3 + b."),
+        Misconception("bytes with another offset", _in_bytes(offset=2),
+                      "your bytes have other tokens. Three pieces come before them, <unk>, <s> and "
+                      "</s>: byte b is token 3 + b.",
+                      also=tuple(_in_bytes(offset=offset) for offset in (1, 4, 256, 258, 259))),
+        Misconception("one byte for a character", _in_bytes(lambda spelled: spelled[:1]),
+                      "you gave one byte of a character that has several. Each of its bytes has a "
+                      "token.", also=(_in_bytes(lambda spelled: spelled[-1:]),)),
+        Misconception("bytes the wrong way round", _in_bytes(lambda spelled: spelled[::-1]),
+                      "the bytes of a character came in the reverse order. character.encode() "
+                      "has them as they are."),
+        Misconception("another encoding", _in_bytes(encoding="utf-16-le"),
+                      "your bytes are not UTF-8. character.encode() gives them.",
+                      also=tuple(_in_bytes(encoding=name) for name in (
+                          "utf-16", "utf-16-be", "utf-32", "utf-32-le", "latin-1"))),
+        Misconception("all or nothing", _all_in_bytes,
+                      "one unknown character, and you spelled the whole text in bytes. Only what "
+                      "is not known is spelled.", also=(
+                          lambda text, ids: _llama2(text, {}),)),
+        Misconception("unknown ones dropped", lambda text, ids: _llama2(
+            text, ids, unknown=lambda character: []),
+                      "you dropped the characters that are not in `ids`. Spell them in bytes."),
+        Misconception("unknown not foreseen", _known_only,
+                      "you asked `ids` for a character that it does not have. Spell that one in "
+                      "bytes."),
         Misconception("a number for bytes", lambda text, ids: _llama2(
             text, ids, unknown=lambda character: [FIRST_BYTE + ord(character)]),
                       "you took the character's number for a byte. UTF-8 gives it several: "
