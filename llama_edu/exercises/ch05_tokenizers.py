@@ -19,11 +19,16 @@ from .pairs import (
     from_the_right,
     in_a_row,
     last_lost,
+    last_seen,
     longest_first,
     merged,
     never_cleared,
+    of_one_number,
+    on_changed_chunks,
     on_characters,
+    overwritten,
     package_train,
+    runs_as_one,
     standing_still,
     the_commonest_chunk,
     ties_by,
@@ -176,6 +181,49 @@ TRAIN = Exercise(
             (*pair, 256 + i) for i, pair in enumerate(merges)]),
                       "you gave the new token with each pair. It is known by its place in the "
                       "list: the first is 256."),
+        Misconception("the last seen wins", trainer(choose=last_seen),
+                      "of equally frequent pairs you took the one that you saw last (`>=` for "
+                      "`>`). Take the smaller pair."),
+        Misconception("counts overwritten", trainer(counted=overwritten),
+                      "a later chunk overwrites the count of an earlier one. Add: "
+                      "counts[pair] += n."),
+        Misconception("one number for all", of_one_number,
+                      "every merge makes the same token with you. Each needs a number of its own."),
+        Misconception("no end asked for", asked_for(lambda n: 10_000),
+                      "you went on until no pair was left. n_merges says how many are wanted.",
+                      also=(asked_for(lambda n: n or 10_000),)),
+        Misconception("no merges", asked_for(lambda n: 0),
+                      "you made no merge. n_merges is the number of merges, not of tokens."),
+        Misconception("pairs of bytes only", trainer(
+            counted=lambda words: counted_pairs(words, pairs_of=lambda tokens: [
+                pair for pair in pairwise(tokens) if max(pair) < 256])),
+                      "you counted pairs of bytes only. What has merged may merge again."),
+        Misconception("round the end", trainer(
+            counted=lambda words: counted_pairs(words, pairs_of=lambda tokens: zip(
+                tokens, tokens[1:] + tokens[:1], strict=True))),
+                      "you counted the last token of a chunk with its first. They are no "
+                      "neighbours."),
+        Misconception("one left out between", trainer(
+            counted=lambda words: counted_pairs(words, pairs_of=lambda tokens: zip(
+                tokens, tokens[2:], strict=False))),
+                      "you counted tokens that have another between them. A pair is two "
+                      "neighbours."),
+        Misconception("runs as one", trainer(merged=runs_as_one),
+                      "a pair that stands twice in a row became one token. Each place makes one."),
+        Misconception("chunks changed", on_changed_chunks(lambda chunk, n: (chunk.strip(), n)),
+                      "you changed the chunks before you counted. Spaces and capital letters are "
+                      "bytes like others.",
+                      also=(on_changed_chunks(lambda chunk, n: (chunk.lstrip(), n)),)),
+        Misconception("long chunks count more", on_changed_chunks(
+            lambda chunk, n: (chunk, n * len(chunk))),
+                      "you weighed a chunk with more than the times it occurs.",
+                      also=(on_changed_chunks(lambda chunk, n: (chunk, n * n)),)),
+        Misconception("pairs turned round", changed_at_the_end(
+            lambda merges: [pair[::-1] for pair in merges]),
+                      "your pairs have their tokens the wrong way round: (left, right)."),
+        Misconception("one flat list", changed_at_the_end(
+            lambda merges: [token for pair in merges for token in pair]),
+                      "you gave one flat list of tokens. A merge is a pair: a list of tuples."),
         Misconception("one chunk", the_commonest_chunk,
                       "you trained on the most frequent chunk alone. A pair counts in all chunks "
                       "together."),

@@ -19,15 +19,20 @@ from .encoders import (
     bytes_of,
     each_side,
     every_place,
+    fewest_pieces,
     frequency,
     from_characters,
     in_sweeps,
     longest_first,
+    longest_from_the_right,
+    merged_ones_shifted,
     merging,
     on_text,
     one_merge,
     one_sweep,
     package_encode,
+    place_of_the_part,
+    with_neighbours,
 )
 from .texts import ALL_CHANGES, hard_probes, touched
 
@@ -83,6 +88,13 @@ ENCODE = Exercise(
             rng, b"abcdab", b"abc", b"ab", b"cd")),
         Probe("a merge takes the next place away", lambda rng: _backwards(
             rng, b"ababc", b"aba", b"ab")),
+        Probe("ranks of one, two and three digits", lambda rng: {
+            "chunk": b"efgefh", "ranks": {b"ef": 10 + count(rng, 0, 9), b"fg": 9, b"fh": 100,
+                                          b"e": 1, b"f": 2, b"g": 3, b"h": 4}}),
+        Probe("the first half stands before", lambda rng: _backwards(
+            rng, b"acab", b"cab", b"ab")),
+        Probe("fewer pieces would do", lambda rng: _backwards(
+            rng, b"stuvw", b"vw", b"uvw", b"tu", b"stu")),
         Probe("a merge across characters", lambda rng: _backwards(
             rng, "Aé羊".encode(), b"A\xc3", "é".encode(), "羊".encode())),
         Probe("half a character", lambda rng: _backwards(rng, b"a\xf0\x9f", b"\xf0\x9f")),
@@ -111,9 +123,30 @@ ENCODE = Exercise(
         Misconception("every place at once", every_place,
                       "you merged the pair at all its places in one go. The first merge may open a "
                       "pair of lower rank: merge once, and look again."),
-        Misconception("each side by itself", each_side,
-                      "you merged once and went on with each side by itself. What has merged may "
-                      "merge again, with its neighbours."),
+        Misconception("merged pieces left alone", each_side,
+                      "what has merged never merges again with you. A piece of two bytes may be "
+                      "half of a longer one: look at it and its neighbours too."),
+        Misconception("the place of the first half", place_of_the_part,
+                      "you merged where the first half of the pair stands, parts.index(a). It may "
+                      "stand elsewhere before: keep the pair's own place."),
+        Misconception("half of the pair stays", with_neighbours(0, 1),
+                      "after a merge the second half still stands there. A merge uses up both: "
+                      "parts[i : i + 2] = [...]."),
+        Misconception("a neighbour lost", with_neighbours(0, 3),
+                      "a merge takes out three parts with you. parts[i : i + 2] is two."),
+        Misconception("ranks as text", merging(lambda parts, i, ranks: str(
+            ranks[parts[i] + parts[i + 1]])),
+                      "you compared ranks as text, where \"10\" comes before \"9\". They are "
+                      "numbers."),
+        Misconception("the fewest pieces", fewest_pieces,
+                      "you looked for the fewest pieces. That is another question (it comes "
+                      "later): merge the pair of lowest rank, again and again."),
+        Misconception("the longest from the right", longest_from_the_right,
+                      "you took the longest piece that fits, from right to left. That is another "
+                      "algorithm: merge the pair of lowest rank, again and again."),
+        Misconception("ranks moved by 256", merged_ones_shifted,
+                      "you added 256 to the tokens of what has merged. Here the rank is the token, "
+                      "of single bytes and of longer pieces."),
         Misconception("length before rank", merging(
             lambda parts, i, ranks: len(parts[i] + parts[i + 1])),
                       "you let the length of a piece decide. Only its rank does.",

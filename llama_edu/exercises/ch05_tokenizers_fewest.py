@@ -25,6 +25,16 @@ def _from_the_right(chunk: bytes, ranks: Ranks) -> int:
     return _from_the_left(chunk[::-1], {piece[::-1]: rank for piece, rank in ranks.items()})
 
 
+def _from_both_ends(chunk: bytes, ranks: Ranks, left: bool = True) -> int:
+    n = 0
+    while chunk:
+        ends = [k for k in range(1, len(chunk) + 1)
+                if (chunk[:k] if left else chunk[-k:]) in ranks]
+        chunk = chunk[max(ends) :] if left else chunk[: -max(ends)]
+        n, left = n + 1, not left
+    return n
+
+
 def _longest_anywhere(chunk: bytes, ranks: Ranks) -> int:
     """Take out the longest piece that stands anywhere in the chunk, then the same on each side."""
     if not chunk:
@@ -149,7 +159,7 @@ FEWEST = Exercise(
             rng, b"abcdepqrst" * count(rng, 1, 2),
             b"abc", b"ab", b"cde", b"rst", b"pqr", b"st")),
         Probe("the longest piece is a trap", lambda rng: _cut(
-            rng, b"mnopqr", b"no", b"mno", b"pq", b"nopq", b"pqr")),
+            rng, b"mnopqr" + b"mno" * count(rng, 0, 2), b"no", b"mno", b"pq", b"nopq", b"pqr")),
         Probe("the lowest rank is a trap", lambda rng: _cut(
             rng, b"abcd", b"bc", b"ab", b"cd")),
         Probe("greedy from the left fails", lambda rng: _cut(
@@ -160,6 +170,8 @@ FEWEST = Exercise(
             rng, b"abcdef", b"abc", b"def", b"abcd", b"cdef")),
         Probe("the same trap three times", lambda rng: _cut(
             rng, b"stuvw" * 3, b"uv", b"uvw", b"st", b"stu")),
+        Probe("merging and greedy from the left fail", lambda rng: _cut(
+            rng, b"stuvw", b"tu", b"uvw", b"st", b"stu")),
         Probe("a piece that no merge makes", lambda rng: _cut(rng, b"dawn", b"aw", b"dawn")),
         Probe("a piece of high rank", lambda rng: {"chunk": b"dawn", "ranks": {
             b"d": 0, b"a": 1, b"w": 2, b"n": 3, b"dawn": count(rng, 500, 900)}}),
@@ -183,8 +195,14 @@ FEWEST = Exercise(
                       "leave a better rest."),
         Misconception("the better of two greedy ways", lambda chunk, ranks: min(
             _from_the_left(chunk, ranks), _from_the_right(chunk, ranks)),
-                      "you took the better of the two greedy ways. There are texts on which both "
-                      "are too long."),
+                      "you took the better of two ways that do not look ahead. There are texts on "
+                      "which both are too long.", also=(
+                          lambda chunk, ranks: min(_merging(chunk, ranks),
+                                                   _from_the_left(chunk, ranks)),)),
+        Misconception("from both ends in turn", _from_both_ends,
+                      "you took the longest piece from the left and from the right in turn. A "
+                      "shorter one may leave a better rest.", also=(
+                          lambda chunk, ranks: _from_both_ends(chunk, ranks, left=False),)),
         Misconception("longest anywhere", _longest_anywhere,
                       "you took out the longest piece, wherever it stands. It may cut two others "
                       "in half.", also=(_longest_pieces_first, _taken_out)),
@@ -226,7 +244,24 @@ FEWEST = Exercise(
                       "you gave the first byte a piece of its own. The first piece may be longer: "
                       "starts begin at 0."),
         Misconception("nothing is one token", lambda chunk, ranks: max(_fewest(chunk, ranks), 1),
-                      "an empty chunk came out as one token. It needs none."),
+                      "an empty chunk needs no piece, so the answer is 0.",
+                      also=(lambda chunk, ranks: _fewest(chunk, ranks) or -1,)),
+        Misconception("text for bytes", lambda chunk, ranks: _fewest(
+            chunk.decode(), {piece.decode(): rank for piece, rank in ranks.items()}),
+                      "you decoded the chunk. A piece may hold half a character: stay with bytes."),
+        Misconception("the whole table", lambda chunk, ranks: sum(
+            _fewest(chunk[:end], ranks) for end in range(len(chunk) + 1)),
+                      "you took the sum, or the largest, of the table. The answer is its last "
+                      "entry.", also=(lambda chunk, ranks: max(
+                          _fewest(chunk[:end], ranks) for end in range(len(chunk) + 1)),)),
+        Misconception("the last byte by itself", lambda chunk, ranks: (
+            1 + _fewest(chunk[:-1], ranks) if chunk else 0),
+                      "you gave the last byte a piece of its own. A piece may reach to the end: "
+                      "ends go up to len(chunk), included."),
+        Misconception("all but the longest pieces", lambda chunk, ranks: _fewest(chunk, {
+            piece: rank for piece, rank in ranks.items()
+            if len(piece) == 1 or len(piece) < max(map(len, ranks))}),
+                      "you never try the longest pieces. The range of lengths ends one early."),
         Misconception("one too many", lambda chunk, ranks: _fewest(chunk, ranks) + 1,
                       "you counted one too many. Before the first byte there is no token: the "
                       "count begins at 0."),

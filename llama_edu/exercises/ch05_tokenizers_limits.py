@@ -124,6 +124,11 @@ def _last_pair_first(letters: bytes) -> Ranks:
     return _ranked(letters, _pairs(letters)[-1:] + _pairs(letters)[:-1])
 
 
+def _first_pairs_swapped(letters: bytes) -> list[bytes]:
+    first, second, *rest = [*_pairs(letters)[::-1], b"", b""]
+    return [piece for piece in (second, first, *rest) if piece]
+
+
 def _of_text(letters: bytes) -> dict:
     return {piece.decode(): rank for piece, rank in _chain(letters).items()}
 
@@ -158,7 +163,7 @@ DOMINO = Exercise(
         Misconception("not falling throughout", _last_pair_first,
                       "somewhere a pair merges before the one behind it, so what happens behind "
                       "never gets in front of it. Every pair has to wait for the next one.",
-                      also=_at_all_sizes(_last_pair_first)),
+                      also=_at_all_sizes(_last_pair_first, _numbered(_first_pairs_swapped))),
         Misconception("a pair missing", _numbered(lambda letters: _pairs(letters)[::-2]),
                       "two neighbours of `letters` have no piece of their own. Where pairs share "
                       "no letter, none takes one from another: the front never hears of the end.",

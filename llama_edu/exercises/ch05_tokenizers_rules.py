@@ -65,6 +65,13 @@ def _prefix_on_each(cut: Callable[[str], list[str]]) -> Callable:
                                      for token in _llama2(part, ids, start=()))]
 
 
+def _up_to_an_unknown(text: str, ids: Mapping[str, int], spelled: bool = True) -> list[int]:
+    spaced = (" " + text if text else "").replace(" ", SPACE)
+    n = next((i for i, character in enumerate(spaced) if character not in ids), len(spaced))
+    rest = [FIRST_BYTE + byte for byte in spaced[n : n + 1].encode()] if spelled else []
+    return [BOS, *(ids[character] for character in spaced[:n]), *rest]
+
+
 def _known_only(text: str, ids: Mapping[str, int]) -> list[int]:
     """A KeyError where a character is not known."""
     return [BOS, *(ids[c] for c in (" " + text if text else "").replace(" ", SPACE))]
@@ -160,7 +167,8 @@ LLAMA2 = Exercise(
         Misconception("bytes with another offset", _in_bytes(offset=2),
                       "your bytes have other tokens. Three pieces come before them, <unk>, <s> and "
                       "</s>: byte b is token 3 + b.",
-                      also=tuple(_in_bytes(offset=offset) for offset in (1, 4, 256, 258, 259))),
+                      also=tuple(_in_bytes(offset=offset)
+                                 for offset in (-3, 1, 4, 5, 6, 256, 258, 259))),
         Misconception("one byte for a character", _in_bytes(lambda spelled: spelled[:1]),
                       "you gave one byte of a character that has several. Each of its bytes has a "
                       "token.", also=(_in_bytes(lambda spelled: spelled[-1:]),)),
@@ -178,6 +186,49 @@ LLAMA2 = Exercise(
         Misconception("unknown ones dropped", lambda text, ids: _llama2(
             text, ids, unknown=lambda character: []),
                       "you dropped the characters that are not in `ids`. Spell them in bytes."),
+        Misconception("stopped at an unknown one", _up_to_an_unknown,
+                      "you stopped at the first character that is not in `ids`. Spell it and go "
+                      "on.", also=(lambda text, ids: _up_to_an_unknown(text, ids, spelled=False),)),
+        Misconception("only ASCII in bytes", lambda text, ids: _llama2(
+            text, ids, unknown=lambda c: [FIRST_BYTE + ord(c)] if c.isascii() else [0]),
+                      "you spelled ASCII characters alone. Every unknown one is spelled, in as "
+                      "many bytes as it has."),
+        Misconception("byte by byte", lambda text, ids: [BOS, *(
+            ids.get(chr(byte), FIRST_BYTE + byte)
+            for byte in (" " + text if text else "").replace(" ", SPACE).encode())],
+                      "you looked up bytes. `ids` holds characters, and ▁ has three bytes: spell "
+                      "only what is not in it."),
+        Misconception("each token once", _with(lambda tokens, space: [*dict.fromkeys(tokens)]),
+                      "you gave each token once. What stands twice has its token twice."),
+        Misconception("prefix on words only", lambda text, ids: _llama2(
+            text, ids, prefix=" " if text[:1].isalpha() else ""),
+                      "you put the prefix in front of a letter only. It comes in front of every "
+                      "text that is not empty.", also=(lambda text, ids: _llama2(
+                          text, ids, prefix=" " if text[:1].isalnum() else ""),)),
+        Misconception("neither BOS nor prefix", lambda text, ids: _llama2(
+            text, ids, start=(), prefix=""),
+                      "you left out BOS and the dummy prefix: both come first, in this order.",
+                      also=(lambda text, ids: _llama2(text, ids, start=() if text else (BOS,),
+                                                      prefix=""),)),
+        Misconception("EOS for BOS", _with(lambda tokens, space: [*tokens[1:], 2]),
+                      "you put EOS at the end in place of BOS in front. BOS, token 1, is first.",
+                      also=(_with(lambda tokens, space: [*tokens[1:], 2], always=True),)),
+        Misconception("capitals", lambda text, ids: _llama2(text.upper(), ids),
+                      "you changed small letters into capitals. Neither family changes case.",
+                      also=(lambda text, ids: _llama2(text.title(), ids),
+                            lambda text, ids: _llama2(text.capitalize(), ids))),
+        Misconception("tabs as spaces", lambda text, ids: _llama2(text.expandtabs(4), ids),
+                      "you made a tab several spaces. Only the space becomes ▁; a tab is spelled "
+                      "in bytes.", also=(lambda text, ids: _llama2(text.expandtabs(), ids),
+                                         lambda text, ids: _llama2(
+                                             text.replace("\t", "    "), ids))),
+        Misconception("the space not foreseen", lambda text, ids: [
+            BOS, *(ids[c] for c in (" " + text if text else ""))],
+                      "you asked `ids` for a space. It is written ▁ there."),
+        Misconception("the byte's name not foreseen", lambda text, ids: _llama2(
+            text, ids, unknown=lambda c: [ids[f"<0x{byte:02X}>"] for byte in c.encode()]),
+                      "you asked `ids` for the piece of a byte. It has characters only: byte b is "
+                      "token 3 + b."),
         Misconception("unknown not foreseen", _known_only,
                       "you asked `ids` for a character that it does not have. Spell that one in "
                       "bytes."),

@@ -106,6 +106,45 @@ def at_the_end(change: Callable[[list[int]], list[int]]) -> Callable:
     return lambda chunk, ranks: change(package_encode(chunk, ranks))
 
 
+def place_of_the_part(chunk: bytes, ranks: Ranks) -> list[int]:
+    """The best pair is found, and merged where its first half first stands."""
+    parts = bytes_of(chunk)
+    while known := [(ranks[a + b], a, b) for a, b in pairwise(parts) if a + b in ranks]:
+        _, a, b = min(known)
+        i = parts.index(a)
+        parts[i : i + 2] = [a + b]
+    return [ranks[part] for part in parts]
+
+
+def with_neighbours(kept: int, gone: int) -> Callable:
+    """A merge that takes out too few parts, or too many."""
+    def encode(chunk: bytes, ranks: Ranks) -> list[int]:
+        parts = bytes_of(chunk)
+        while places := [i for i, (a, b) in enumerate(pairwise(parts)) if a + b in ranks]:
+            i = min(places, key=lambda i: ranks[parts[i] + parts[i + 1]])
+            parts[i + kept : i + gone] = [parts[i] + parts[i + 1]]
+        return [ranks[part] for part in parts]
+    return encode
+
+
+def fewest_pieces(chunk: bytes, ranks: Ranks) -> list[int]:
+    best: list[list[int]] = [[]]
+    for end in range(1, len(chunk) + 1):
+        best.append(min(([*best[start], ranks[chunk[start:end]]] for start in range(end)
+                         if chunk[start:end] in ranks), key=len))
+    return best[-1]
+
+
+def longest_from_the_right(chunk: bytes, ranks: Ranks) -> list[int]:
+    mirrored = {piece[::-1]: rank for piece, rank in ranks.items()}
+    return [mirrored[part] for part in longest_first(chunk[::-1], mirrored)][::-1]
+
+
+def merged_ones_shifted(chunk: bytes, ranks: Ranks) -> list[int]:
+    parts = merge_all(bytes_of(chunk), ranks)
+    return [ranks[part] + 256 * (len(part) > 1) for part in parts]
+
+
 def frequency(parts: list[bytes], i: int, ranks: Ranks) -> int:
     return -list(pairwise(parts)).count((parts[i], parts[i + 1]))
 

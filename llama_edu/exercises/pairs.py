@@ -199,6 +199,32 @@ def asked_for(other: Callable[[int], int]) -> Callable:
     return lambda chunks, n_merges: package_train(chunks, other(n_merges))
 
 
+def on_changed_chunks(change: Callable[[bytes, int], tuple[bytes, int]]) -> Callable:
+    """Training on chunks, or counts, that were changed before."""
+    return lambda chunks, n_merges: package_train(
+        dict(change(chunk, n) for chunk, n in chunks.items()), n_merges)
+
+
+def overwritten(words: Words) -> Counter:
+    """`=` for `+=`: of a pair only its last chunk counts."""
+    return Counter({pair: n for tokens, n in words for pair in pairwise(tokens)})
+
+
+def last_seen(counts: Counter) -> Pair:
+    return max(reversed([*counts]), key=counts.__getitem__)
+
+
+def runs_as_one(tokens: list[int], pair: Pair, new: int) -> list[int]:
+    """A pair that stands several times in a row becomes one token."""
+    done = merged(tokens, pair, new)
+    return [token for i, token in enumerate(done) if token != new or done[i - 1 : i] != [new]]
+
+
+def of_one_number(chunks: Chunks, n_merges: int) -> list[Pair]:
+    """Every merge makes token 256."""
+    return trainer(merged=lambda tokens, pair, new: merged(tokens, pair, 256))(chunks, n_merges)
+
+
 def the_commonest_chunk(chunks: Chunks, n_merges: int) -> list[Pair]:
     """All but the chunk that occurs most often is forgotten."""
     commonest = max(chunks, key=chunks.__getitem__, default=b"")
