@@ -161,7 +161,7 @@ FEWEST = Exercise(
         Probe("the longest piece is a trap", lambda rng: _cut(
             rng, b"mnopqr" + b"mno" * count(rng, 0, 2), b"no", b"mno", b"pq", b"nopq", b"pqr")),
         Probe("the lowest rank is a trap", lambda rng: _cut(
-            rng, b"abcd", b"bc", b"ab", b"cd")),
+            rng, b"abcd" + b"xy" * count(rng, 0, 3), b"bc", b"ab", b"cd", b"xy")),
         Probe("greedy from the left fails", lambda rng: _cut(
             rng, b"stuvw", b"uv", b"uvw", b"st", b"stu")),
         Probe("greedy from the right fails", lambda rng: _cut(
