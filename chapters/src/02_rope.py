@@ -925,8 +925,8 @@ plots.label_lines(ax, gap=11)
 # training.
 #
 # Now turn the hands yourself. The page below runs the model that you have just trained, on eight of
-# the texts for each distance (its weights are rounded to six bits, which changes an answer in a
-# hundred). Begin with `as trained` and take the four ways in turn. In the middle are the model's
+# the texts for each distance. (Its weights are rounded to six bits; that changes about one answer
+# in a hundred.) Begin with `as trained` and take the four ways in turn. In the middle are the model's
 # two heads. The first writes into each number which name stands right before it, and the second
 # looks for the number that belongs to the name. Which of the two fails as trained, and which when
 # all hands are slowed? Then look for better numbers than ours: a factor, a $\theta$, two bounds.
@@ -937,9 +937,10 @@ some = {gap: game(64, LONG, torch.Generator().manual_seed(gap), gap)[:8]
 explorers.memory(trained, some, context=SHORT)
 
 # %% [markdown]
-# As trained, the second fails: far back, it no longer finds the right number, and nearly every
-# answer follows its attention. Interpolated, the first fails too. It looks at all the tokens before, gives
-# the right one a quarter of its attention, and the second head searches in mixtures.
+# As trained, it is the second that fails: far back, it no longer finds the right number, and the
+# right answers go with its attention. Interpolated, the first fails too. It gives about a quarter
+# of its attention to the token right before and the rest to its neighbours, and so the second head
+# searches among mixtures.
 #
 # ## Was that luck? Five seeds and a control
 #

@@ -55,8 +55,9 @@ FREQUENCIES = Exercise(
                           1, theta ** (2 / d - 1), d // 2),)),
         Misconception("whole-number division",
                       lambda d, theta: _power((torch.arange(0, d, 2) // d).float(), theta),
-                      "all your pairs turn at one speed. `//` rounds every exponent down to 0: "
-                      "divide with `/`."),
+                      "`//` rounds every exponent to a whole number, so that pairs turn at one "
+                      "speed: divide with `/`.",
+                      also=(lambda d, theta: theta ** (-torch.arange(0, d, 2) // d).float(),)),
         Misconception("theta / exponent", lambda d, theta: 1 / (theta * _even(d) / d),
                       "you multiplied theta by the exponent. Raise it: `theta ** exponent`."),
         Misconception("last pair forgotten",
@@ -88,14 +89,18 @@ FREQUENCIES = Exercise(
                       "you raised e to the exponents. The base is theta.",
                       also=(lambda d, theta: 10 ** (-_even(d) / d), lambda d, theta: -_even(d) / d,
                             lambda d, theta: _even(d) / d)),
-        Misconception("a turn per token", lambda d, theta: 2 * math.pi * _power(_even(d) / d, theta),
+        Misconception("a turn per token",
+                      lambda d, theta: 2 * math.pi * _power(_even(d) / d, theta),
                       "you multiplied by 2 pi, so the first pair makes a whole turn per token. "
                       "It makes one radian: nothing is to be multiplied."),
         Misconception("by half", lambda d, theta: _power(_even(d) / (d / 2), theta),
-                      "your exponents run to 2: the 2 is in them twice. Twice the pair's number is divided by the whole "
-                      "head_dim."),
+                      "your exponents run to 2: the 2 is in them twice. Twice the pair's number is "
+                      "divided by the whole head_dim."),
         Misconception("slowest first", lambda d, theta: _power(_even(d) / d, theta).flip(0),
                       "your frequencies are in reverse order: pair 0 is the fastest."),
+        Misconception("exponents from the end", lambda d, theta: _power((d - _even(d)) / d, theta),
+                      "your exponents fall from 1. They begin at 0, so that the first pair turns "
+                      "one radian per token, and grow by 2/d."),
     ),
     hints=(
         "There are d/2 pairs. The first turns one radian per token.",

@@ -113,10 +113,11 @@ THE_RULE = Exercise(
                    "your straight line runs over wavelengths. It runs over turns in the old "
                    "context, that is, over frequencies."),
         Misconception("theta changed", lambda d, theta, s: rope_frequencies(d, theta * s.factor),
-                      "you raised theta. That slows the slow hands too, but it is another rule "
-                      "(NTK-aware); here each pair is judged by its turns.",
-                      also=(lambda d, theta, s: rope_frequencies(
-                          d, theta * s.factor ** (d / (d - 2))),)),
+                      "you changed theta. A larger one slows the slow hands too, but that is "
+                      "another rule (NTK-aware); here each pair is judged by its turns.",
+                      also=(lambda d, theta, s: rope_frequencies(d, theta / s.factor),
+                            lambda d, theta, s: rope_frequencies(
+                                d, theta * s.factor ** (d / (d - 2))))),
         _rule_slip("no 2 pi",
                    lambda f, keep, s: torch.lerp(
                        f / s.factor, f, _keep(2 * math.pi * _turns(f, s), s)),
@@ -145,6 +146,18 @@ THE_RULE = Exercise(
                        f / s.factor, f, torch.where((keep > 0) & (keep < 1), 0.5, keep)),
                    "between the bands you take the mean of both. The share of the old frequency "
                    "grows in a straight line with the turns."),
+        _rule_slip("parts without shares", lambda f, keep, s: keep * f + f / s.factor,
+                   "one of the two parts comes in whole. Each has its share: keep * freq and "
+                   "(1 - keep) * freq / factor.",
+                   lambda f, keep, s: f + (1 - keep) * f / s.factor),
+        _rule_slip("turns rounded", lambda f, keep, s: torch.lerp(
+                       f / s.factor, f, _keep(_turns(f, s).floor(), s)),
+                   "you rounded the turns to whole numbers. Half a turn counts too.",
+                   lambda f, keep, s: torch.lerp(f / s.factor, f, _keep(_turns(f, s).round(), s))),
+        _rule_slip("outer bands exchanged", lambda f, keep, s: torch.lerp(
+                       f / s.factor, f, torch.where(keep == 0, 1, torch.where(keep == 1, 0, keep))),
+                   "your mixture is right and the bands on both sides of it are exchanged: many "
+                   "turns, kept; few, divided."),
         _rule_slip("divided twice", lambda f, keep, s: torch.lerp(
                        f / s.factor, f, keep) / s.factor,
                    "you divided by the factor once more, behind the mixture: a pair that is kept "
@@ -153,9 +166,9 @@ THE_RULE = Exercise(
                        (keep > 0) & (keep < 1), f / s.factor, f),
                    "the slowest hands are kept. Those of low_freq_factor turns or fewer are "
                    "divided by the factor."),
-        _rule_slip("factors mixed", lambda f, keep, s: f / (keep + s.factor * (1 - keep)),
-                   "you mixed 1 and the factor and divided by that. Mix the two frequencies, f and "
-                   "f / factor.", lambda f, keep, s: f * s.factor ** (keep - 1)),
+        _rule_slip("powers mixed", lambda f, keep, s: f * s.factor ** (keep - 1),
+                   "you raised the factor to a share. Mix the two frequencies, f and f / factor, "
+                   "by their shares."),
         _rule_slip("share by logarithm", lambda f, keep, s: torch.lerp(f / s.factor, f, (
                        (_turns(f, s) / s.low_freq_factor).log() / math.log(
                            s.high_freq_factor / s.low_freq_factor)).clamp(0, 1)),

@@ -32,12 +32,9 @@ def _firsts(w: Tensor, head_dim: int) -> tuple[Tensor, Tensor]:
     return heads[:, 0::2], heads[:, 1::2]
 
 
-def _all_firsts(w: Tensor, head_dim: int) -> Tensor:
-    return torch.cat(_firsts(w, head_dim)).reshape(w.shape)
-
-
-def _side_by_side(w: Tensor, head_dim: int) -> Tensor:
-    return torch.cat(_firsts(w, head_dim), -1).reshape(w.shape)
+def _all_heads(w: Tensor, rows: int) -> Tensor:
+    """Even rows first, then odd ones, in heads of so many rows."""
+    return torch.cat([each[i::2] for each in w.split(rows) for i in (0, 1)])
 
 
 ROW_ORDER = Exercise(
@@ -88,9 +85,20 @@ ROW_ORDER = Exercise(
                       "first, then odd ones.", also=(lambda w, head_dim: w.unflatten(
                           0, (-1, head_dim)).flip(1).flatten(0, 1),
                           lambda w, head_dim: pairs_to_halves(w, head_dim).flip(0))),
-        Misconception("all firsts first", _all_firsts,
-                      "the firsts of all heads stand before the seconds of all heads. Each head "
-                      "keeps its rows together.", also=(_side_by_side,)),
+        Misconception("head_dim heads", lambda w, head_dim: _all_heads(w, len(w) // head_dim),
+                      "you cut the matrix into head_dim heads. A head has head_dim rows; there are "
+                      "len(w) // head_dim heads."),
+        Misconception("first head only", lambda w, head_dim: torch.cat(
+                          [pairs_to_halves(w[:head_dim], head_dim), w[head_dim:]]),
+                      "you sorted the first head and left the others as they were."),
+        Misconception("evens twice", lambda w, head_dim: torch.cat(
+                          [_firsts(w, head_dim)[0]] * 2, 1).flatten(0, 1),
+                      "the even rows stand there twice and the odd ones are missing.",
+                      also=(lambda w, head_dim: torch.cat(
+                          [_firsts(w, head_dim)[1]] * 2, 1).flatten(0, 1),)),
+        Misconception("sorted twice", lambda w, head_dim: pairs_to_halves(
+                          pairs_to_halves(w, head_dim), head_dim),
+                      "you sorted twice. Once is enough."),
         Misconception("nothing moved", lambda w, head_dim: w.clone(),
                       "the rows are where they were: that is the bug itself."),
     ),

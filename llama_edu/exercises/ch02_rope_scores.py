@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from ..layers import rope_frequencies
+from ..layers import rope_frequencies, rope_table, rotate
 from .ch02_rope_turn import turn
 from .data import Exercise, Inputs, Misconception, Probe, count, normal
 from .hunts import HEALTHY, Bug, Hunt
@@ -208,6 +208,17 @@ CLOSE_GAP = Exercise(
         Misconception("the front moved", _front_moved(1),
                       "you turned the keys before the gap. They stay where they are; those behind "
                       "it move.", also=(_front_moved(-1),)),
+        Misconception("one moved", lambda keys, start, stop, freqs: torch.cat(
+                          [_close_gap(keys, start, stop, freqs)[:, :, :start + 1],
+                           keys[:, :, stop + 1:]], 2),
+                      "you moved the first key behind the gap and left the others where they were. "
+                      "All of them move."),
+        Misconception("later ones lost", lambda keys, start, stop, freqs: keys[:, :, :start],
+                      "you kept the keys before the gap only. Those from `stop` on stay too."),
+        Misconception("cos and sin swapped", lambda keys, start, stop, freqs: torch.cat(
+                          [keys[:, :, :start], rotate(keys[:, :, stop:], *reversed(rope_table(
+                              freqs, torch.full((keys.shape[2] - stop,), start - stop))))], 2),
+                      "cosine and sine are swapped. At angle zero nothing may move."),
         Misconception("later ones first", lambda keys, start, stop, freqs: torch.cat(
                           [_close_gap(keys, start, stop, freqs)[:, :, start:],
                            keys[:, :, :start]], 2),

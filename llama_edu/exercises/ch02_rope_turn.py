@@ -163,7 +163,10 @@ ROTATION = Exercise(
                    lambda x, cos, sin: x * _join(sin, sin), section="The idea"),
         _turn_slip("seconds first", lambda x, cos, sin: _join(*_pairs(rotate(x, cos, sin))[::-1]),
                    "the turning is right, and then the two of each pair are exchanged: the first "
-                   "comes first."),
+                   "comes first.", lambda x, cos, sin: rotate(_join(*_pairs(x)[::-1]), cos, sin)),
+        _turn_slip("reflection", lambda x, cos, sin: rotate(x * _signs(x), cos, sin),
+                   "you mirror each pair: the lengths are right, and no angle turns it so. The one "
+                   "minus stands before imag * sin.", section="The idea"),
         _turn_slip("second row", _second_row,
                    "the second of a pair becomes real * sin + imag * cos: the sine belongs to the "
                    "first of the pair here.", section="The idea"),
@@ -209,6 +212,14 @@ ROTATION = Exercise(
                  "the tokens take the positions in reverse order."),
         _angle_slip("pairs reversed", lambda p, freqs: p * freqs.flip(0),
                     "the pairs take the frequencies in reverse order: pair 0 takes the first."),
+        _angle_slip("one frequency", lambda p, freqs: p * freqs[-1].expand(len(freqs)),
+                    "all pairs turn at one speed. Each has a frequency of its own.",
+                    lambda p, freqs: p * freqs[0].expand(len(freqs)),
+                    lambda p, freqs: p * freqs.mean().expand(len(freqs)),
+                    lambda p, freqs: p * freqs.sum().expand(len(freqs))),
+        _angle_slip("rounded", lambda p, freqs: (p * freqs).round(),
+                    "your angles are whole numbers. They are float32; only positions are whole.",
+                    lambda p, freqs: (p * freqs).floor()),
         _angle_slip("no frequency", lambda p, freqs: p + 0 * freqs,
                     "all pairs turn by the position itself. The angle is position times "
                     "frequency."),
