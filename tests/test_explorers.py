@@ -336,7 +336,8 @@ def test_the_ways_of_the_memory_explorer_set_its_sliders():
     ids = ["theta-value", "factor-value", "low-value", "high-value"]
     shown = f"{ids}.map(id => String(element(id).textContent))"
     assert opened("memory", value=shown) == ["10,000", "4", "1", "4"]
-    assert opened("memory", ("way", "larger theta"), value=shown)[:2] == ["45,376", "1"]
+    assert opened("memory", ("way", "larger theta"), value=shown)[:2] == [
+        f"{1e4 * 4 ** (24 / 22):,.0f}", "1"]
     said = opened("memory", ("way", "interpolated"))
     assert "hands kept: 0, blended: 0, divided by 4: 12" in said
 

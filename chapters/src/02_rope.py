@@ -645,7 +645,7 @@ plots.label_lines(ax)
 
 # %%
 def query_and_key(text: str, layer: int, head: int) -> tuple[Tensor, Tensor]:
-    """The last token's query and the key before it, not turned yet: `d` each."""
+    """The last token's query and the key before it, not yet turned: `d`."""
     model, words = load("smollm2")
     part, reads = model.layers[layer].attention, []
     hook = part.register_forward_pre_hook(
@@ -938,9 +938,9 @@ explorers.memory(trained, some, context=SHORT)
 
 # %% [markdown]
 # As trained, it is the second that fails: far back, it no longer finds the right number, and the
-# right answers go with its attention. Interpolated, the first fails too. It gives about a quarter
-# of its attention to the token right before and the rest to its neighbours, and so the second head
-# searches among mixtures.
+# right answers go with its attention. Interpolated, the first fails too. It spreads its attention
+# over the last few names, with a quarter for the one right before, and so the second head searches
+# among mixtures.
 #
 # ## Was that luck? Five seeds and a control
 #
@@ -1091,7 +1091,8 @@ torch.manual_seed(0)
 q, k = torch.randn(2, 1, 1, 6, 16)
 freqs = rope_frequencies(16, 1e4)
 plain = q @ k.mT
-for name, m in {"no position": torch.ones(6), "with one": torch.arange(6)}.items():
+places = {"no position": torch.ones(6), "with one": torch.arange(6)}
+for name, m in places.items():
     table = rope_table(freqs, m)
     scores = rotate(q, *table) @ rotate(k, *table).mT
     same = torch.allclose(plain, scores, atol=1e-4)
