@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import pytest
 import torch
 
 from llama_edu import explorers, sampling
-from llama_edu.config import LLAMA_3_1_SCALING, RopeScaling
+from llama_edu.config import LLAMA_3_1_SCALING, ModelConfig, RopeScaling
 from llama_edu.family.releases import RELEASES
 from llama_edu.layers import rope_frequencies, rope_table, rotate
+from llama_edu.model import Llama
 
 LARGEST = 20_000        # bytes without its data; the page is stored in every notebook that shows it
 RNG = torch.Generator().manual_seed(0)
@@ -23,11 +25,29 @@ PIECES = ["<s>", " the", " cat", "\n", "</script>", "<!--<script>"]
 WEIGHTS = {f"head {i}": torch.rand(6, 6, generator=RNG).tril().log().softmax(-1) for i in (1, 2, 3)}
 LOGITS = {name: torch.randn(49_000, generator=RNG) * scale
           for name, scale in (("sure", 5), ("open", 1))}
+CONFIG = ModelConfig(dim=24, n_layers=2, n_heads=1, n_kv_heads=1, hidden_dim=20, norm_eps=1e-2,
+                     vocab_size=16, rope_theta=1e4, max_seq_len=32)
+
+
+def memory_game() -> tuple[Llama, dict[int, torch.Tensor]]:
+    """A model with weights that are far from those of its first step, and texts by distance."""
+    model, texts = Llama(CONFIG), {}
+    for weight in model.parameters():
+        size = 1 if weight.dim() == 1 else 2 * weight.shape[1] ** -0.5
+        weight.data = size * torch.randn(weight.shape, generator=RNG)
+    for distance in (4, 12, 24):
+        names, numbers = torch.randint(8, (2, 3, 16), generator=RNG)
+        texts[distance] = torch.stack([names, numbers + 8], -1).flatten(1)
+    return model, texts
+
+
+GAME = memory_game()
 PAGES = {
     "rope": explorers.rope(),
     "rope of a model": explorers.rope(QUERY, KEY, theta=1e5),
     "attention": explorers.attention(PIECES, WEIGHTS),
     "sampling": explorers.sampling(LOGITS, lambda token: f"<{token}>"),
+    "memory": explorers.memory(*GAME, context=8),
 }
 each_page = pytest.mark.parametrize("page", [each.page for each in PAGES.values()], ids=list(PAGES))
 SHAPES = sorted({(r.config.head_dim, r.config.rope_theta,
@@ -49,6 +69,7 @@ globalThis.document = { getElementById: found,
 globalThis.window = { frameElement: null };
 globalThis.Option = class { constructor(text, value) { this.text = text; this.value = value; } };
 globalThis.ResizeObserver = class { observe() {} };
+globalThis.setTimeout = act => act();
 globalThis.matchMedia = () => ({ matches: false, addEventListener() {} });
 const move = (id, value) => {
   element(id).value = String(value);
@@ -213,6 +234,130 @@ def test_choosing_the_real_vectors_sets_their_model():
 
 def _data(name: str) -> str:
     return re.search(r"const DATA = (.*);", PAGES[name].page)[1]
+
+
+# The memory game
+
+HANDS = {
+    "as trained": (1e4, None), "larger theta": (1e4 * 4 ** (24 / 22), None),
+    "3.1 rule": (1e4, (4.0, 1.0, 4.0)), "interpolated": (1e4, (4.0, 7.75, 8.0)),
+    "own": (2e3, (3.0, 0.25, 1.0)),
+}
+
+
+def packed(name: str) -> torch.Tensor:
+    """A matrix of the page, as its text says: two digits for a row's scale, then the numbers."""
+    held = json.loads(_data("memory"))["matrices"][name]
+    digits = torch.tensor([explorers.DIGITS.index(digit) for digit in held["rows"]]).double()
+    scales, numbers = digits.view(-1, held["columns"] + 2).split([2, held["columns"]], 1)
+    return held["unit"] * (scales @ torch.tensor([64.0, 1.0]).double())[:, None] * (numbers - 31)
+
+
+def of_the_page(theta: float, rule: tuple | None) -> Llama:
+    """The package's model with the page's numbers, under other rotations."""
+    scaling = rule and RopeScaling(rule[0], low_freq_factor=rule[1], high_freq_factor=rule[2],
+                                   original_context=8)
+    model = Llama(replace(CONFIG, rope_theta=theta, rope_scaling=scaling)).double()
+    for name, weight in model.named_parameters():
+        weight.data.fill_(1) if "norm" in name else weight.data.copy_(torch.eye(*weight.shape))
+    one, two = model.layers
+    model.tok_embeddings.weight.data = packed("table")
+    back = torch.linalg.pinv(one.attention_norm(packed("table")).detach())  # its rows are free
+    for part, name in ((one.attention.wq, "queries"), (one.attention.wk, "keys"),
+                       (one.attention.wo, "moves")):
+        part.weight.data = (back @ packed(name)).T
+    for part, name in ((two.attention.wq, "wq"), (two.attention.wk, "wk"),
+                       (two.attention.wo, "wov"), (model.output, "output")):
+        part.weight.data = packed(name)
+    for i, layer in enumerate((one, two), start=1):
+        for part, name in (("w1", "gate"), ("w3", "up"), ("w2", "down")):
+            getattr(layer.feed_forward, part).weight.data = packed(f"{name}{i}")
+    return model
+
+
+def _with_hands(frequencies: str) -> str:
+    """A script in which `m` is the page's model, and `hands` its rotations up to 32 tokens."""
+    return (f"const DATA = {_data('memory')};{formulas('memory')}\n"
+            f"const m = unpacked(DATA), hands = turned(frequencies({frequencies}), 32);")
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("hands", HANDS.values(), ids=list(HANDS))
+def test_the_memory_explorer_answers_as_the_package_does(hands):
+    theta, rule = hands
+    factor, low, high = rule or (1, 1, 4)
+    tokens = GAME[1][4][:, :-1]
+    theirs = in_node(
+        _with_hands(f"24, {theta}, {factor}, {{ low: {low}, high: {high}, context: 8 }}"),
+        "DATA.texts[4].map(text => [...answer("
+        "m, firstHead(m, hands), hands, pairs(text).slice(0, -1)).logits])")
+    # rtol, atol: the package's angles are float32, and the page's float64
+    torch.testing.assert_close(torch.tensor(theirs).double(),
+                               of_the_page(theta, rule)(tokens)[:, -1], rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_memory_explorer_shows_where_the_heads_look():
+    """The mean weight of the first head on the token before, of the second on the right number."""
+    looks, model = [], of_the_page(*HANDS["3.1 rule"])
+    hands = rope_table(rope_frequencies(24, 1e4, model.config.rope_scaling), torch.arange(31))
+
+    def look(part: torch.nn.Module, given: tuple, _: object) -> None:
+        q, k = (rotate(w(given[0])[:, None], *hands)[:, 0] for w in (part.wq, part.wk))
+        looks.append((q @ k.mT / 24 ** 0.5 - torch.ones(31, 31).triu(1) * 1e9).softmax(-1))
+
+    for layer in model.layers:
+        layer.attention.register_forward_hook(look)
+    model(GAME[1][12][:, :-1])
+    theirs = in_node(
+        _with_hands("24, 1e4, 4, { low: 1, high: 4, context: 8 }"),
+        "asked(m, firstHead(m, hands), hands, DATA.texts[12], 12)")
+    before = looks[0].diagonal(-1, 1, 2)[:, 0::2].mean().item()      # numbers on their names
+    assert theirs["before"] == pytest.approx(before, rel=1e-3)
+    # the last name is at 30, the same name 12 before at 18, its number at 19
+    assert theirs["found"] == pytest.approx(looks[1][:, 30, 19].mean().item(), rel=1e-3)
+
+
+@torch.no_grad()
+def test_the_memory_explorer_counts_right_answers_of_every_length():
+    for step, length in ((0, 8), (1, 16), (2, 32)):
+        said = opened("memory", ("length", step), ("way", "3.1 rule"))
+        model = of_the_page(*HANDS["3.1 rule"])
+        for distance, tokens in GAME[1].items():
+            if distance < length:
+                answers = model(tokens[:, -length:-1])[:, -1].argmax(-1)
+                right = int((answers == tokens[:, -1]).sum())
+                assert f"{right} at distance {distance}" in said
+            else:
+                assert f"at distance {distance}" not in said
+
+
+def test_the_ways_of_the_memory_explorer_set_its_sliders():
+    ids = ["theta-value", "factor-value", "low-value", "high-value"]
+    shown = f"{ids}.map(id => String(element(id).textContent))"
+    assert opened("memory", value=shown) == ["10,000", "4", "1", "4"]
+    assert opened("memory", ("way", "larger theta"), value=shown)[:2] == [
+        f"{1e4 * 4 ** (24 / 22):,.0f}", "1"]
+    said = opened("memory", ("way", "interpolated"))
+    assert "hands kept: 0, blended: 0, divided by 4: 12" in said
+
+
+def test_there_is_always_a_band_between_the_two_bounds():
+    held = '[element("low").value, element("high").value].map(Number)'
+    assert opened("memory", ("low", 20), value=held) == [20, 21]
+    assert opened("memory", ("high", 2), value=held) == [1, 2]
+    assert opened("memory", ("low", 20), value='element("way").value') == ""
+
+
+def test_a_weight_of_the_memory_explorer_is_rounded_by_half_a_step_at_most():
+    table = GAME[0].tok_embeddings.weight.double()
+    step = table.abs().amax(1, keepdim=True) / explorers.LEVELS
+    assert ((packed("table") - table).abs() <= 0.51 * step).all()
+
+
+def test_a_model_of_another_shape_is_refused():
+    with pytest.raises(ValueError, match=r"1 layers, 1 heads in each, and 16 tokens"):
+        explorers.memory(Llama(replace(CONFIG, n_layers=1)), GAME[1], context=8)
 
 
 # Attention

@@ -6,8 +6,8 @@ import torch
 from torch import Generator, Tensor
 
 from ..layers import rope_frequencies
-from .ch02_rope import turn
 from .ch02_rope_scores import turn_one
+from .ch02_rope_turn import turn
 from .data import Exercise, Inputs, Misconception, Probe, count
 
 # Many answers are right, so the check looks at what an answer does in a text.
@@ -61,6 +61,18 @@ def _halves_back(k: Tensor, distance: int, freqs: Tensor) -> Tensor:
     return _by(-1)(k, distance, freqs).view(-1, 2).T.flatten()
 
 
+def _quarter(share: float, size: float = 100.0) -> Callable:
+    """Turned by so many times the distance, and every pair by a quarter turn more."""
+    def query(k: Tensor, distance: int, freqs: Tensor) -> Tensor:
+        first, second = _by(share, size)(k, distance, freqs).view(-1, 2).T
+        return torch.stack([-second, first], -1).flatten()
+    return query
+
+
+def _cosines(distance: int, freqs: Tensor) -> tuple[Tensor, Tensor]:
+    return 100 * (distance * freqs).cos().repeat_interleave(2), torch.ones(2 * len(freqs))
+
+
 def _halves_both(distance: int, freqs: Tensor) -> tuple[Tensor, Tensor]:
     angles = distance * freqs
     return (100 * torch.cat([angles.cos(), -angles.sin()]),
@@ -108,7 +120,21 @@ HEAD_BY_HAND = Exercise(
                       "the right place has the smallest score, not the largest."),
         Misconception("both turned", _pair_of(_by(-1), _by(1)),
                       "your head looks twice as far. Were query and key both turned? One of them "
-                      "is enough."),
+                      "is enough.", also=(_pair_of(_by(-2)),)),
+        Misconception("half the way", _pair_of(_by(-0.5)),
+                      "your head looks half as far back as it should: the angle is distance times "
+                      "frequency, for one of the two vectors, or half of it for each.",
+                      also=(_pair_of(_by(-0.5, size=1.0)),)),
+        Misconception("always as far", _pair_of(_by(0, more=-1)),
+                      "your head looks equally far back whatever `distance` is.",
+                      also=tuple(_pair_of(_by(0, more=-n)) for n in range(2, 11))),
+        Misconception("a quarter turn off", _pair_of(_quarter(-1)),
+                      "every pair of q stands a quarter turn away from its place. Are sine and "
+                      "cosine exchanged? An arrow at angle 0 is (1, 0).",
+                      also=tuple(_pair_of(_quarter(share, size)) for share in (-1, 1)
+                                 for size in (100.0, -100.0))),
+        Misconception("cosines alone", _cosines,
+                      "both of a pair of q are cosines. An arrow at an angle is (cos, sin)."),
         Misconception("halves", _pair_of(_halves_back),
                       "your turned pairs are laid out in halves. The pairs are 2i and 2i + 1.",
                       also=(_halves_both,)),

@@ -1,19 +1,15 @@
-"""The exercises of chapter 02, continued: 2.5 the rule of Llama 3.1, 2.6 row order."""
+"""The exercises of chapter 02, continued: 2.5 the rule of Llama 3.1."""
 
 import math
 from collections.abc import Callable
 from dataclasses import replace
 
 import torch
-from einops import rearrange
 from torch import Generator, Tensor
 
 from ..config import LLAMA_3_1_SCALING, RopeScaling
-from ..formats.names import halves_to_pairs, pairs_to_halves
 from ..layers import rope_frequencies
-from .data import Exercise, Inputs, Misconception, Probe, between, normal
-
-# -- 2.5: the 3.1 rule ---------------------------------------------------------------------------
+from .data import Exercise, Inputs, Misconception, Probe, between
 
 
 def _scaling_inputs(rng: Generator, head_dim: int, context: int) -> Inputs:
@@ -65,6 +61,15 @@ def _context_stretched(freqs: Tensor, keep: Tensor, scaling: RopeScaling) -> Ten
     return torch.lerp(freqs / scaling.factor, freqs, _keep(turns, scaling))
 
 
+def _mix(low: float | None, high: float | None) -> Callable:
+    """The mixture, limited below and above or not at all."""
+    def rule(f: Tensor, keep: Tensor, s: RopeScaling) -> Tensor:
+        share = (_turns(f, s) - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor)
+        share = share if low is None else share.clamp(min=low)
+        return torch.lerp(f / s.factor, f, share if high is None else share.clamp(max=high))
+    return rule
+
+
 def _typed_in(name: str, why: str, *constants: dict[str, float]) -> Misconception:
     """The right rule with one thing not read from `scaling`."""
     def wrong(constant: dict[str, float]) -> Callable:
@@ -108,15 +113,19 @@ THE_RULE = Exercise(
                    "your straight line runs over wavelengths. It runs over turns in the old "
                    "context, that is, over frequencies."),
         Misconception("theta changed", lambda d, theta, s: rope_frequencies(d, theta * s.factor),
-                      "you raised theta. That slows the slow hands too, but it is another rule "
-                      "(NTK-aware); here each pair is judged by its turns.",
-                      also=(lambda d, theta, s: rope_frequencies(
-                          d, theta * s.factor ** (d / (d - 2))),)),
+                      "you changed theta. A larger one slows the slow hands too, but that is "
+                      "another rule (NTK-aware); here each pair is judged by its turns.",
+                      also=(lambda d, theta, s: rope_frequencies(d, theta / s.factor),
+                            lambda d, theta, s: rope_frequencies(
+                                d, theta * s.factor ** (d / (d - 2))))),
         _rule_slip("no 2 pi",
                    lambda f, keep, s: torch.lerp(
                        f / s.factor, f, _keep(2 * math.pi * _turns(f, s), s)),
-                   "you left out 2 pi, or its 2: turns = context * frequency / (2 pi).",
-                   lambda f, keep, s: torch.lerp(f / s.factor, f, _keep(2 * _turns(f, s), s))),
+                   "your 2 pi, or its 2, is missing or on the wrong side: turns = context * "
+                   "frequency / (2 pi).",
+                   *(lambda f, keep, s, more=more: torch.lerp(
+                       f / s.factor, f, _keep(more * _turns(f, s), s))
+                     for more in (2, 4 * math.pi ** 2, math.pi, 0.5))),
         _rule_slip("slow part forgotten", lambda f, keep, s: keep * f,
                    "your slow pairs stand still: the part (1 - keep) * freq / factor is missing."),
         _rule_slip("turns upside down",
@@ -130,10 +139,47 @@ THE_RULE = Exercise(
                    "(high - low), 0 at the one and 1 at the other.",
                    lambda f, keep, s: torch.lerp(f / s.factor, f, (
                        (_turns(f, s) - s.low_freq_factor) / s.high_freq_factor).clamp(0, 1))),
-        _rule_slip("no clamp",
-                   lambda f, keep, s: f / s.factor + (f - f / s.factor) * (
-                       _turns(f, s) - s.low_freq_factor) / (s.high_freq_factor - s.low_freq_factor),
-                   "you did not limit the mixture to 0 and 1, so it goes on beyond both bands."),
+        _rule_slip("no clamp", _mix(None, None),
+                   "you did not limit the mixture to 0 and 1, so it goes on beyond the bands.",
+                   _mix(0, None), _mix(None, 1)),
+        _rule_slip("half and half", lambda f, keep, s: torch.lerp(
+                       f / s.factor, f, torch.where((keep > 0) & (keep < 1), 0.5, keep)),
+                   "between the bands you take the mean of both. The share of the old frequency "
+                   "grows in a straight line with the turns."),
+        _rule_slip("parts without shares", lambda f, keep, s: keep * f + f / s.factor,
+                   "one of the two parts comes in whole. Each has its share: keep * freq and "
+                   "(1 - keep) * freq / factor.",
+                   lambda f, keep, s: f + (1 - keep) * f / s.factor),
+        _rule_slip("turns rounded", lambda f, keep, s: torch.lerp(
+                       f / s.factor, f, _keep(_turns(f, s).floor(), s)),
+                   "you rounded the turns to whole numbers. Half a turn counts too.",
+                   lambda f, keep, s: torch.lerp(f / s.factor, f, _keep(_turns(f, s).round(), s))),
+        _rule_slip("outer bands exchanged", lambda f, keep, s: torch.lerp(
+                       f / s.factor, f, torch.where(keep == 0, 1, torch.where(keep == 1, 0, keep))),
+                   "your mixture is right and the bands on both sides of it are exchanged: many "
+                   "turns, kept; few, divided."),
+        _rule_slip("divided twice", lambda f, keep, s: torch.lerp(
+                       f / s.factor, f, keep) / s.factor,
+                   "you divided by the factor once more, behind the mixture: a pair that is kept "
+                   "must come out as it was."),
+        _rule_slip("middle divided", lambda f, keep, s: torch.where(
+                       (keep > 0) & (keep < 1), f / s.factor, f),
+                   "the slowest hands are kept. Those of low_freq_factor turns or fewer are "
+                   "divided by the factor."),
+        _rule_slip("powers mixed", lambda f, keep, s: f * s.factor ** (keep - 1),
+                   "you raised the factor to a share. Mix the two frequencies, f and f / factor, "
+                   "by their shares."),
+        _rule_slip("share by logarithm", lambda f, keep, s: torch.lerp(f / s.factor, f, (
+                       (_turns(f, s) / s.low_freq_factor).log() / math.log(
+                           s.high_freq_factor / s.low_freq_factor)).clamp(0, 1)),
+                   "your share grows with the logarithm of the turns. It grows in a straight line "
+                   "with the turns themselves."),
+        _rule_slip("by pair", lambda f, keep, s: f * torch.linspace(1, 1 / s.factor, len(f)),
+                   "how much you slow a pair depends on its number. It depends on its turns in the "
+                   "old context.", lambda f, keep, s: f / torch.linspace(1, s.factor, len(f))),
+        _rule_slip("share returned", lambda f, keep, s: keep,
+                   "you returned the shares. Asked for are the frequencies that they mix.",
+                   lambda f, keep, s: 1 - keep, lambda f, keep, s: _turns(f, s)),
         _rule_slip("nothing changed", lambda f, keep, s: f,
                    "not one frequency has changed. Are frequencies compared with wavelengths? "
                    "`original_context / factor` is a wavelength, 2 pi / freq."),
@@ -165,66 +211,4 @@ THE_RULE = Exercise(
         "keep * freq + (1 - keep) * freq / factor.",
     ))
 
-# -- 2.6: row order ------------------------------------------------------------------------------
-
-
-def _rows(rng: Generator, heads: int, head_dim: int, c: int) -> Inputs:
-    return {"w": normal(rng, heads * head_dim, c), "head_dim": head_dim}
-
-
-def _columns(w: Tensor, head_dim: int) -> Tensor:
-    if w.shape[1] % head_dim:
-        return w
-    return pairs_to_halves(w.T, head_dim).T
-
-
-def _all_columns(w: Tensor, head_dim: int) -> Tensor:
-    return torch.cat([w[:, 0::2], w[:, 1::2]], 1)
-
-
-ROW_ORDER = Exercise(
-    "2.6", "From Meta's rows to Hugging Face's", "Why does a correct model talk nonsense?",
-    pairs_to_halves,
-    probes=(
-        Probe("3 heads of 6", lambda rng: _rows(rng, 3, 6, 4)),
-        Probe("1 head of 8", lambda rng: _rows(rng, 1, 8, 2)),
-        Probe("a square matrix", lambda rng: _rows(rng, 2, 6, 12)),
-        Probe("bfloat16", lambda rng: _rows(rng, 2, 6, 3) | {"w": normal(rng, 12, 3).bfloat16()}),
-    ),
-    misconceptions=(
-        Misconception("inverse", halves_to_pairs,
-                      "you went the other way, from Hugging Face's rows to Meta's. With "
-                      "head_dim 4 nobody could tell: there the permutation undoes itself."),
-        Misconception("whole matrix", lambda w, head_dim: pairs_to_halves(w, len(w)),
-                      "you sorted the rows of the whole matrix, so heads are mixed. Sort inside "
-                      "each head."),
-        Misconception("columns", _columns,
-                      "you permuted columns. Columns read the residual stream, which RoPE never "
-                      "touches; rows write the features that turn.",
-                      also=(_all_columns,)),
-        Misconception("neighbours swapped",
-                      lambda w, head_dim: w.unflatten(0, (-1, 2)).flip(1).flatten(0, 1),
-                      "you exchanged the two of each pair. Sort: firsts to the front, seconds to "
-                      "the back."),
-        Misconception("halves swapped", lambda w, head_dim: rearrange(
-                          rearrange(w, "(h two d) c -> h two d c", two=2, d=head_dim // 2).flip(1),
-                          "h two d c -> (h two d) c"),
-                      "you swapped the two halves of each head. Evens come first, then odds."),
-        Misconception("odds first", lambda w, head_dim: rearrange(
-                          rearrange(w, "(h d two) c -> h two d c", two=2, d=head_dim // 2).flip(1),
-                          "h two d c -> (h two d) c"),
-                      "you put the odd rows first. The even ones, the firsts of the pairs, lead."),
-        Misconception("heads inside", lambda w, head_dim: rearrange(
-                          w, "(d two h) c -> (two d h) c", two=2, d=head_dim // 2),
-                      "you read the rows as if neighbours belonged to different heads. The rows "
-                      "of one head stand together: `(h d)`, not `(d h)`."),
-        Misconception("nothing moved", lambda w, head_dim: w.clone(),
-                      "the rows are where they were: that is the bug itself."),
-    ),
-    hints=(
-        "Cut the rows into heads, each head into pairs: `(h d two) c`.",
-        "In Hugging Face's order the first features of all pairs come first: `(h two d) c`.",
-        'One rearrange does it: from "(h d two) c" to "(h two d) c", with two=2.',
-    ))
-
-EXERCISES = [THE_RULE, ROW_ORDER]
+EXERCISES = [THE_RULE]

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from ..layers import rope_frequencies
-from .ch02_rope import turn
+from ..layers import rope_frequencies, rope_table, rotate
+from .ch02_rope_turn import turn
 from .data import Exercise, Inputs, Misconception, Probe, count, normal
 from .hunts import HEALTHY, Bug, Hunt
 
@@ -122,6 +122,11 @@ def _all_moved(keys: Tensor, start: int, stop: int, freqs: Tensor) -> Tensor:
     return _move(left, start - stop, freqs)
 
 
+def _front_moved(sign: int) -> Callable:
+    return lambda keys, start, stop, freqs: torch.cat(
+        [_move(keys[:, :, :start], sign * (stop - start), freqs), keys[:, :, stop:]], 2)
+
+
 def _turned_anew(keys: Tensor, start: int, stop: int, freqs: Tensor) -> Tensor:
     left = torch.cat([keys[:, :, :start], keys[:, :, stop:]], 2)
     return _move(left, torch.arange(left.shape[2]), freqs)
@@ -182,6 +187,14 @@ CLOSE_GAP = Exercise(
                    start, start + s - stop),
                "you turned keys that are already turned. Take the old turn away first, or turn "
                "by the difference alone."),
+        _moved("by their number", lambda start, stop, s: -torch.arange(s - stop),
+               "each of the later keys moves by another number of places. All of them move by "
+               "the same, stop - start.", lambda start, stop, s: -torch.arange(1, s - stop + 1)),
+        _moved("by what is left", lambda start, stop, s: stop - start - s,
+               "you moved the later keys by as many places as keys are left. They move by as many "
+               "as were forgotten.", lambda start, stop, s: stop - s, lambda start, stop, s: -s),
+        _moved("twice", lambda start, stop, s: 2 * (start - stop),
+               "you moved the later keys twice as far as the gap is wide."),
         _moved("unturned", lambda start, stop, s: -torch.arange(stop, s),
                "you took the later keys' turn away, and they need one: that of their new place."),
         Misconception("all moved", _all_moved,
@@ -192,6 +205,25 @@ CLOSE_GAP = Exercise(
         Misconception("all unturned", _all_unturned,
                       "you took every key's turn away. In the cache keys are kept turned.",
                       also=(_unturned_by_new_places,)),
+        Misconception("the front moved", _front_moved(1),
+                      "you turned the keys before the gap. They stay where they are; those behind "
+                      "it move.", also=(_front_moved(-1),)),
+        Misconception("one moved", lambda keys, start, stop, freqs: torch.cat(
+                          [_close_gap(keys, start, stop, freqs)[:, :, :start + 1],
+                           keys[:, :, stop + 1:]], 2),
+                      "you moved the first key behind the gap and left the others where they were. "
+                      "All of them move."),
+        Misconception("later ones lost", lambda keys, start, stop, freqs: keys[:, :, :start],
+                      "you kept the keys before the gap only. Those from `stop` on stay too."),
+        Misconception("cos and sin swapped", lambda keys, start, stop, freqs: torch.cat(
+                          [keys[:, :, :start], rotate(keys[:, :, stop:], *reversed(rope_table(
+                              freqs, torch.full((keys.shape[2] - stop,), start - stop))))], 2),
+                      "cosine and sine are swapped. At angle zero nothing may move."),
+        Misconception("later ones first", lambda keys, start, stop, freqs: torch.cat(
+                          [_close_gap(keys, start, stop, freqs)[:, :, start:],
+                           keys[:, :, :start]], 2),
+                      "the keys are turned rightly and stand in the wrong order: those before the "
+                      "gap come first."),
         Misconception("last one too", lambda keys, start, stop, freqs: _close_gap(
                           keys, start, min(stop + 1, keys.shape[2]), freqs),
                       "you forgot one token too many: `stop` itself stays, as in a slice."),

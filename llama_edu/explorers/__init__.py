@@ -6,6 +6,7 @@ and written into the page.
 
 import json
 import math
+import string
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +17,11 @@ from typing import Any
 
 from torch import Tensor
 
+from ..model import Llama
+
 NAMED = 60          # of a distribution's tokens, the likeliest, are kept one by one
+DIGITS = string.ascii_uppercase + string.ascii_lowercase + string.digits + "+/"
+LEVELS = 31         # a weight is one digit: a whole number from -31 to 31, times its row's scale
 WIDER = 1.1         # the others in groups of neighbours: the last rank of a group by the one before
 
 
@@ -51,6 +56,70 @@ def rope(query: Tensor | None = None, key: Tensor | None = None, *, theta: float
         "theta": theta, "headDim": len(query),
         "along": _digits((qa * ka + qb * kb) * scale),
         "across": _digits((qb * ka - qa * kb) * scale)})
+
+
+def memory(model: Llama, texts: Mapping[int, Tensor], *, context: int) -> Explorer:
+    """The memory game of chapter 02, played by a small model whose rotations the reader chooses.
+
+    `texts` are tokens `n t` by distance: names (0 to 7) and their numbers (8 to 15) in turn. The
+    last number is the answer; its name stands once before, so many tokens back. `context` is the
+    length of the texts that the model was trained on. The page runs the model itself, with weights
+    of six bits. Raises ValueError unless it has two layers of one head and 16 tokens.
+    """
+    c = model.config
+    if (c.n_layers, c.n_heads, c.vocab_size) != (2, 1, 16):
+        raise ValueError(f"the model has {c.n_layers} layers, {c.n_heads} heads in each, and "
+                         f"{c.vocab_size} tokens; the page plays with 2 layers, 1 head and 16 "
+                         "tokens. Train one of this shape.")
+    return _explorer("memory", {
+        "theta": c.rope_theta, "headDim": c.head_dim, "eps": c.norm_eps, "context": context,
+        "matrices": {name: _packed(weight) for name, weight in _folded(model).items()},
+        "texts": {distance: [_written(row) for row in _pairs(tokens).tolist()]
+                  for distance, tokens in texts.items()}})
+
+
+def _written(digits: Sequence[int]) -> str:
+    return "".join(DIGITS[digit] for digit in digits)
+
+
+def _pairs(tokens: Tensor) -> Tensor:
+    """One number from 0 to 63 for a name, 0 to 7, and its number, 8 to 15."""
+    names, numbers = tokens.unflatten(-1, (-1, 2)).unbind(-1)
+    return 8 * names + numbers - 8
+
+
+def _folded(model: Llama) -> dict[str, Tensor]:
+    """The matrices that a forward pass of two layers needs, the norms' weights among them.
+
+    The first layer sees nothing but tokens, so a row for each is enough.
+    """
+    one, two = model.layers
+    table = model.tok_embeddings.weight
+    seen = one.attention_norm(table)
+    head = model.tok_embeddings if model.output is None else model.output
+    parts = {"table": table, "queries": one.attention.wq(seen), "keys": one.attention.wk(seen),
+             "moves": one.attention.wo(one.attention.wv(seen)),
+             "wq": two.attention.wq.weight * two.attention_norm.weight,
+             "wk": two.attention.wk.weight * two.attention_norm.weight,
+             "wov": two.attention.wo.weight @ two.attention.wv.weight * two.attention_norm.weight,
+             "output": head.weight * model.norm.weight}
+    for i, layer in enumerate((one, two), start=1):
+        parts |= {f"gate{i}": layer.feed_forward.w1.weight * layer.ffn_norm.weight,
+                  f"up{i}": layer.feed_forward.w3.weight * layer.ffn_norm.weight,
+                  f"down{i}": layer.feed_forward.w2.weight}
+    return {name: weight.detach().double() for name, weight in parts.items()}
+
+
+def _packed(weight: Tensor) -> dict[str, Any]:
+    """A matrix as text, row by row: two digits for its scale, then one for each number."""
+    largest = weight.abs().amax(1, keepdim=True)
+    scales = (largest / largest.max() * (64 ** 2 - 1)).ceil().clamp(min=1)
+    unit = float(largest.max()) / (64 ** 2 - 1) / LEVELS
+    digits = (weight / (scales * unit)).round().int() + LEVELS
+    rows = [[int(scale) // 64, int(scale) % 64, *row]
+            for scale, row in zip(scales.flatten(), digits.tolist(), strict=True)]
+    return {"unit": unit, "columns": weight.shape[1],
+            "rows": "".join(map(_written, rows))}
 
 
 def attention(pieces: Sequence[str], heads: Mapping[str, Tensor]) -> Explorer:
@@ -103,7 +172,7 @@ def _source(name: str) -> str:
     """The page of an explorer, with what all of them share."""
     folder = files(__package__)
     page = (folder / f"{name}.html").read_text(encoding="utf-8")
-    for shared in ("common.css", "common.js"):
+    for shared in ("common.css", "common.js", "rope.js"):
         page = page.replace(f"/* {shared} */", (folder / shared).read_text(encoding="utf-8"))
     return page
 

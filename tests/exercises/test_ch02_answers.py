@@ -120,6 +120,13 @@ def slowest_alone(size):
      "wavelengths returned"),
     ("2.5", cut_in_the_middle, "no blend"),
     ("2.6", lambda w, head_dim: torch.cat([w[:, 0::2], w[:, 1::2]], 1), "columns"),
+    ("2.1", lambda d, theta: theta ** (-torch.arange(1, d, 2) / d), "odd exponents"),
+    ("2.2", lambda x, p, freqs: turn(x, torch.outer(p.float(), freqs.flip(0))), "pairs reversed"),
+    ("2.2", lambda x, p, freqs: turn(x, torch.outer(p[0] + torch.arange(len(p)), freqs)),
+     "without gaps"),
+    ("2.4", lambda keys, start, stop, freqs: keys[:, :, :start].clone(), "later ones lost"),
+    ("2.6", lambda w, head_dim: torch.cat([part[i::2] for part in w.chunk(len(w) // head_dim)
+                                           for i in (0, 0)]), "evens twice"),
     ("2.7", slowest_alone(30), "one hand"),
     ("2.7", slowest_alone(1e5), "one hand"),
     ("2.7", hand(lambda distance: distance, lambda distance: 0), "forward"),
