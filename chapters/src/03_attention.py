@@ -7,7 +7,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | `causal_mask`, `attend`, `attend_fused`, `Attention`, as in `llama_edu.layers` | chapters 01 and 02; the softmax | 205 |
+# | `causal_mask`, `attend`, `attend_fused`, `Attention`, as in `llama_edu.layers` | chapters 01 and 02; the softmax | 195 |
 #
 # The chapter is made for two sittings, with a place to rest between them. The first is about what
 # attention does, the second about what it costs.
@@ -31,12 +31,11 @@ from llama_edu.data import tales
 from llama_edu.exercises import check, hint, reveal, suspects
 from llama_edu.family.accounting import kv_bytes, kv_bytes_per_token
 from llama_edu.family.releases import RELEASES, release
-from llama_edu.layers import RMSNorm, rope_frequencies, rope_table, rotate, widen
+from llama_edu.layers import RMSNorm, rope_table, rotate, widen
 from llama_edu.tokenizer import installed
 
 plots.use_style()
-# for models this small, threads would wait for one another
-torch.set_num_threads(1)
+torch.set_num_threads(1)  # small models: threads would wait for one another
 
 # %% [markdown]
 # > **Predict.** Read this and supply the next word: *every spring the llama climbs slowly but this
@@ -60,10 +59,9 @@ scores = [
 ]
 total = sum(math.exp(score) for score in scores)
 shares = [math.exp(score) / total for score in scores]
-print("scores", [round(score, 2) for score in scores], "  shares",
-      [round(x, 3) for x in shares])
-print("mixed value:",
-      round(sum(w * v for w, v in zip(shares, values, strict=True)), 1))
+mixed = sum(w * v for w, v in zip(shares, values, strict=True))
+print("scores", *(f"{x:.2f}" for x in scores))
+print("shares", *(f"{x:.3f}" for x in shares), f"  mixed value {mixed:.1f}")
 
 # %% [markdown]
 # (The division by $\sqrt 2$ is explained in a moment.) The first key leans towards the query, so it
@@ -88,9 +86,7 @@ def attend_loop(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """One head, `t d` each. Token t sees tokens 0 to t."""
     mixed = torch.zeros_like(v)
     for t in range(len(q)):
-        scores = [
-            float(q[t] @ k[s]) / math.sqrt(len(q[t])) for s in range(t + 1)
-        ]
+        scores = [q[t] @ k[s] / math.sqrt(len(q[t])) for s in range(t + 1)]
         total = sum(math.exp(score) for score in scores)
         for s in range(t + 1):
             mixed[t] += math.exp(scores[s]) / total * v[s]
@@ -103,10 +99,10 @@ def attend_loop(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
 # *multi-query attention*, MQA. Ainslie et al. (2023, section 2.2) stand in between: neighbouring
 # query heads form a *group* and share one. That is *grouped-query attention*, GQA.
 
-# %% mystnb={"image": {"alt": "Three diagrams with eight query heads above and key heads below, joined by lines: MHA has eight key heads with one line each, GQA two key heads with four lines each, MQA one key head with eight lines."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Three diagrams with eight query heads above and key heads below, joined by lines: MHA has eight key heads with one line each, GQA two key heads with four lines each, MQA one key head with eight lines."}}
 fig, panels = plots.figure(
-    "Neighbouring query heads share one key and value head", x="", y="",
-    columns=3, size=(6.4, 2.2))
+    "Neighbouring query heads share one key and value head",
+    x="", y="", columns=3, size=(6.4, 2.2))
 names = {8: "MHA: 8 of 8", 2: "GQA: 2 of 8", 1: "MQA: 1 of 8"}
 for ax, (n_kv, name) in zip(panels, names.items(), strict=True):
     g = 8 // n_kv
@@ -148,13 +144,12 @@ torch.manual_seed(0)
 for d in (4, 64, 128):
     q, k = torch.randn(1000, d), torch.randn(1000, 32, d)
     raw = einsum(q, k, "n d, n s d -> n s")
-    plain, scaled = (x.softmax(-1).amax(-1).mean().item()
-                     for x in (raw, raw / d**0.5))
-    print(
-        f"d = {d:3}: spread of scores {raw.std().item():4.1f}, largest of 32 shares"
-        f" {plain:.2f} unscaled, {scaled:.2f} scaled")
+    plain, scaled = (scores.softmax(-1).amax(-1).mean()
+                     for scores in (raw, raw / d**0.5))
+    print(f"d = {d:3}: the scores spread by {raw.std():4.1f}; largest share:"
+          f" {plain:.2f} unscaled, {scaled:.2f} scaled")
 reveal("the largest of 32 shares, unscaled, d = 128", guess_share,
-       round(plain, 2))
+       round(plain.item(), 2))
 
 # %% [markdown]
 # Without the division a wide head begins its training almost deaf to all keys but one.
@@ -171,10 +166,12 @@ reveal("the largest of 32 shares, unscaled, d = 128", guess_share,
 
 # %%
 def my_mask(t: int, s: int) -> Tensor:
-    """Exercise 3.1 ●○○ 5 min. `t s`, True where a token may look; the t new ones come last."""
+    """Exercise 3.1 ●○○ 5 min. Return the mask of t new tokens that look at s: booleans `t s`, True
+    where a token may look. A row stands for a token that looks, a column for one looked at; the t new
+    tokens are the last of the s.
+    """
     ### BEGIN SOLUTION
-    row = torch.arange(s - t, s)[:, None]
-    return torch.arange(s) <= row
+    return torch.arange(s - t, s)[:, None] >= torch.arange(s)
     ### END SOLUTION
 
 
@@ -197,16 +194,15 @@ check("3.1", my_mask)
 
 # %%
 def my_attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """Exercise 3.2 ●●○ 12 min. q: `b h t d`; k, v: `b k s d`; mask: `t s`, True where a token may
-
-    look, at least once a row. Returns `b h t d`.
+    """Exercise 3.2 ●●○ 12 min. Mix the values for every query: q is `b h t d`, k and v are `b k s d`,
+    and the result is `b h t d`. The mask is `t s`, True where a token may look, at least once in each
+    row.
     """
     ### BEGIN SOLUTION
-    g = q.shape[1] // k.shape[1]
-    k, v = (torch.repeat_interleave(x, g, dim=1) for x in (k, v))
-    hidden = torch.where(mask, 0.0, -torch.inf)  # M of the equation
-    return torch.softmax(q @ k.transpose(-1, -2) * q.shape[-1]**-0.5 + hidden,
-                         dim=-1) @ v
+    q = q.unflatten(1, (k.shape[1], -1))  # b k g t d
+    scores = q @ k[:, :, None].mT / math.sqrt(q.shape[-1])
+    shares = torch.where(mask, scores, -torch.inf).softmax(dim=-1)
+    return (shares @ v[:, :, None]).flatten(1, 2)
     ### END SOLUTION
 
 
@@ -232,28 +228,14 @@ check("3.2", my_attention)
 # token sees all.
 
 # %% twin="llama_edu.layers.causal_mask"
-def causal_mask(t: int, s: int, *,
-                device: torch.device | str = "cpu") -> Tensor:
-    """`t s`, True where a token may look. The t new tokens are the last of the s."""
+def causal_mask(
+        t: int, s: int, *, device: torch.device | str = "cpu") -> Tensor:
+    """`t s`, True where a token may look. The t new tokens come last."""
     return torch.ones(t, s, dtype=torch.bool, device=device).tril(s - t)
 
 
 for row in causal_mask(2, 5).tolist():
     print("".join("■" if seen else "·" for seen in row))
-
-# %% [markdown]
-# **Heads.** Each head has a query matrix of its own. Stacked, they are one matrix, and cutting its
-# output into heads is a *reshape*, not a computation:
-
-# %%
-torch.manual_seed(0)
-h, d, c = 4, 6, 24
-x, wq = torch.randn(2, 5, c), torch.randn(h * d, c)
-
-together = rearrange(x @ wq.T, "b t (h d) -> b h t d", h=h)
-one_by_one = torch.stack([x @ matrix.T for matrix in wq.split(d)], dim=1)
-torch.testing.assert_close(together, one_by_one)
-print("all heads at once:", tuple(together.shape))
 
 # %% [markdown]
 # **Sharing.** The direct way to share is to copy: give each query head its own copy of its key head,
@@ -276,10 +258,10 @@ def attend_by_copying(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
 # %% twin="llama_edu.layers.attend"
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     q = rearrange(q, "b (k g) t d -> b k g t d", k=k.shape[1])
-    scores = einsum(q, k, "b k g t d, b k s d -> b k g t s") / math.sqrt(
-        q.shape[-1])
-    weights = widen(scores).masked_fill(~mask,
-                                        -torch.inf).softmax(-1).type_as(q)
+    scores = (einsum(q, k, "b k g t d, b k s d -> b k g t s")
+              / math.sqrt(q.shape[-1]))
+    weights = (widen(scores).masked_fill(~mask, -torch.inf)
+               .softmax(-1).type_as(q))
     mixed = einsum(weights, v, "b k g t s, b k s d -> b k g t d")
     return rearrange(mixed, "b k g t d -> b (k g) t d")
 
@@ -300,16 +282,16 @@ def attend_fused(q: Tensor, k: Tensor, v: Tensor,
         return rearrange(mixed, "b k g d -> b (k g) 1 d")
     g = q.shape[1] // k.shape[1]
     if g > 1 and mask is not None and q.device.type == "cuda":
-        # CUDA's fused kernels take a mask or shared heads, not both, and the others hold `b h t s`.
-        k, v, g = k.repeat_interleave(g, dim=1), v.repeat_interleave(g,
-                                                                     dim=1), 1
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask,
-                                          is_causal=mask is None, enable_gqa=g
-                                          > 1)
+        # CUDA's fused kernels take a mask or shared heads, not both
+        k, v, g = (k.repeat_interleave(g, dim=1),
+                   v.repeat_interleave(g, dim=1), 1)
+    return F.scaled_dot_product_attention(
+        q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=g > 1)
 
 
 # %% [markdown]
-# **The layer** puts four matrices around it. Queries and keys are turned by RoPE (chapter 02),
+# **The layer** puts four matrices around it. The query matrices of all heads are stacked into one,
+# and cutting its output into heads is a reshape. Queries and keys are turned by RoPE (chapter 02),
 # values are not: the position decides *who* is heard, not *what* is said. `memory` is the cache;
 # it is `None` in this chapter.
 
@@ -325,15 +307,15 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rope: tuple[Tensor, Tensor],
                 mask: Tensor | None, memory: Slot | None = None) -> Tensor:
-        """x: `b t c`; rope: cos and sin, each `t d/2`; memory: this layer's slot of a KVCache."""
+        """x: `b t c`; rope: cos and sin, each `t d/2`; memory: of a cache."""
         q, k, v = (rearrange(project(x), "b t (h d) -> b h t d",
                              d=self.head_dim)
                    for project in (self.wq, self.wk, self.wv))
         q, k = rotate(q, *rope), rotate(k, *rope)
         if memory is not None:
             k, v = memory.append(k, v)
-        return self.wo(
-            rearrange(attend_fused(q, k, v, mask), "b h t d -> b t (h d)"))
+        return self.wo(rearrange(attend_fused(q, k, v, mask),
+                                 "b h t d -> b t (h d)"))
 
 
 # %% [markdown]
@@ -344,21 +326,17 @@ class Attention(nn.Module):
 
 # %%
 torch.manual_seed(0)
-q, k, v = torch.randn(2, 6, 5, 4), torch.randn(2, 3, 5,
-                                               4), torch.randn(2, 3, 5, 4)
+q, (k, v) = torch.randn(2, 6, 5, 4), torch.randn(2, 2, 3, 5, 4)
 mask = causal_mask(5, 5)
 ours = attend(q, k, v, mask)
 
-loop = torch.stack([
-    torch.stack(
-        [attend_loop(q[b, i], k[b, i // 2], v[b, i // 2])
-         for i in range(6)])
-    for b in range(2)
-])
-for other in (loop, attend_by_copying(q, k, v, mask), attend_fused(
-        q, k, v, mask), attend_fused(q, k, v,
-                                     None), layers.attend(q, k, v, mask)):
-    torch.testing.assert_close(other, ours, rtol=0, atol=1e-6)
+loop = torch.zeros_like(q)
+for b in range(2):
+    for i in range(6):
+        loop[b, i] = attend_loop(q[b, i], k[b, i // 2], v[b, i // 2])
+torch.testing.assert_close(loop, ours, rtol=0, atol=1e-6)
+for way in (attend_by_copying, attend_fused, layers.attend):
+    torch.testing.assert_close(way(q, k, v, mask), ours, rtol=0, atol=1e-6)
 print("the loop, the copies, the fused kernel and the package agree to 1e-6")
 
 # %% [markdown]
@@ -416,15 +394,15 @@ check("3.3", found)
 
 # %%
 class LargestTensor(TorchDispatchMode):
-    """Listens to every operation of PyTorch; the bytes of the largest new tensor."""
+    """Listens to every operation; the bytes of the largest new tensor."""
 
     n_bytes = 0
 
     def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
         result = operation(*args, **(kwargs or {}))
-        made = [] if operation.is_view else filter(torch.is_tensor,
-                                                   tree_leaves(result))
-        self.n_bytes = max([self.n_bytes, *(x.nbytes for x in made)])
+        if not operation.is_view:
+            made = filter(torch.is_tensor, tree_leaves(result))
+            self.n_bytes = max([self.n_bytes, *(x.nbytes for x in made)])
         return result
 
 
@@ -435,15 +413,12 @@ def largest_mib(function, *args) -> float:
 
 
 new, cached = torch.zeros(1, 32, 1, 128), torch.zeros(2, 1, 8, 8192, 128)
-for way in (attend_by_copying, attend, attend_fused):
-    mib = largest_mib(way, new, *cached, causal_mask(1, 8192))
-    print(
-        f"{way.__name__:18} {mib:7.2f} MiB, beside {cached.nbytes // 2**20} MiB of keys and values"
-    )
-assert largest_mib(attend_by_copying, new, *cached, causal_mask(1,
-                                                                8192)) == 4 * 32
-assert largest_mib(attend_fused, new, *cached,
-                   causal_mask(1, 8192)) == 4 * 8192 / 2**20
+mask = causal_mask(1, 8192)
+mib = {way.__name__: largest_mib(way, new, *cached, mask)
+       for way in (attend_by_copying, attend, attend_fused)}
+for name, largest in mib.items():
+    print(f"{name:18} {largest:7.2f} MiB")
+assert [*mib.values()] == [128, 1, 4 * 8192 / 2**20]
 
 # %% [markdown]
 # The keys take 32 MiB (here in float32) and their copies 128, and the values as much again, in
@@ -470,18 +445,19 @@ assert largest_mib(attend_fused, new, *cached,
 # %%
 def read_on(layers: list, v: int, n: int, tokens: list[int]) -> Tensor:
     """What hand-set layers write into `answer`, `t v`."""
-    word, place = F.one_hot(torch.tensor(tokens), v), torch.eye(n)[:len(tokens)]
-    x = torch.cat([word, place, torch.zeros(len(tokens), 2 * v)], dim=1)
+    t = len(tokens)
+    word, place = F.one_hot(torch.tensor(tokens), v), torch.eye(n)[:t]
+    x = torch.cat([word, place, torch.zeros(t, 2 * v)], dim=1)
     for wq, wk, wv, wo in layers:
         q, k, what = ((x @ w.T)[None, None] for w in (wq, wk, wv))
-        x = x + attend(q, k, what, causal_mask(len(x), len(x)))[0, 0] @ wo.T
+        x = x + attend(q, k, what, causal_mask(t, t))[0, 0] @ wo.T
     return x[:, -v:]
 
 
 nothing, example = torch.zeros(2, 10, 10)  # v = 2 words, n = 4 places
-example[8:10, 0:2] = torch.eye(2)  # answer reads word
-print(read_on([(nothing, nothing, example, torch.eye(10))], 2, 4, tokens=[0,
-                                                                          1]))
+example[8:10, 0:2] = torch.eye(2)          # answer reads word
+layer = nothing, nothing, example, torch.eye(10)
+print(read_on([layer], v=2, n=4, tokens=[0, 1]))
 
 # %% [markdown]
 # The example asks nothing (all scores are 0), so each token receives the mean of the words so far.
@@ -493,21 +469,19 @@ print(read_on([(nothing, nothing, example, torch.eye(10))], 2, 4, tokens=[0,
 
 # %%
 def two_layers(v: int, n: int) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
-    """Exercise 3.4 ●●● 35 min. wq, wk, wv, wo of layer 1 and of layer 2, each `c c`."""
+    """Exercise 3.4 ●●● 35 min. Return the weights of the two layers for v words and up to n places,
+    a list of two tuples `(wq, wk, wv, wo)`. Each matrix is `c c`.
+    """
     ### BEGIN SOLUTION
-    c = 3 * v + n
-    word, place = slice(0, v), slice(v, v + n)
-    before, answer = slice(v + n, 2 * v + n), slice(2 * v + n, c)
-    wq, wk, wv = torch.zeros(3, 2, c, c)  # of layers 0 and 1
-    # place p asks for p - 1
-    wq[0, place, place] = 1000 * torch.ones(n - 1).diag(1)
-    wk[0, place, place] = torch.eye(n)
-    wv[0, before, word] = torch.eye(v)
-    wq[1, word, word], wk[1, word, before] = 1000 * torch.eye(v), torch.eye(v)
-    # the later, the more
-    wq[1, v, word], wk[1, v, place] = 30, torch.arange(n).float()
-    wv[1, answer, word] = torch.eye(v)
-    return [(wq[i], wk[i], wv[i], torch.eye(c)) for i in range(2)]
+    every = torch.eye(3 * v + n)
+    # a slot's rows read it; transposed, they write into it
+    word, place, before, answer = every.split([v, n, v, v])
+    always, late = word.sum(0), torch.arange(1.0 * n) @ place
+    back = 1000 * place[:-1].T @ place[1:]  # place p asks for p - 1
+    ask = 1000 * word.T @ word + place[0].outer(30 * always)
+    offer = word.T @ before + place[0].outer(late)
+    return [(back, place.T @ place, before.T @ word, every),
+            (ask, offer, answer.T @ word, every)]
     ### END SOLUTION
 
 
@@ -515,7 +489,9 @@ check("3.4", two_layers)
 
 # %% [markdown]
 # ### BEGIN SOLUTION
-# **Discussion of 3.4.** The query of layer 1 reads place $p$ and asks for $p - 1$: an identity moved
+# **Discussion of 3.4.** A matrix that reads one slot and writes into another is a product: the rows of
+# the identity that belong to the one, transposed, times those of the other. The query of layer 1 reads
+# place $p$ and asks for $p - 1$: an identity moved
 # by one. (Place 0 asks for nothing, and sees only itself.) Layer 2 compares its own word with `before`. Where a word stood twice before, two places
 # fit equally well, and the answers mix; so the query has one feature that is always on, and the
 # key holds there how late it stands. A match counts 1000 and a place 30, so with up to 30 places
@@ -530,20 +506,20 @@ check("3.4", two_layers)
 # values: then the mix *is* the shares.
 
 # %%
-words = "<s> every spring the llama climbs slowly but this spring the llama".split(
-)
+text = "<s> every spring the llama climbs slowly but this spring the llama"
+words = text.split()
 vocabulary = list(dict.fromkeys(words))
-# `t v`
-word = F.one_hot(torch.tensor([vocabulary.index(w) for w in words])).float()
+ids = torch.tensor([vocabulary.index(w) for w in words])
+word = F.one_hot(ids).float()  # `t v`
 position = torch.eye(len(words))  # `t t`
 mask = causal_mask(len(words), len(words))
 
 
 def one_head(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """attend for one head without a batch: q and k `t d`, v `t` by anything."""
+    """One head without a batch: q and k `t d`, v `t` by anything."""
     sharp = 15 * math.sqrt(q.shape[-1])  # so that a match scores 15
-    return attend(sharp * q[None, None], k[None, None], v[None, None], mask)[0,
-                                                                             0]
+    q, k, v = (x[None, None] for x in (sharp * q, k, v))
+    return attend(q, k, v, mask)[0, 0]
 
 
 head_1 = (position.roll(-1, dims=1), position)  # row t asks for position t - 1
@@ -555,15 +531,14 @@ guess = one_head(*head_2, v=word)[-1]
 print("after", words[-3:], "comes", vocabulary[guess.argmax()],
       f"({guess.max():.3f})")
 
-# %% mystnb={"image": {"alt": "Two heat maps of attention over twelve words. Left, the previous-token head: from the second row on all weight lies one step below the diagonal. Right, the induction head: all rows rest on the start token except the last three, where spring, the and llama look at the words that followed them the first time: the, llama and climbs."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two heat maps of attention over twelve words. Left, the previous-token head: from the second row on all weight lies one step below the diagonal. Right, the induction head: all rows rest on the start token except the last three, where spring, the and llama look at the words that followed them the first time: the, llama and climbs."}}
 fig, panels = plots.figure(
     "One head looks back one step, the other finds what came next last time",
     x="looked at", y="", columns=2, size=(6.4, 3.9))
 titles = ("previous-token head", "induction head")
 for ax, head, title in zip(panels, (head_1, head_2), titles, strict=True):
-    plots.heatmap(
-        ax,
-        one_head(*head, v=position).masked_fill(~mask, math.nan).tolist())
+    seen = one_head(*head, v=position).masked_fill(~mask, math.nan)
+    plots.heatmap(ax, seen.tolist())
     ax.set(title=title, xticks=range(len(words)), yticks=range(len(words)))
     ax.set_xticklabels(words, rotation=90)
     ax.set_yticklabels(words if ax is panels[0] else [])
@@ -576,9 +551,7 @@ for ax, head, title in zip(panels, (head_1, head_2), titles, strict=True):
 #
 # Where nothing fits, the shares must still add up to 1. So they need a place to rest, and we gave
 # the start token a key that fits everything a little. Xiao et al. (2023) found that trained models
-# do the same on their own, and call it an *attention sink*. We shall look for one. (In row 0 the
-# moved query has wrapped round to the last place, which is masked; a token that sees only itself has
-# no choice anyway.)
+# do the same on their own, and call it an *attention sink*. We shall look for one.
 #
 # ## Does a trained model find the same two heads?
 #
@@ -600,8 +573,8 @@ class TwoLayers(nn.Module):
 
     def streams(self, tokens: Tensor) -> list[Tensor]:
         """What goes into layer 1, into layer 2, and out: each `b t c`."""
-        t, found = tokens.shape[1], [self.embedding(tokens)]
-        freqs = rope_frequencies(self.config.head_dim, self.config.rope_theta)
+        t, c, found = tokens.shape[1], self.config, [self.embedding(tokens)]
+        freqs = layers.rope_frequencies(c.head_dim, c.rope_theta)
         for norm, layer in zip(self.norms, self.layers, strict=True):
             x = found[-1]
             found.append(x + layer(norm(x), rope_table(freqs, torch.arange(t)),
@@ -627,8 +600,8 @@ def train(model: TwoLayers, steps: int, seed: int) -> None:
         length = int(torch.randint(6, 17, (), generator=rng))
         tokens = phrases(rng, 32, length)
         logits = model(tokens[:, :-1])[:, length:]
-        loss = F.cross_entropy(logits.flatten(0, 1),
-                               tokens[:, length + 1:].flatten())
+        wanted = tokens[:, length + 1:]
+        loss = F.cross_entropy(logits.flatten(0, 1), wanted.flatten())
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -653,22 +626,13 @@ def trained(n_kv_heads: int, seed: int) -> TwoLayers:
 
 
 config = ModelConfig(
-    dim=64,
-    n_layers=2,
-    n_heads=8,
-    n_kv_heads=8,
-    vocab_size=32,
-    norm_eps=1e-5,
-    # hidden_dim: not used here
-    rope_theta=1e4,
-    max_seq_len=32,
-    hidden_dim=1)
+    dim=64, n_layers=2, n_heads=8, n_kv_heads=8, vocab_size=32, norm_eps=1e-5,
+    rope_theta=1e4, max_seq_len=32, hidden_dim=1)  # hidden_dim: not used here
 mha = {seed: trained(8, seed) for seed in (1, 2, 3)}
 for seed, model in mha.items():
-    print(
-        f"seed {seed}: after 300 steps {accuracy(model):.0%} of the repeated tokens are right"
-    )
-    assert accuracy(model) > 0.8
+    right = accuracy(model)
+    print(f"seed {seed}: {right:.0%} of the repeated tokens are right")
+    assert right > 0.8
 
 # %% [markdown]
 # Now we look inside. For each layer's best head: which share of its attention goes to the token
@@ -686,42 +650,38 @@ guess_latest = None  # your number in %, the two layers of 3.4 on these phrases
 # equal shares.
 
 # %%
-def shares_of(layer: Attention, x: Tensor, rope: tuple[Tensor,
-                                                       Tensor]) -> Tensor:
+def shares_of(
+        layer: Attention, x: Tensor, rope: tuple[Tensor, Tensor]) -> Tensor:
     """The attention of every head of a layer that reads x, `b h t t`."""
-    t = x.shape[1]
-    q, k = (rotate(
-        rearrange(project(x), "b t (h d) -> b h t d", d=layer.head_dim), *rope)
-            for project in (layer.wq, layer.wk))
-    return attend(q, k,
-                  torch.eye(t).expand(len(x), k.shape[1], t, t),
-                  causal_mask(t, t))
+    t, d = x.shape[1], layer.head_dim
+    q, k = (rotate(rearrange(w(x), "b t (h d) -> b h t d", d=d), *rope)
+            for w in (layer.wq, layer.wk))
+    one_hot = torch.eye(t).expand(len(x), k.shape[1], t, t)
+    return attend(q, k, one_hot, causal_mask(t, t))
 
 
 def steps_back(shares: Tensor, n: int, last: int) -> Tensor:
-    """Each head's mean share from the last tokens to n steps before: `... t t` to `...`."""
+    """Mean share from the last tokens to n steps before: `... t t` to `...`."""
     return shares.diagonal(-n, -2, -1)[..., -last:].mean(-1)
 
-
+# %%
 tokens = phrases(torch.Generator().manual_seed(99), 64, 16)
-rope = rope_table(rope_frequencies(config.head_dim, config.rope_theta),
-                  torch.arange(32))
+freqs = layers.rope_frequencies(config.head_dim, config.rope_theta)
+rope = rope_table(freqs, torch.arange(32))
+print("best heads, layer 1 and 2    the token before    what followed")
 for seed, model in mha.items():
     with torch.no_grad():
-        one, two = (shares_of(
-            layer, norm(x), rope).mean(0) for layer, norm, x in zip(
-                model.layers, model.norms, model.streams(tokens), strict=False))
-    best = [
-        steps_back(x, n, last=16).max().item()
-        for x in (one, two)
-        for n in (1, 15)
-    ]
-    print(
-        f"seed {seed}, the token before: layer 1 {best[0]:.0%}, layer 2 {best[2]:.0%};"
-        f" what followed: layer 1 {best[1]:.0%}, layer 2 {best[3]:.0%}")
-    assert best[0] > 0.5 and best[3] > 0.3
+        parts = zip(model.layers, model.norms, model.streams(tokens)[:2],
+                    strict=True)
+        shares = [shares_of(layer, norm(x), rope).mean(0)
+                  for layer, norm, x in parts]
+    before, after = ([steps_back(x, n, last=16).max().item() for x in shares]
+                     for n in (1, 15))
+    print(f"seed {seed}  {before[0]:31.0%} and {before[1]:.0%}"
+          f" {after[0]:13.0%} and {after[1]:.0%}")
+    assert before[0] > 0.5 and after[1] > 0.3
 
-# earlier places of each word
+# the earlier places of each word
 same = (tokens[:, :, None] == tokens[:, None]).tril(-1)[:, 16:]
 latest = (same * torch.arange(32)).amax(-1)
 right = (tokens.gather(1, latest + 1) == tokens[:, 1:17]).float().mean().item()
@@ -751,9 +711,10 @@ reveal("% right, the latest place only", guess_latest, round(100 * right))
 # first token, where an even split gives 6 %? Edit the sentence, too.
 
 # %%
-sentence = "The quiet llama called Oompa climbed above Tarapaca in a violet raincoat."
-guess_heads = None          # your number from 0 to 270
-guess_sink = None           # your number in %, SmolLM2, the mean of all layers
+sentence = ("The quiet llama called Oompa climbed above Tarapaca"
+            " in a violet raincoat.")
+guess_heads = None  # your number from 0 to 270
+guess_sink = None   # your number in %, SmolLM2, the mean of all layers
 
 # %%
 models = {"tales": load("tales")}
@@ -764,11 +725,14 @@ else:
 
 
 def shares_in(model: nn.Module, tokens: Tensor) -> Tensor:
-    """Every head's shares for tokens `t`, computed beside each layer: `n h t t`."""
+    """Every head's shares for tokens `t`: `n h t t`."""
     seen = []
-    hooks = [block.attention.register_forward_pre_hook(
-        lambda layer, given: seen.append(shares_of(layer, *given[:2])[0]))
-        for block in model.layers]
+
+    def look(layer: Attention, given: tuple) -> None:
+        seen.append(shares_of(layer, *given[:2])[0])
+
+    hooks = [block.attention.register_forward_pre_hook(look)
+             for block in model.layers]
     with torch.no_grad():
         model(tokens[None])
     for hook in hooks:
@@ -790,32 +754,31 @@ for name, (model, tokenizer) in models.items():
     given = {"your sentence": torch.tensor(tokenizer.encode(sentence))}
     for seed in (1, 2, 3):
         rng = torch.Generator().manual_seed(seed)
-        given[f"random tokens {seed}"] = torch.randint(100,
-                                                       model.config.vocab_size,
-                                                       (24, ), generator=rng)
+        given[f"random {seed}"] = torch.randint(
+            100, model.config.vocab_size, (24,), generator=rng)
     for what, tokens in given.items():
         found = induction_scores(model, tokens)
         scores.setdefault(name, found)
         heads = [f"{n}.{h}" for n, h in (found > 0.5).nonzero().tolist()]
-        print(f"{name:8} {what:16} best {found.max().item():.2f}, above 0.5:",
-              ", ".join(heads) or "none")
-        assert name == "tales" or what == "your sentence" or {"17.3", "18.6"
-                                                              } <= {*heads}
-reveal(f"heads above 0.5 in {name}", guess_heads, int((scores[name]
-                                                       > 0.5).sum()))
+        print(f"{name:8} {what:13} best {found.max():.2f}, above 0.5:",
+              *heads or ["none"])
+        if name == "smollm2" and what != "your sentence":
+            assert {"17.3", "18.6"} <= {*heads}
+n_above = int((scores[name] > 0.5).sum())
+reveal(f"heads above 0.5 in {name}", guess_heads, n_above)
 
-# %% mystnb={"image": {"alt": "Two heat maps of induction scores, layers by heads. SmolLM2, 30 by 9: nearly all dark, seven bright cells, three in layer 17, two in layer 18 and one each in layers 20 and 23, the brightest at 0.9. The teller of tales, 3 by 4: all dark."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two heat maps of induction scores, layers by heads. SmolLM2, 30 by 9: nearly all dark, seven bright cells, three in layer 17, two in layer 18 and one each in layers 20 and 23, the brightest at 0.9. The teller of tales, 3 by 4: all dark."}}
 fig, panels = plots.figure(
-    "A few heads copy, most in layers 17 and 18; the teller has none", x="head",
-    y="layer", columns=2, size=(6.4, 4.2))
+    "A few heads copy, most in layers 17 and 18; the teller has none",
+    x="head", y="layer", columns=2, size=(6.4, 4.2))
 for ax, name in zip(panels, ("smollm2", "tales"), strict=True):
     ax.set_title(name if name in scores else f"{name}: not installed")
     if name in scores:
         image = ax.imshow(scores[name], aspect="auto", vmin=0, vmax=1,
                           cmap="viridis")
-        ax.set_xticks(range(scores[name].shape[1]))
-        ax.set_yticks(
-            range(0, len(scores[name]), 5 if len(scores[name]) > 5 else 1))
+        n_layers, n_heads = scores[name].shape
+        ax.set_xticks(range(n_heads))
+        ax.set_yticks(range(0, n_layers, 5 if n_layers > 5 else 1))
     ax.grid(visible=False)
 bar = fig.colorbar(image, ax=list(panels),
                    label="induction score, your sentence")
@@ -824,13 +787,12 @@ bar = fig.colorbar(image, ax=list(panels),
 twice = given["your sentence"].repeat(2)
 weights = shares_in(model, twice)
 before = steps_back(weights, 1, last=len(twice) - 1)
-best = [
-    divmod(int(i), before.shape[1])
-    for by in (scores[list(models)[-1]], before)
-    for i in by.flatten().topk(3).indices
-]
-explorers.attention([tokenizer.decode([i]) for i in twice.tolist()],
-                    {f"layer {n}, head {h}": weights[n, h] for n, h in best})
+best = [divmod(int(i), before.shape[1])
+        for by in (scores[[*models][-1]], before)
+        for i in by.flatten().topk(3).indices]
+pieces = [tokenizer.decode([i]) for i in twice.tolist()]
+explorers.attention(
+    pieces, {f"layer {n}, head {h}": weights[n, h] for n, h in best})
 
 # %% [markdown]
 # Five heads are above 0.5 on all four inputs, three in layer 17 and two in layer 18: what they do does
@@ -847,25 +809,22 @@ explorers.attention([tokenizer.decode([i]) for i in twice.tolist()],
 # %%
 to_first = {}
 for name, (model, tokenizer) in models.items():
-    texts = [
-        tokenizer.encode(tale, bos=tokenizer.adds_bos)[:64]
-        for tale in tales.stories(3, seed=1)
-    ]
-    by_tale = torch.stack([
-        shares_in(model, torch.tensor(text))[..., 1:, 0].mean((1, 2))
-        for text in texts
-    ])
-    to_first[name] = by_tale.mean(0)
+    texts = [tokenizer.encode(tale, bos=tokenizer.adds_bos)[:64]
+             for tale in tales.stories(3, seed=1)]
+    # of each tale and layer
+    shares = [shares_in(model, torch.tensor(text)) for text in texts]
+    sinks = torch.stack([x[..., 1:, 0].mean((1, 2)) for x in shares])
+    to_first[name] = sinks.mean(0)
+    low = (to_first[name] < 0.1).nonzero().flatten().tolist()
     print(f"{name:8} mean of all layers, tale by tale:",
-          ", ".join(f"{share:.0%}" for share in by_tale.mean(1).tolist()))
-    low = [i for i, share in enumerate(to_first[name].tolist()) if share < 0.1]
+          *(f"{share:.0%}" for share in sinks.mean(1)))
     print(f"{name:8} layers below 10 %:", *low)
 even = sum(1 / (t + 1) for t in range(1, 64)) / 63
 assert round(even, 2) == 0.06
 reveal(f"% to the first token in {name}", guess_sink,
        round(100 * to_first[name].mean().item()))
 
-# %% mystnb={"image": {"alt": "Share of attention to the first token against depth. SmolLM2 starts at 5 percent, is near 50 percent from the fourth layer on, falls to 2 percent about a third of the way, and then stays between 36 and 78 percent. The teller of tales stays at 5 percent, at the even split, in all three layers."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Share of attention to the first token against depth. SmolLM2 starts at 5 percent, is near 50 percent from the fourth layer on, falls to 2 percent about a third of the way, and then stays between 36 and 78 percent. The teller of tales stays at 5 percent, at the even split, in all three layers."}}
 fig, ax = plots.figure("The real model rests on its first token",
                        x="depth (0 = first layer, 1 = last)",
                        y="share to the first token (%)")
@@ -898,22 +857,18 @@ def pooled(model: TwoLayers, n_kv_heads: int) -> TwoLayers:
     weights = dict(model.state_dict())
     for name in weights:
         if name.endswith(("wk.weight", "wv.weight")):
-            weights[name] = reduce(weights[name], "(k g d) c -> (k d) c",
-                                   "mean", k=n_kv_heads,
-                                   d=model.config.head_dim)
+            weights[name] = reduce(
+                weights[name], "(k g d) c -> (k d) c", "mean", k=n_kv_heads,
+                d=model.config.head_dim)
     smaller.load_state_dict(weights)
     return smaller
 
 
-kept = {
-    n: pooled(mha[1], n).layers[0].wk.weight.square().mean().sqrt()
-    / mha[1].layers[0].wk.weight.square().mean().sqrt()
-    for n in (8, 4, 2, 1)
-}
-for n, size in kept.items():
-    print(
-        f"key heads {n}: size of layer 1's wk {size:.2f}, and 1/√g is {(n / 8) ** 0.5:.2f}"
-    )
+whole = mha[1].layers[0].wk.weight.std()
+for n in (4, 2, 1):
+    left = pooled(mha[1], n).layers[0].wk.weight.std() / whole
+    print(f"key heads {n}: {left:.2f} of the size of layer 1's wk is left,"
+          f" and 1/√g is {(n / 8) ** 0.5:.2f}")
 
 # %% [markdown]
 # The average of unlike heads is smaller than they are. Pooling $g$ heads that have nothing in
@@ -928,40 +883,31 @@ guess_pooled = None  # your number in %, four key heads, no further training
 # For the two other seeds only the ends of this. About 30 seconds.
 
 # %%
-sizes, later = (8, 4, 2, 1), {
-    0: "pooled", 15: "+ 15 steps (5 %)", 60: "+ 60 steps (20 %)"
-}
-
-
-def trained_on(n_kv_heads: int, steps: int, seed: int) -> float:
+def trained_on(n_kv_heads: int, steps: int, seed: int = 1) -> float:
     """The accuracy after pooling and some more training."""
     model = pooled(mha[seed], n_kv_heads)
     train(model, steps, seed=seed + 100)
     return accuracy(model)
 
 
-curves = {
-    name: [accuracy(mha[1])] + [trained_on(n, steps, 1)
-                                for n in sizes[1:]]
-    for steps, name in later.items()
-}
-star = {seed: accuracy(trained(1, seed)) for seed in mha}
+sizes, before = (8, 4, 2, 1), {seed: accuracy(mha[seed]) for seed in mha}
+later = {0: "pooled", 15: "+ 15 steps (5 %)", 60: "+ 60 steps (20 %)"}
+curves = {name: [before[1], *(trained_on(n, steps) for n in sizes[1:])]
+          for steps, name in later.items()}
 for name, values in curves.items():
-    print(f"{name:18}", [f"{value:.0%}" for value in values[1:]])
+    print(f"{name:18}", *(f"{value:4.0%}" for value in values))
+star = {seed: accuracy(trained(1, seed)) for seed in mha}
+for seed, whole in before.items():
+    four, one = trained_on(4, 0, seed), trained_on(1, 60, seed)
+    print(f"seed {seed}: {whole:.0%} with eight, {four:.0%} pooled to four;"
+          f" one: {one:.0%} mended, {star[seed]:.0%} from the start")
+    assert four < 0.6 and one < whole - 0.05
+    assert whole - 0.1 < star[seed] < whole
 pools, mended = curves["pooled"], curves[later[60]]
-assert pools[1] < 0.6 and pools[3] < 0.15 and mended[3] < min(0.9, pools[0])
-for seed in mha:
-    whole = accuracy(mha[seed])
-    four, one = (trained_on(4, 0, seed),
-                 trained_on(1, 60, seed)) if seed > 1 else (pools[1], mended[3])
-    print(
-        f"seed {seed}: {whole:.0%} with eight; four, just pooled: {four:.0%};"
-        f" one, with 60 steps more: {one:.0%}; one from the first step: {star[seed]:.0%}"
-    )
-    assert four < 0.6 and one < whole - 0.05 and whole - 0.1 < star[seed] < whole
+assert pools[3] < 0.15 and mended[3] < 0.9
 reveal("% right with four heads", guess_pooled, round(100 * pools[1]))
 
-# %% mystnb={"image": {"alt": "Accuracy against number of key heads. The MHA model with eight is above 90 percent. Pooled to four heads it falls to about 20 percent, to two and one nearly to chance at 3 percent. 15 further steps recover part, 60 further steps most of it; a model trained with one key head from the start, at almost 90 percent, is close to the MHA model."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Accuracy against number of key heads. The MHA model with eight is above 90 percent. Pooled to four heads it falls to about 20 percent, to two and one nearly to chance at 3 percent. 15 further steps recover part, 60 further steps most of it; a model trained with one key head from the start, at almost 90 percent, is close to the MHA model."}}
 fig, ax = plots.figure(
     "Pooling breaks the model; more training mends most of it",
     x="key and value heads left of 8", y="right tokens (%)")
@@ -1001,22 +947,20 @@ plots.label_lines(ax)
 
 # %%
 def mix_online(scores: Tensor, values: Tensor, block: int) -> Tensor:
-    """Exercise 3.5 ●●● 20 min. scores: `s`, values: `s d`; returns the softmax mix, `d`.
-
-    block: how many scores come at a time; the last block may be shorter.
+    """Exercise 3.5 ●●● 20 min. Return the values, mixed in the shares that the softmax gives to the
+    scores: the scores are `s`, the values `s d`, the result is `d`. `block` says how many scores come
+    at a time; the last block may be shorter.
     """
     ### BEGIN SOLUTION
-    # finite: -inf - -inf is nan
-    largest = torch.tensor(torch.finfo(scores.dtype).min)
-    total, mixed = torch.zeros(()), torch.zeros(values.shape[1])
-    for first in range(0, len(scores), block):
-        part = scores[first:first + block]
-        new = max(largest, part.max())
-        shrink, weights = torch.exp(largest - new), torch.exp(part - new)
-        total = total * shrink + weights.sum()
-        mixed = mixed * shrink + weights @ values[first:first + block]
-        largest = new
-    return mixed / total
+    # the total is one more sum: of ones, mixed as the values are
+    rows = F.pad(values, (0, 1), value=1.0)
+    largest, sums = -1e38, 0.0  # finite: -inf - -inf is nan
+    while len(scores) > 0:
+        new = scores[:block].max().clamp(min=largest)
+        weights = torch.exp(scores[:block] - new)
+        sums = sums * (largest - new).exp() + weights @ rows[:block]
+        largest, scores, rows = new, scores[block:], rows[block:]
+    return sums[:-1] / sums[-1]
     ### END SOLUTION
 
 
@@ -1024,7 +968,8 @@ check("3.5", mix_online)
 
 # %% [markdown]
 # ### BEGIN SOLUTION
-# **Discussion of 3.5.** The factor is $e^{\text{old} - \text{new}}$. Without rescaling, everything
+# **Discussion of 3.5.** The factor is $e^{\text{old} - \text{new}}$. The total is itself a mix, of a
+# column of ones, so here one line brings both up to date. Without rescaling, everything
 # works as long as the largest score comes first; with an attention sink it often does. So the
 # bug waits for the one row where it does not. *The total not rescaled* gives a mix that is too
 # small, *the mix not rescaled* one that is too large; both look like a wrong scale somewhere else.
@@ -1039,17 +984,17 @@ check("3.5", mix_online)
 # to.
 
 # %%
-def attend_online(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *,
-                  block: int) -> Tensor:
-    """What `attend` computes for k = h, a block of keys at a time. mask: `t s`."""
+def attend_online(
+        q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *, block: int) -> Tensor:
+    """What `attend` computes for k = h, a block of keys at a time."""
     largest = q.new_full((*q.shape[:-1], 1), -torch.inf)
     total, mixed = torch.zeros_like(largest), torch.zeros_like(q)
     parts = zip(k.split(block, -2), v.split(block, -2), mask.split(block, -1),
                 strict=True)
-    # every token sees key 0, so `largest` is soon finite
     for keys, values, seen in parts:
-        scores = (q @ keys.mT / math.sqrt(q.shape[-1])).masked_fill_(
-            ~seen, -torch.inf)
+        scores = q @ keys.mT / math.sqrt(q.shape[-1])
+        scores.masked_fill_(~seen, -torch.inf)
+        # every token sees key 0, so `largest` is soon finite
         new = torch.maximum(largest, scores.amax(-1, keepdim=True))
         shrink, weights = (largest - new).exp(), (scores - new).exp()
         total = total * shrink + weights.sum(-1, keepdim=True)
@@ -1061,10 +1006,9 @@ def attend_online(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, *,
 torch.manual_seed(0)
 q, k, v = torch.randn(3, 1, 4, 512, 16)
 mask = causal_mask(512, 512)
-gap = (attend_online(q, k, v, mask, block=64)
-       - attend(q, k, v, mask)).abs().max().item()
-print("in blocks of 64 keys, equal to attend to 1e-6:", gap < 1e-6)
-assert gap < 1e-6
+torch.testing.assert_close(attend_online(q, k, v, mask, block=64),
+                           attend(q, k, v, mask), rtol=0, atol=1e-6)
+print("in blocks of 64 keys, equal to attend to 1e-6")
 
 # %% [markdown]
 # FlashAttention (Dao et al. 2022) is this loop, arranged so that a block fits into the fast memory
@@ -1082,8 +1026,8 @@ for t in lengths:
         "fused, our mask": lambda: attend_fused(q, k, v, mask),
         "fused, no mask": lambda: attend_fused(q, k, v, None),
         "online": lambda: attend_online(q, k, v, mask, block=64),
-        "online, one query": lambda: attend_online(q[:, :, -1:], k, v, mask[
-            -1:], block=64)
+        "online, one query": lambda: attend_online(
+            q[:, :, -1:], k, v, mask[-1:], block=64),
     }
     for name, way in ways.items():
         memory.setdefault(name, []).append(largest_mib(way))
@@ -1094,12 +1038,12 @@ for name, values in memory.items():
 # heads, queries, block, bytes
 assert memory["online"][-1] == 4 * 2048 * 64 * 4 / 2**20
 
-# %% mystnb={"image": {"alt": "Largest new tensor against length on logarithmic axes, 128 to 2048 tokens. Plain attention grows from 0.25 to 64 MiB, four times for twice the length; the fused kernel with our mask ends at a quarter of it and is as steep; the online form grows linearly to 2 MiB; one single query stays constant at 0.001 MiB."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Largest new tensor against length on logarithmic axes, 128 to 2048 tokens. Plain attention grows from 0.25 to 64 MiB, four times for twice the length; the fused kernel with our mask ends at a quarter of it and is as steep; the online form grows linearly to 2 MiB; one single query stays constant at 0.001 MiB."}}
 fig, ax = plots.figure("Online softmax turns a square into a line",
                        x="length t = s (tokens)", y="largest tensor (MiB)")
-colours = (plots.BLUE, plots.VERMILION, plots.GREEN, plots.PURPLE, plots.BLACK)
-for (name, values), mark, colour in zip(memory.items(), "os^Dv", colours,
-                                        strict=True):
+colours = plots.BLUE, plots.VERMILION, plots.GREEN, plots.PURPLE, plots.BLACK
+for (name, values), mark, colour in zip(
+        memory.items(), "os^Dv", colours, strict=True):
     ax.loglog(lengths, values, mark + "-", color=colour, markersize=4,
               label=name)
 ax.set_xticks(lengths, lengths)
@@ -1108,14 +1052,13 @@ ax.set_xlim(110, 6500)
 plots.label_lines(ax)
 
 # %% [markdown]
-# The online form doubles with the length, because its largest tensor, a block of scores, has a row
-# of 64 for each query (and the running sums have a row, too). One query alone has one row, at any
-# length.
+# The online form doubles with the length: its largest tensor, a block of scores, has a row of 64 for
+# each query. One query alone has one row, at any length.
 #
 # > **Careful.** The fused kernel grows with the square, too, when we hand it a mask: it turns our
-# > booleans into float32, `t s` numbers, though once for all heads. With `is_causal=True` there is
-# > no mask to hold and the growth is linear. The package hands over a mask only where it must: behind
-# > a cache that holds tokens, `is_causal` aligns at the wrong end (exercise 3.1).
+# > booleans into float32, once for all heads. With `is_causal=True` there is no mask to hold. The
+# > package hands one over only where it must: behind a cache that holds tokens, `is_causal` aligns at
+# > the wrong end (exercise 3.1).
 #
 # ## In the Llamas: what one token costs
 #
@@ -1125,7 +1068,9 @@ plots.label_lines(ax)
 
 # %%
 def cache_bytes(config: ModelConfig, tokens: int, batch: int, bits: int) -> int:
-    """Exercise 3.6 ●○○ 5 min. Bytes of a full KV cache whose numbers take `bits` bits each."""
+    """Exercise 3.6 ●○○ 5 min. Return the bytes of a full KV cache for `batch` sequences of
+    `tokens` tokens each, where a number takes `bits` bits.
+    """
     ### BEGIN SOLUTION
     numbers = 2 * config.n_layers * config.n_kv_heads * config.head_dim
     return numbers * tokens * batch * bits // 8
@@ -1146,31 +1091,32 @@ check("3.6", cache_bytes)
 # n_\text{layers} \times n_\text{kv heads} \times \text{head dim}$ numbers, 2 bytes each in
 # bfloat16. Here are all releases.
 
-# %% mystnb={"image": {"alt": "Bars of the cache bytes per token for the eleven shapes of the family: 24 KiB for the pruned Guard 1B, 128 KiB for the 8B, 320 for the 70B, 504 for the 405B, against 512 for the 7B with MHA and 2560 KiB for Llama 1 65B, the largest; at 128K tokens this is 3 to 320 GiB."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of the cache bytes per token for the eleven shapes of the family: 24 KiB for the pruned Guard 1B, 128 KiB for the 8B, 320 for the 70B, 504 for the 405B, against 512 for the 7B with MHA and 2560 KiB for Llama 1 65B, the largest; at 128K tokens this is 3 to 320 GiB."}}
 shapes = {}
 for r in RELEASES:
     c = r.config
     size = next(part for part in r.id.split("-")
                 if part[-1] == "b" and part[0].isdigit())
-    shape = (kv_bytes_per_token(c, bits=16) / 2**10, c.n_kv_heads == c.n_heads,
-             c.n_kv_heads)
-    shapes.setdefault(shape, []).append(
+    kib = kv_bytes_per_token(c, bits=16) / 2**10
+    shared = c.n_kv_heads < c.n_heads
+    kind = f"GQA, {c.n_kv_heads} key heads" if shared else "MHA"
+    shapes.setdefault((kib, kind), []).append(
         (size.upper(), r.family.replace("Llama", "").strip()))
 
 fig, ax = plots.figure(
     "Sharing keys made the cache of a 70B smaller than that of a 7B",
     x="cache per token (KiB, 16 bits)", y="", size=(6.4, 4.9))
-for row, ((kib, is_mha, n_kv), members) in enumerate(sorted(shapes.items())):
-    ax.barh(row, kib, height=0.4,
-            color=plots.VERMILION if is_mha else plots.BLUE)
-    families = ", ".join(dict.fromkeys(family for _, family in members))
-    sizes_of = ", ".join(dict.fromkeys(size for size, _ in members))
-    name = f"{sizes_of} of Llama {families} ({'MHA' if is_mha else f'GQA, {n_kv} key heads'})"
-    ax.text(8, row + 0.23, name, va="bottom", fontsize=8)
+for row, ((kib, kind), members) in enumerate(sorted(shapes.items())):
+    colour = plots.VERMILION if kind == "MHA" else plots.BLUE
+    ax.barh(row, kib, height=0.4, color=colour)
+    sizes_of, families = (", ".join(dict.fromkeys(names))
+                          for names in zip(*members, strict=True))
+    ax.text(8, row + 0.23, f"{sizes_of} of Llama {families} ({kind})",
+            va="bottom", fontsize=8)
     ax.text(kib + 15, row, f"{kib:g}", va="center", fontsize=8)
 ax.set(yticks=[], xlim=(0, 2800), ylim=(-0.5, len(shapes)))
-top = ax.secondary_xaxis("top",
-                         functions=(lambda kib: kib / 8, lambda gib: gib * 8))
+top = ax.secondary_xaxis(
+    "top", functions=(lambda kib: kib / 8, lambda gib: gib * 8))
 top.set_xlabel("cache of 128K tokens (GiB)")
 assert sum(map(len, shapes.values())) == len(RELEASES)
 print(len(RELEASES), "releases,", len(shapes), "costs")
@@ -1182,32 +1128,20 @@ print(len(RELEASES), "releases,", len(shapes), "costs")
 # 90B are vision models: the bar is their text part, and the keys of an image come on top.
 
 # %% tags=["nbval-check-output"]
-print(
-    "release          KiB per token   GiB at 128K   GiB if every query head had its own"
-)
+print("release          KiB per token   GiB at 128K   GiB with MHA")
 for name in ("llama-1-65b", "llama-2-7b", "llama-2-70b", "llama-3.1-8b",
              "llama-3.1-70b", "llama-3.1-405b", "llama-3.2-1b", "llama-3.2-3b"):
     c = release(name).config
-    as_mha = replace(c, n_kv_heads=c.n_heads)
-    full, mha = (kv_bytes(x, tokens=2**17, batch=1, bits=16) / 2**30
-                 for x in (c, as_mha))
-    print(
-        f"{name:15} {kv_bytes_per_token(c, bits=16) / 2**10:8.0f} {full:15.0f} {mha:15.0f}"
-    )
+    kib = kv_bytes_per_token(c, bits=16) / 2**10
+    full, as_mha = (kv_bytes(x, tokens=2**17, batch=1, bits=16) / 2**30
+                 for x in (c, replace(c, n_kv_heads=c.n_heads)))
+    print(f"{name:15} {kib:14.0f} {full:13.0f} {as_mha:14.0f}")
 assert release("llama-1-65b").config.max_seq_len == 2048
-
-for family in dict.fromkeys(r.family for r in RELEASES):
-    configs = [r.config for r in RELEASES if r.family == family]
-    shared = {c.n_kv_heads for c in configs if c.n_kv_heads < c.n_heads}
-    n_mha = sum(c.n_kv_heads == c.n_heads for c in configs)
-    print(f"{family:17} {len(configs):2} releases, {n_mha} with MHA,"
-          f" key heads of the others: {shared or 'none'}")
 
 # %% [markdown]
 # That answers the question at the top: Llama 3 8B has 8 key heads where Llama 2 7B has 32. Are the
 # others missed? In our small models a little: with one key head from the first step, each of the
-# three seeds gets a few tokens in a hundred less. Note the 3B: smaller than the 8B in parameters,
-# nearly its equal in cache. Key heads and their width are the same, and 28 layers stand against 32.
+# three seeds gets a few tokens in a hundred less.
 #
 # > **History.** In Llama 2 only the 34B and the 70B share heads, so "Llama 2 introduced GQA" is
 # > true of its two large sizes. From Llama 3 on every release does, always with 8 key heads, from
@@ -1238,9 +1172,9 @@ claims.show("D63", "D64", "E23", "E20")
 c = release("llama-3-8b").config
 claimed, original = 4 * c.n_heads * 8192, 4 * c.n_layers * c.dim * 8192
 true = kv_bytes(c, tokens=8192, batch=1, bits=16)
-print(
-    f"as claimed {claimed / 2**20:.0f} MiB, original {original / 2**20:,.0f} MiB,"
-    f" with 8 of 32 key heads {true / 2**20:,.0f} MiB")
+for name, n_bytes in {"as claimed": claimed, "the original": original,
+                      "with 8 of 32 key heads": true}.items():
+    print(f"{name:22} {n_bytes / 2**20:6,.0f} MiB")
 assert true == original * c.n_kv_heads // c.n_heads == 1024 * claimed
 
 # %% [markdown]
@@ -1261,20 +1195,18 @@ mixing = []
 for n_kv_heads in (32, 8):
     layer = Attention(replace(c, n_kv_heads=n_kv_heads)).to("meta")
     x = torch.empty(1, 1024, c.dim, device="meta")
+    projected = sum(flops(project, x) for project in layer.children())
     q, k = (torch.empty(1, n, 1024, 128, device="meta")
             for n in (32, n_kv_heads))
-    projected = flops(lambda x, a: [f(x) for f in (a.wq, a.wk, a.wv, a.wo)], x,
-                      layer)
-    mixing.append(flops(attend, q, k, k, causal_mask(1024, 1024,
-                                                     device="meta")))
+    mask = causal_mask(1024, 1024, device="meta")
+    mixing.append(flops(attend, q, k, k, mask))
     print(f"{n_kv_heads:2} key heads: projections {projected / 1e9:5.1f} GFLOP,"
           f" scores and mixing {mixing[-1] / 1e9:.1f} GFLOP")
 assert mixing[0] == mixing[1]
 
 # %% [markdown]
 # **Imprecise.** Scores and mixing cost the same to the last operation: every query head
-# still meets every token. Two projections shrink. Nothing was *repeated* in MHA either, where all
-# heads have different keys. What GQA saves is memory, and the traffic of reading it for every new
+# still meets every token. Two projections shrink. What GQA saves is memory, and the traffic of reading it for every new
 # token.
 #
 # The third sentence is **wrong**. Its box trained with both forms: no two losses differ by more than
@@ -1300,20 +1232,18 @@ assert mixing[0] == mixing[1]
 # %%
 def attention_backward(q: Tensor, k: Tensor, v: Tensor, shares: Tensor,
                        slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Exercise 3.7 ●●● 35 min. q, slope: `b h t d`; k, v: `b k s d`; shares: `b h t s`.
-
-    The slopes of q, k and v, in their shapes. Without autograd, please.
+    """Exercise 3.7 ●●● 35 min. Return the slopes of q, k and v, each in the shape of its own; q and
+    `slope` are `b h t d`, k and v are `b k s d`, the shares are `b h t s`. Without autograd, please.
     """
     ### BEGIN SOLUTION
-    g = q.shape[1] // k.shape[1]
-    whole_k, whole_v = (x.repeat_interleave(g, 1) for x in (k, v))
-    in_shares = einsum(slope, whole_v, "b h t d, b h s d -> b h t s")
-    in_scores = shares * (in_shares -
-                          (shares * in_shares).sum(-1, keepdim=True))
-    in_scores = in_scores / q.shape[-1]**0.5
-    in_k, in_v = (reduce(a.mT @ b, "b (k g) s d -> b k s d", "sum", g=g)
-                  for a, b in ((in_scores, q), (shares, slope)))
-    return in_scores @ whole_k, in_k, in_v
+    q, shares, slope = (x.unflatten(1, (k.shape[1], -1))
+                        for x in (q, shares, slope))  # b k g t ...
+    k, v = k[:, :, None], v[:, :, None]               # b k 1 s d
+    in_shares = slope @ v.mT
+    taken = (shares * in_shares).sum(-1, keepdim=True)
+    in_scores = shares * (in_shares - taken) / math.sqrt(q.shape[-1])
+    in_k, in_v = (in_scores.mT @ q).sum(2), (shares.mT @ slope).sum(2)
+    return (in_scores @ k).flatten(1, 2), in_k, in_v
     ### END SOLUTION
 
 
@@ -1336,25 +1266,21 @@ check("3.7", attention_backward)
 # %%
 for t in (1024, 2048):
     q, k, v = (torch.randn(1, 4, t, 16, requires_grad=True) for _ in range(3))
-    mask, back = causal_mask(t, t), {}
-    for name, mixed in {"plain": attend(q, k, v, mask),
+    slopes, mib = {}, {}
+    for name, mixed in {"plain": attend(q, k, v, causal_mask(t, t)),
                         "fused": attend_fused(q, k, v, None)}.items():
         with LargestTensor() as seen:
-            slopes = torch.autograd.grad(mixed, (q, k, v),
-                                         torch.ones_like(mixed))
-        back[name] = seen.n_bytes / 2**20, slopes
-    for ours, fused in zip(back["plain"][1], back["fused"][1], strict=True):
-        torch.testing.assert_close(fused, ours, rtol=0, atol=1e-4)
-    print(
-        f"{t} tokens: plain {back['plain'][0]:4.1f} MiB, fused {back['fused'][0]:.1f} MiB"
-    )
-assert back["plain"][0] == 4 * 2048**2 * 4 / 2**20 and back["fused"][0] < 1
+            slopes[name] = torch.autograd.grad(
+                mixed, (q, k, v), torch.ones_like(mixed))
+        mib[name] = seen.n_bytes / 2**20
+    torch.testing.assert_close(*slopes.values(), rtol=0, atol=1e-4)
+    print(f"{t} tokens: plain {mib['plain']:.1f}, fused {mib['fused']:.1f} MiB")
+assert mib["plain"] == 4 * 2048**2 * 4 / 2**20 and mib["fused"] < 1
 
 # %% [markdown]
 # The same slopes, and again a line in place of a square. The fused kernel keeps no share. It keeps
 # one number a query, from the maximum and the total of exercise 3.5, and makes the shares again, a
-# block at a time, when your formula needs them. It computes more and holds less; long contexts are
-# trained so.
+# block at a time, when your formula needs them. It computes more and holds less.
 #
 # ## Summary: one question to many keys, and few of them kept
 #
@@ -1372,5 +1298,4 @@ assert back["plain"][0] == 4 * 2048**2 * 4 / 2**20 and back["fused"][0] < 1
 # `llama_edu.family.accounting.kv_bytes`. **Read elsewhere:** Vaswani et al. 2017, *Attention Is All You
 # Need*; Shazeer 2019, *Fast Transformer Decoding*; Ainslie et al. 2023, *GQA*; Olsson et al. 2022,
 # *In-context Learning and Induction Heads*; Xiao et al. 2023, *Efficient Streaming Language Models with
-# Attention Sinks*; Rabe & Staats 2021, *Self-attention Does Not Need
-# O(n²) Memory*; Dao et al. 2022, *FlashAttention*.
+# Attention Sinks*; Dao et al. 2022, *FlashAttention*.

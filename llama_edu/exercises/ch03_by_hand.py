@@ -77,6 +77,36 @@ def _plain_mix(layers: Callable) -> Callable:
     return lambda v, n: [(wq / SHARP, *rest) for wq, *rest in layers(v, n)]
 
 
+def _second_plain(v: int, n: int) -> list[Layer]:
+    first, (wq, *rest) = by_hand(v, n, later=0.0)
+    return [first, (wq / SHARP, *rest)]
+
+
+def _answers_early(v: int, n: int) -> list[Layer]:
+    """Layer 1 copies the word before into `answer` as well."""
+    (wq, wk, wv, wo), second = by_hand(v, n)
+    wv = wv.clone()
+    wv[-v:, :v] = torch.eye(v)
+    return [(wq, wk, wv, wo), second]
+
+
+def _answers_all(v: int, n: int) -> list[Layer]:
+    """The value matrix of layer 1 reads the word for every slot that is as wide."""
+    (wq, wk, wv, wo), second = _answers_early(v, n)
+    wv[:v, :v] = torch.eye(v)
+    return [(wq, wk, wv, wo), second]
+
+
+def _first(**changed: object) -> Callable:
+    """The first layer changed, the second as it should be."""
+    return lambda v, n: [by_hand(v, n, **changed)[0], by_hand(v, n)[1]]
+
+
+def _copies_all(v: int, n: int) -> list[Layer]:
+    (wq, wk, wv, wo), second = by_hand(v, n)
+    return [(wq, wk, torch.eye(len(wv)), wo), second]
+
+
 BY_HAND = Exercise(
     "3.4", "Two layers by hand", "Your turn: two layers by hand", by_hand,
     probes=(
@@ -98,8 +128,9 @@ BY_HAND = Exercise(
         Misconception("the word itself", _wrong(look="word"),
                       "the answer is the word itself: layer 2 ends at the word or at an earlier "
                       "copy of it, or hands over what it compared with. What must the token "
-                      "*after* that copy know, so that it is found? And does a match always "
-                      "outweigh what you give for being late?",
+                      "*after* that copy know, so that it is found? Is layer 1 sharp, so that it "
+                      "writes one word? And does a match always outweigh what you give for being "
+                      "late?",
                       also=(_wrong(back=0), _wrong(back=-1), _wrong(hand="before"),
                             _wrong(later=2 * SHARP))),
         Misconception("late beats a match", _wrong(later=SHARP),
@@ -116,7 +147,25 @@ BY_HAND = Exercise(
                       "followed."),
         Misconception("not sharp", _plain_mix(by_hand),
                       "your scores are so close to each other that every head mixes all places. "
-                      "Multiply the query matrices by a large number."),
+                      "Multiply the query matrices by a large number.",
+                      also=(_wrong(sharp=10.0, later=0.1), _wrong(sharp=10.0, later=0.0),
+                            _plain_mix(_wrong(later=0.0)), _second_plain)),
+        Misconception("the word before", _answers_early,
+                      "the answer is the word that came before, not the one that followed: layer 1 "
+                      "writes into `answer` as well, or layer 2 finds the word itself and hands "
+                      "over its `before`.", also=(_answers_all,)),
+        Misconception("layer 1 not sharp enough", _first(sharp=10.0),
+                      "layer 1 is not sharp enough: it writes a mix of several words into "
+                      "`before`. Its scores are divided by the root of c; multiply wq by more.",
+                      also=(_first(sharp=20.0), _first(sharp=5.0))),
+        Misconception("layer 1 copies all", _copies_all,
+                      "the wv of layer 1 hands over the whole stream, so in each token two words "
+                      "and two places mix. It is to read the word alone, and to write it into "
+                      "`before`."),
+        Misconception("queries for keys", lambda v, n: [
+            (wk, wq, wv, wo) for wq, wk, wv, wo in by_hand(v, n)],
+                      "you changed queries and keys about: wq comes first. A query says what its "
+                      "token looks for, a key what its token offers."),
         Misconception("nothing answered", lambda v, n: [
             (wq, wk, wv, torch.zeros_like(wo)) for wq, wk, wv, wo in by_hand(v, n)],
                       "nothing arrives in the slot `answer` (-1 stands for that). wv says what is "

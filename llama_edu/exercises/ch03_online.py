@@ -1,38 +1,38 @@
-"""Exercises of chapter 03: softmax in one pass over blocks, and the bytes of a cache."""
+"""Exercise of chapter 03: softmax in one pass over blocks."""
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
-from ..config import ModelConfig
-from ..family.accounting import kv_bytes
-from .data import Exercise, Inputs, Misconception, Probe, count, normal, whole
+from .data import Exercise, Inputs, Misconception, Probe, normal, whole
 
 LOWEST = torch.finfo(torch.float32).min
-
-# -- 3.5: online softmax ---------------------------------------------------------------------------
 
 
 def _online(*, total: bool = True, mixed: bool = True, top: str = "running",
             start: float = LOWEST, shrink: Callable = lambda old, new: (old - new).exp(),
-            divide_each: bool = False, short: str = "kept") -> Callable:
+            divide_each: bool = False, short: str = "kept",
+            begins: Callable = lambda n, block: range(0, n, block)) -> Callable:
     """The loop over blocks with one part done wrongly: which sums are rescaled, to which top."""
     tops = {"running": lambda old, scores: torch.maximum(old, scores.max()),
             "newest": lambda old, scores: scores.max(),
             "first": lambda old, scores: scores.max() if old == start else old,
+            "mean": lambda old, scores: torch.maximum(old, scores.mean()),
+            "absolute": lambda old, scores: torch.maximum(old, scores.abs().max()),
             "none": lambda old, scores: 0 * scores.nan_to_num(0, 0, 0)[0]}
 
     def mix_online(scores: Tensor, values: Tensor, block: int) -> Tensor:
         largest, sum_, mix = torch.tensor(start), torch.zeros(()), torch.zeros_like(values[0])
-        for part, rows in zip(scores.split(block), values.split(block), strict=True):
+        for first in begins(len(scores), block):
+            part, rows = scores[first:first + block], values[first:first + block]
             dropped = {"kept": False, "if alone": len(part) < len(scores), "never": True}[short]
             if len(part) < block and dropped:
                 continue
             new = tops[top](largest, part)
-            keep = shrink(largest, new) if top in ("running", "newest") else 1.0
+            keep = shrink(largest, new) if top not in ("first", "none") else 1.0
             weights = (part - new).exp()
             sum_ = sum_ * (keep if total else 1.0) + weights.sum()
             mix = mix * (keep if mixed else 1.0) + weights @ rows
@@ -52,6 +52,41 @@ def _old_top(scores: Tensor, values: Tensor, block: int) -> Tensor:
         sum_, mix = sum_ * keep + weights.sum(), mix * keep + weights @ rows
         largest = new
     return mix / sum_
+
+
+def _new_too(start: float, *, total: bool = True) -> Callable:
+    """The new block's sums are rescaled with the old ones; or the mix alone."""
+    def mix_online(scores: Tensor, values: Tensor, block: int) -> Tensor:
+        largest, sum_, mix = torch.tensor(start), torch.zeros(()), torch.zeros_like(values[0])
+        for part, rows in zip(scores.split(block), values.split(block), strict=True):
+            new = torch.maximum(largest, part.max())
+            keep, weights = (largest - new).exp(), (part - new).exp()
+            sum_ = (sum_ + weights.sum()) * keep if total else sum_ * keep + weights.sum()
+            mix = (mix + weights @ rows) * keep
+            largest = new
+        return mix / sum_
+
+    return mix_online
+
+
+def _padded(scores: Tensor, values: Tensor, block: int) -> Tensor:
+    """Zeros after a short last block, which count as scores."""
+    missing = -len(scores) % block
+    return F.pad(scores, (0, missing)).softmax(0) @ F.pad(values, (0, 0, 0, missing))
+
+
+def _means(scores: Tensor, values: Tensor, block: int) -> Tensor:
+    weights = (scores - scores.max()).exp()
+    return weights @ values / sum(part.mean() for part in weights.split(block))
+
+
+def _first_rows(scores: Tensor, values: Tensor, block: int) -> Tensor:
+    at = torch.arange(len(scores)) % block
+    return scores.softmax(0) @ values[at]
+
+
+def _last_alone(scores: Tensor, values: Tensor, block: int) -> Tensor:
+    return scores.split(block)[-1].softmax(0) @ values.split(block)[-1]
 
 
 def _each_block_alone(scores: Tensor, values: Tensor, block: int) -> Tensor:
@@ -83,6 +118,8 @@ ONLINE = Exercise(
             rng, normal(rng, 4) + torch.tensor([0.0, 0.0, 200.0, 200.0]), 2, 2)),
         Probe("a fall from 200 to 0", lambda rng: _rows(
             rng, normal(rng, 4) + torch.tensor([200.0, 200.0, 0.0, 0.0]), 2, 2)),
+        Probe("a rise from 0 to 200 within a block", lambda rng: _rows(
+            rng, normal(rng, 6) + torch.tensor([0.0, 200.0, 0.0, 0.0, 0.0, 0.0]), 3, 2)),
         Probe("one block", lambda rng: _rows(rng, whole(rng, 3), 5, 2)),
         Probe("blocks of one, equal scores", lambda rng: _rows(rng, torch.full((4,), 2.0), 1, 3)),
         Probe("a block that is hidden", lambda rng: _rows(
@@ -97,10 +134,10 @@ ONLINE = Exercise(
                       also=(_online(total=False, mixed=False, start=-math.inf),)),
         Misconception("total not rescaled", _online(total=False),
                       "you rescaled the mixed values but not the total they are divided by. Both "
-                      "count from the maximum."),
+                      "count from the maximum.", also=(_online(total=False, start=-math.inf),)),
         Misconception("mixed not rescaled", _online(mixed=False),
                       "you rescaled the total but not the mixed values. Both count from the "
-                      "maximum."),
+                      "maximum.", also=(_online(mixed=False, start=-math.inf),)),
         Misconception("maximum of the block", _online(total=False, mixed=False, top="newest"),
                       "each block counts from its own maximum, so blocks do not compare. Keep one "
                       "running maximum for all of them."),
@@ -108,30 +145,69 @@ ONLINE = Exercise(
                       "where the first block is hidden you get nan: -inf less -inf, or 0 by 0. "
                       "Let the running maximum begin at the lowest finite number, and "
                       "divide only at the end."),
-        Misconception("maximum begins at zero", _online(start=0.0),
-                      "your maximum begins at 0. Where all scores are far below, every exponential "
-                      "underflows and 0 / 0 is left."),
+        Misconception("maximum begins too high", _online(start=0.0),
+                      "your maximum begins at 0, or not far from it. Where all scores are far "
+                      "below, the exponentials underflow: 0 / 0, or few digits. Begin at the "
+                      "lowest finite number.", also=tuple(
+                          _online(start=start) for start in (1.0, -1.0, -10.0, -50.0, -100.0))),
         Misconception("shrunk the wrong way", _online(
             shrink=lambda old, new: (new - old).exp() if old > LOWEST else torch.zeros(())),
                       "you multiplied the old sums by exp(new - old). When the maximum rises they "
                       "must shrink: exp(old - new)."),
-        Misconception("infinite before the first block", _online(
+        Misconception("nan from the first block on", _online(
             start=-math.inf, shrink=lambda old, new: (new - old).exp()),
-                      "you got nan on every input: where old begins at -inf, or very low, the "
-                      "first block's factor is infinite, and infinite times an empty sum is nan. "
-                      "Which of exp(new - old) and exp(old - new) shrinks what was summed?"),
+                      "you got nan on every input. Does old begin very low, and an exponential "
+                      "that is taken from it is infinite? Or very high, and all are 0? The old "
+                      "sums shrink by exp(old - new), the new weights count from new, and new is "
+                      "the larger of the two."),
         Misconception("shrunk by the ratio", _online(shrink=lambda old, new: old / new),
                       "you multiplied the old sums by old / new. They are sums of exponentials: "
                       "a difference of maxima is a factor exp(old - new)."),
+        Misconception("no exponential in the factor", _online(shrink=lambda old, new: old - new),
+                      "you multiplied the old sums by the difference old - new. They are sums of "
+                      "exponentials: the factor is its exponential.",
+                      also=(_online(shrink=lambda old, new: new - old),)),
+        Misconception("new block rescaled too", _new_too(LOWEST),
+                      "you multiplied the new block's sums by the factor as well. They count from "
+                      "the new maximum already: only what was summed before shrinks.",
+                      also=(_new_too(-math.inf), _new_too(LOWEST, total=False),
+                            _new_too(-math.inf, total=False))),
         Misconception("new weights from the old maximum", _old_top,
                       "you rescaled the sums to the new maximum, and the new block's exponentials "
                       "still count from the old one."),
         Misconception("divided at each block", _online(divide_each=True),
                       "you divided by the total after each block, and went on adding to the "
-                      "quotient. Keep sums as sums, and divide once, at the end."),
+                      "quotient. Keep sums as sums, and divide once, at the end.",
+                      also=(_online(divide_each=True, start=-math.inf),)),
         Misconception("never divided", lambda scores, values, block:
                       (scores - scores.max()).exp() @ values,
                       "you never divided by the total: the weights do not add up to 1."),
+        Misconception("divided by the number", lambda scores, values, block:
+                      (scores - scores.max()).exp() @ values / len(scores),
+                      "you divided by the number of scores. The shares add up to 1 when you divide "
+                      "by the total of the exponentials."),
+        Misconception("the last block alone", _last_alone,
+                      "only the last block is left in your result. Is the old maximum kept from "
+                      "block to block? Against the lowest number, exp(old - new) is 0 each time.",
+                      also=(_online(top="newest", shrink=lambda old, new: 0.0),)),
+        Misconception("the first block alone", lambda scores, values, block:
+                      scores[:block].softmax(0) @ values[:block],
+                      "only the first block is in your result. Does the loop end too soon, or "
+                      "return from within?"),
+        Misconception("blocks overlap", _online(begins=lambda n, block: range(n)),
+                      "your blocks begin at every score, so most scores count several times. Go on "
+                      "by `block`.",
+                      also=(_online(begins=lambda n, block: range(n - block + 1)),
+                            _online(begins=lambda n, block: range(n // block)),
+                            _online(begins=lambda n, block: range(-(-n // block))))),
+        Misconception("first block left out",
+                      _online(begins=lambda n, block: range(block, n, block)),
+                      "the first block is not in your result. Every score counts.",
+                      also=(_online(begins=lambda n, block: range(block, n, block),
+                                    start=-math.inf),)),
+        Misconception("padded with zeros", _padded,
+                      "you filled the last block up with zeros. A score of 0 is a score: its "
+                      "exponential is 1. Fill up with -inf, or let the block be short."),
         Misconception("short block dropped", _online(short="if alone"),
                       "you left out the last block where it is shorter than the others. Every "
                       "score counts.",
@@ -144,6 +220,26 @@ ONLINE = Exercise(
                       "far larger, exp overflows. Raise the maximum as you go."),
         Misconception("no maximum", _online(top="none"),
                       "you never subtracted the maximum: exp(200) is infinite in float32."),
+        Misconception("mean for the maximum", _online(top="mean"),
+                      "you subtracted the mean of a block, not its largest score: the exponential "
+                      "of what lies far above the mean is infinite."),
+        Misconception("largest without its sign", _online(top="absolute"),
+                      "you took the largest score without its sign. Where all scores are far below "
+                      "zero, their exponentials underflow: 0 / 0.",
+                      also=(_online(top="absolute", start=0.0),)),
+        Misconception("last score left out", lambda scores, values, block:
+                      scores[:-1].softmax(0) @ values[:-1],
+                      "the last score is not in your result. Every score counts.",
+                      also=(_online(begins=lambda n, block: range(0, n - 1, block)),)),
+        Misconception("mean of the exponentials", _means,
+                      "you added up the means of the blocks' exponentials. The total is a sum: a "
+                      "block of more scores counts for more."),
+        Misconception("values of the first block", _first_rows,
+                      "you mixed the first block's values in every block. Cut the values where you "
+                      "cut the scores."),
+        Misconception("only the largest", lambda scores, values, block: values[scores.argmax()],
+                      "you returned the value of the largest score alone. The others have a share, "
+                      "too."),
         Misconception("blocks averaged", _each_block_alone,
                       "you took the softmax of each block and averaged. A block with large scores "
                       "must count for more.", also=(_each_block_by_size,)),
@@ -163,87 +259,4 @@ ONLINE = Exercise(
         "Divide at the end.",
     ))
 
-# -- 3.6: the bytes of a cache -------------------------------------------------------------------
-
-
-def _cache_inputs(rng: Generator, *, n_kv_heads: int, g: int, bits: int,
-                  own: int | None = None) -> Inputs:
-    n_heads, head_dim = n_kv_heads * g, 2 * count(rng, 5, 9)
-    config = ModelConfig(
-        dim=n_heads * head_dim, own_head_dim=own, n_layers=count(rng, 22, 29), n_heads=n_heads,
-        n_kv_heads=n_kv_heads, hidden_dim=7, vocab_size=11, norm_eps=1e-5, rope_theta=1e4,
-        max_seq_len=4096)
-    return {"config": config, "tokens": count(rng, 100, 900), "batch": count(rng, 3, 5),
-            "bits": bits}
-
-
-def _cache_slip(name: str, change: Callable[[ModelConfig, int, int], Any], why: str,
-                ) -> Misconception:
-    """A wrong number of stored values, made into bytes rightly."""
-    return Misconception(
-        name, lambda config, tokens, batch, bits: change(config, tokens, batch) * bits // 8, why)
-
-
-CACHE = Exercise(
-    "3.6", "The bytes of a KV cache", "In the Llamas",
-    lambda config, tokens, batch, bits: kv_bytes(config, tokens=tokens, batch=batch, bits=bits),
-    probes=(
-        Probe("bfloat16", lambda rng: _cache_inputs(rng, n_kv_heads=4, g=3, bits=16)),
-        Probe("four bits", lambda rng: _cache_inputs(rng, n_kv_heads=2, g=5, bits=4)),
-        Probe("MQA", lambda rng: _cache_inputs(rng, n_kv_heads=1, g=6, bits=32)),
-        Probe("heads with a width of their own",
-              lambda rng: _cache_inputs(rng, n_kv_heads=3, g=2, bits=8, own=22)),
-    ),
-    misconceptions=(
-        _cache_slip("heads for layers", lambda c, tokens, batch:
-                    2 * c.n_heads * c.n_kv_heads * c.head_dim * tokens * batch,
-                    "you counted heads where layers belong. Every layer keeps its own cache."),
-        _cache_slip("heads and no width", lambda c, tokens, batch: 2 * c.n_heads * tokens * batch,
-                    "that is the formula with heads for layers and no width: it leaves out the "
-                    "layers and the features of a head."),
-        _cache_slip("query heads", lambda c, tokens, batch:
-                    2 * c.n_layers * c.n_heads * c.head_dim * tokens * batch,
-                    "you counted the query heads. Queries are never kept: only key and value "
-                    "heads are, n_kv_heads of them."),
-        _cache_slip("keys only", lambda c, tokens, batch:
-                    c.n_layers * c.n_kv_heads * c.head_dim * tokens * batch,
-                    "you counted keys or values. Both are kept: twice as much."),
-        _cache_slip("one layer", lambda c, tokens, batch:
-                    2 * c.n_kv_heads * c.head_dim * tokens * batch,
-                    "you counted one layer. Each of the n_layers keeps its own keys and values."),
-        _cache_slip("the stream", lambda c, tokens, batch:
-                    2 * c.n_layers * c.dim * tokens * batch,
-                    "you counted the whole stream, dim. Of each token only n_kv_heads keys and "
-                    "values of head_dim features are kept."),
-        _cache_slip("dim over heads", lambda c, tokens, batch:
-                    2 * c.n_layers * c.n_kv_heads * (c.dim // c.n_heads) * tokens * batch,
-                    "you took dim / n_heads as the width of a head. A config may give heads a "
-                    "width of their own: config.head_dim knows."),
-        _cache_slip("groups", lambda c, tokens, batch:
-                    2 * c.n_layers * (c.n_heads // c.n_kv_heads) * c.head_dim * tokens * batch,
-                    "you counted n_heads / n_kv_heads. That is how many queries share a key head, "
-                    "not how many key heads are kept."),
-        _cache_slip("no width", lambda c, tokens, batch:
-                    2 * c.n_layers * c.n_kv_heads * tokens * batch,
-                    "you counted heads as one number each. A key has head_dim features."),
-        _cache_slip("one sequence", lambda c, tokens, batch:
-                    2 * c.n_layers * c.n_kv_heads * c.head_dim * tokens,
-                    "you counted one sequence. Each of the batch keeps its own cache."),
-        _cache_slip("one token", lambda c, tokens, batch:
-                    2 * c.n_layers * c.n_kv_heads * c.head_dim * batch,
-                    "you counted one token. Each of them leaves a key and a value."),
-        Misconception("whole bytes a number", lambda config, tokens, batch, bits:
-                      kv_bytes(config, tokens=tokens, batch=batch, bits=8) * (bits // 8),
-                      "you rounded a number to whole bytes first: 4 // 8 is 0. Multiply by the "
-                      "bits, and divide by 8 at the end."),
-        Misconception("bits taken as bytes", lambda config, tokens, batch, bits:
-                      bits * kv_bytes(config, tokens=tokens, batch=batch, bits=8),
-                      "you counted bits, not bytes. A byte is 8 bits."),
-    ),
-    hints=(
-        "Count the numbers first, and their bytes last.",
-        "In one layer, one token leaves a key and a value, each n_kv_heads * head_dim numbers.",
-        "2 * n_layers * n_kv_heads * head_dim * tokens * batch numbers, each bits / 8 bytes.",
-    ))
-
-EXERCISES = [ONLINE, CACHE]
+EXERCISES = [ONLINE]
