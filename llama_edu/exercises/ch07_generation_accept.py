@@ -78,8 +78,31 @@ ACCEPT = Exercise(
                       "you replace a refused guess by a draw from p. But p has had a part of its "
                       "share already, through the guesses that were kept: tokens that the draft "
                       "likes come out too often. Only what is lacking may be drawn."),
+        Misconception("replaced from q", _rule(instead=lambda p, q: q.clone()),
+                      "you replace a refused guess by another draw from q: what the draft says too "
+                      "seldom still comes too seldom."),
+        Misconception("in equal shares", _rule(instead=lambda p, q: _scaled((p > q).float())),
+                      "you replace in equal shares. Of some tokens more is lacking than of others: "
+                      "p - q says how much.",
+                      also=(_rule(instead=lambda p, q: torch.full_like(p, 1 / len(p))),)),
+        Misconception("what is refused of p", _rule(instead=lambda p, q: _scaled(
+                          p * (1 - _keep(p, q)))),
+                      "you replace by tokens in the share in which they are refused. Those are the "
+                      "ones that come too often."),
+        Misconception("p and q swapped", lambda p, q: (_keep(q, p), _scaled(_lacking(q, p))),
+                      "p is the model's distribution and q the draft's: you took one for the "
+                      "other."),
         Misconception("not rescaled", _rule(instead=_lacking),
-                      "what replaces a refused guess is a distribution: it has to sum to 1."),
+                      "what replaces a refused guess is a distribution: it has to sum to 1.",
+                      also=(_rule(instead=lambda p, q: _lacking(p, q) / _lacking(p, q).max()),
+                            _rule(instead=lambda p, q: _lacking(p, q) / _lacking(p, q).mean()),
+                            _rule(instead=lambda p, q: _lacking(p, q) / len(p)))),
+        Misconception("kept by the difference", _rule(lambda p, q: 1 - (q - p).clamp(min=0)),
+                      "you keep by a difference. Drawn and kept is q times your chance, and that "
+                      "has to be min(p, q): so it is a ratio.",
+                      also=(_rule(lambda p, q: 1 - (p - q).abs()), _rule(_lacking),
+                            _rule(lambda p, q: (p - q).abs()),
+                            _rule(lambda p, q: 1 - _lacking(p, q)))),
         Misconception("never kept", _rule(lambda p, q: torch.zeros_like(p), lambda p, q: p.clone()),
                       "the output is right and nothing is won: you refuse every guess. Keep as "
                       "often as the first condition allows."),
