@@ -76,7 +76,7 @@ def tell_slowly(prompt: list[int], max_new: int) -> tuple[list[int], int]:
 
 prompt = tokenizer.encode("Once upon a time", bos=True, eos=False)
 told, read = tell_slowly(prompt, 40)
-print(tokenizer.decode(told))
+print(textwrap.fill(tokenizer.decode(told), 78))
 
 # %% [markdown]
 # What did it choose from? We look over its shoulder: each row is one question to the model, with
@@ -665,7 +665,7 @@ def n_kept(logits: Tensor) -> int:
 for name, story in moments.items():
     here = last_logits(story)
     kept = {title: n_kept(rule(here)) for title, rule in cuts.items()}
-    print(f"{name:13} likeliest {here.softmax(-1).max():4.0%}   kept: {kept}")
+    print(f"{name:13} best {here.softmax(-1).max():4.0%}, kept {kept}")
 assert kept["top-p 0.9"] == kept["min-p 0.1"] == 1      # where one is right
 assert names[5] == "_Max" and n_kept(min_p(0.05)(given)) == 6   # a wrong name
 

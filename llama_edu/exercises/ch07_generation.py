@@ -168,10 +168,11 @@ TOP_P = Exercise(
         Misconception("softmax twice", _cut(lambda probs, p: _before(probs.softmax(-1)) >= p),
                       "you took a softmax of probabilities: they come out nearly equal, and too "
                       "many are kept. Once is enough."),
-        Misconception("not normalised", lambda x, p: _cut(lambda _, p: _before(
+        Misconception("only the likeliest", lambda x, p: _cut(lambda _, p: _before(
                           x.sort(-1, descending=True).values.exp()) >= p)(x, p),
-                      "you summed exponentials that are no probabilities yet: divide by their sum, "
-                      "or take the softmax."),
+                      "you keep the likeliest token alone, at any p. (So do exponentials that are "
+                      "no probabilities yet: take the softmax.)",
+                      also=(lambda x, p: _keeping(x, torch.tensor(1)),)),
         Misconception("a low number for minus infinity",
                       lambda x, p: _package_top_p(x, p).clamp(min=-1e9),
                       "you cut with a low number. -inf is asked for: a rule that follows counts on "
@@ -181,7 +182,10 @@ TOP_P = Exercise(
                       "you returned log-probabilities. What is kept keeps its logit: the rule "
                       "changes nothing else."),
         Misconception("the rest kept", _cut(lambda probs, p: _before(probs) < p),
-                      "you kept what has to go, and cut what has to stay."),
+                      "you kept what has to go, and cut what has to stay.",
+                      also=(_cut(lambda probs, p: probs.cumsum(-1) - probs < p),
+                            _cut(lambda probs, p: _before(probs) - torch.cat(
+                                [torch.zeros_like(probs[:, :1]), probs[:, :-1]], -1) < p))),
         Misconception("one too many",
                       _cut(lambda probs, p: _before(probs) - torch.cat(
                           [torch.zeros_like(probs[:, :1]), probs[:, :-1]], -1) >= p),
@@ -206,13 +210,20 @@ TOP_P = Exercise(
                       "back to their places."),
         Misconception("not sorted", _unsorted,
                       "you summed in the order of the vocabulary. Sort first: the likeliest count "
-                      "first."),
+                      "first.",
+                      also=(lambda x, p: x.where(x.softmax(-1).cumsum(-1) < p, -torch.inf),
+                            lambda x, p: x.where(x.softmax(-1).cumsum(-1) <= p, -torch.inf))),
         Misconception("ascending", _cut(lambda probs, p: _before(probs) >= p, descending=False),
                       "you sorted upwards, so the least likely tokens are kept. Sort with "
                       "descending=True."),
+        Misconception("logits moved", lambda x, p: _package_top_p(
+                          x - x.amax(-1, keepdim=True), p),
+                      "you subtracted something from the logits that are kept. What is kept keeps "
+                      "its logit: the rule changes nothing else."),
         Misconception("a threshold", lambda x, p: x.masked_fill(x.softmax(-1) < p, -torch.inf),
-                      "you compared each probability with p. It is their sum, from the likeliest "
-                      "on, that has to reach p."),
+                      "you compared each probability with one number. It is their sum, from the "
+                      "likeliest on, that has to reach p.",
+                      also=(lambda x, p: x.masked_fill(x.softmax(-1) < 1 - p, -torch.inf),)),
         Misconception("min-p", lambda x, p: x.masked_fill(
                           x.softmax(-1) < p * x.softmax(-1).amax(-1, keepdim=True), -torch.inf),
                       "that is min-p: it compares with the likeliest token. Top-p sums."),

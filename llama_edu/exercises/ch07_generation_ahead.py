@@ -50,6 +50,8 @@ GREEDY = Exercise(
         Probe("two are wrong", lambda rng: _guessed(rng, 6, 2, 4)),
         Probe("the last is wrong", lambda rng: _guessed(rng, 2, 1)),
         Probe("no guess", lambda rng: _guessed(rng, 0)),
+        Probe("a guess that comes too early", lambda rng: {
+            "guesses": torch.tensor([4, 6, 9]), "best": torch.tensor([4, 5, 6, 8])}),
         Probe("a token said twice", lambda rng: {
             "guesses": torch.tensor([4, 4, 9]), "best": torch.tensor([4, 4, 6, 8])}),
     ),
@@ -107,6 +109,14 @@ GREEDY = Exercise(
                       "you took the guesses that agree, also those behind a wrong one, and nothing "
                       "of the model's own. Stop at the first that differs; there the model's token "
                       "comes."),
+        Misconception("from the end", lambda guesses, best: best[
+                          len(best) - _run(guesses, best) - 1:].clone(),
+                      "you took as many tokens as are sure, and the last of `best`. The first are "
+                      "the sure ones."),
+        Misconception("found anywhere", lambda guesses, best: best[
+                          :int(torch.isin(guesses, best).long().cumprod(0).sum()) + 1].clone(),
+                      "you looked for each guess anywhere in `best`. It holds if it stands at its "
+                      "own place."),
         Misconception("filled up", lambda guesses, best: torch.cat([
                           best[:_run(guesses, best) + 1],
                           best.new_full((len(guesses) - _run(guesses, best),), -1)]),
@@ -235,6 +245,13 @@ LENGTH = Exercise(
                                 sum(i * rate**i for i in range(ahead + 1))),
                             lambda rate, ahead: float(
                                 sum((i + 1) * rate**i for i in range(ahead + 1))))),
+        Misconception("the own token twice", lambda rate, ahead: 1 + _expected_tokens(
+                          rate, ahead),
+                      "you counted the model's own token twice: rate**0 is it already.",
+                      also=(lambda rate, ahead: 1 + float(sum(rate**i for i in range(ahead))),)),
+        Misconception("multiplied", lambda rate, ahead: (1 + rate)**ahead,
+                      "you multiplied 1 + rate for each guess. A guess kept adds one token and "
+                      "opens the way to the next; it does not double what there is."),
         Misconception("a whole number", lambda rate, ahead: round(
                           _expected_tokens(rate, ahead)),
                       "you rounded. An average need not be whole.",
@@ -253,7 +270,10 @@ LENGTH = Exercise(
         Misconception("without end",
                       lambda rate, ahead: 1 / (1 - rate) if rate < 1 else float("inf"),
                       "that is for guesses without end. Here there are `ahead` of them.",
-                      also=(lambda rate, ahead: 1 / (1 - rate),)),
+                      also=(lambda rate, ahead: 1 / (1 - rate),
+                            lambda rate, ahead: float(ahead + 1) if rate == 1 else
+                            min(1 / (1 - rate), ahead + 1),
+                            lambda rate, ahead: rate / (1 - rate) if rate < 1 else ahead)),
         Misconception("the closed form at 1",
                       lambda rate, ahead: (1 - rate**(ahead + 1)) / (1 - rate),
                       "your formula divides by zero where every guess holds. There the answer is "

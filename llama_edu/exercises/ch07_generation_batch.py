@@ -69,7 +69,15 @@ PLACES = Exercise(
     misconceptions=(
         _places_slip("positions by column",
                      "you numbered the columns. A row's first token stands at 0, wherever its "
-                     "column is.", positions=lambda pads, t: torch.arange(t).repeat(len(pads), 1)),
+                     "column is.", positions=lambda pads, t: torch.arange(t).repeat(len(pads), 1),
+                     also=(lambda pads, t: (torch.arange(t) * _real(pads, t),
+                                            places(pads, 0, t)[1]),)),
+        _places_slip("clamped from above",
+                     "your tokens stand at 0 or below: clamp(min=0), not max; and columns minus "
+                     "pads, not the reverse.",
+                     positions=lambda pads, t: (torch.arange(t) - pads[:, None]).clamp(max=0),
+                     also=(lambda pads, t: ((pads[:, None] - torch.arange(t)).clamp(min=0),
+                                            places(pads, 0, t)[1]),)),
         _places_slip("positions from one",
                      "your first token stands at 1. Positions start at 0: a cumsum of ones has to "
                      "lose one.", positions=lambda pads, t: _real(pads, t).long().cumsum(1)),
@@ -92,6 +100,16 @@ PLACES = Exercise(
                      "your empty places wrap around to the end of the row. They stand at 0: "
                      "clamp(min=0).",
                      positions=lambda pads, t: (torch.arange(t) - pads[:, None]) % t),
+        _places_slip("all tokens at one",
+                     "your positions say which places are real. Say where each token stands: 0, 1, "
+                     "2, ... from the row's first.",
+                     positions=lambda pads, t: _real(pads, t).long()),
+        _places_slip("positions back to front",
+                     "your positions fall along the row. They rise from a row's first token on.",
+                     positions=lambda pads, t: places(pads, 0, t)[0].flip(1),
+                     also=(lambda pads, t: ((t - 1 - torch.arange(t)).expand(len(pads), t)
+                                            .masked_fill(~_real(pads, t), 0),
+                                            places(pads, 0, t)[1]),)),
         _places_slip("pads added",
                      "you added `pads` to the columns. A row's first token is in column `pads` and "
                      "stands at 0: subtract.",
@@ -112,7 +130,9 @@ PLACES = Exercise(
         _places_slip("positions as on the right",
                      "you counted as if the empty places were on the right. They are on the left.",
                      positions=lambda pads, t: torch.arange(t).expand(len(pads), t).masked_fill(
-                         torch.arange(t) >= t - pads[:, None], 0)),
+                         torch.arange(t) >= t - pads[:, None], 0),
+                     also=(lambda pads, t: (torch.minimum(torch.arange(t), t - 1 - pads[:, None]),
+                                            places(pads, 0, t)[1]),)),
         _places_slip("padding visible", "tokens see the empty places before them. Hide those "
                      "columns.", mask=lambda pads, t: causal_mask(t, t).repeat(len(pads), 1, 1)),
         _places_slip("padding sees nothing",
@@ -142,13 +162,18 @@ PLACES = Exercise(
                      also=(lambda pads, t: (places(pads, 0, t)[0],
                                             places(pads, 0, t)[1].transpose(1, 2)),
                            lambda pads, t: (places(pads, 0, t)[0], causal_mask(t, t).T
-                                            & _real(pads, t)[:, None]))),
+                                            & _real(pads, t)[:, None]),
+                           lambda pads, t: (places(pads, 0, t)[0],
+                                            causal_mask(t, t).T.repeat(len(pads), 1, 1)))),
         _places_slip("tokens that do not see themselves",
                      "your tokens do not see themselves, only those before. A row's first token "
                      "sees nothing then, and a softmax over nothing is NaN.",
                      mask=lambda pads, t: _seen(pads, t) & ~_eye(t)
                      | _eye(t) & ~_real(pads, t)[:, None],
                      also=(lambda pads, t: (places(pads, 0, t)[0], _seen(pads, t) & ~_eye(t)),)),
+        _places_slip("one token ahead", "your tokens see one place too far: the one that follows.",
+                     mask=lambda pads, t: torch.ones(t, t, dtype=torch.bool).tril(1)
+                     & _real(pads, t)[:, None] | _eye(t)),
         _places_slip("the empty ones for the real",
                      "your comparison is the wrong way round: the empty places are seen and the "
                      "tokens hidden.",
@@ -177,7 +202,8 @@ PLACES = Exercise(
                      mask=lambda pads, t: causal_mask(t, t)
                      & (torch.arange(t) < t - pads[:, None])[:, None] | _eye(t)),
         _places_slip("inverted", "your mask is True where a column may not look. Here True means: "
-                     "may look.", mask=lambda pads, t: ~places(pads, 0, t)[1]),
+                     "may look.", mask=lambda pads, t: ~places(pads, 0, t)[1],
+                     also=(lambda pads, t: (places(pads, 0, t)[0], ~_seen(pads, t)),)),
     ),
     hints=(
         "columns = torch.arange(t); a column is real in a row if columns >= pads[:, None].",

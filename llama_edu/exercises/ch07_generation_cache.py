@@ -35,23 +35,23 @@ def _past_attention(*, q_at: Callable = lambda p: p, k_at: Callable = lambda p: 
                     keys: Callable = lambda past, k, freqs: torch.cat([past, k], 2),
                     values: Callable = lambda past, v, freqs: torch.cat([past, v], 2),
                     mask: Callable = causal_mask, scale: Callable = lambda d: 1.0,
-                    q_rope: Callable | None = None) -> Callable:
+                    q_rope: Callable | None = None, k_rope: Callable | None = None) -> Callable:
     """Cached attention with one part done wrongly; a position of None leaves out the rotation.
 
-    scale: by what the scores differ from those over sqrt(d); q_rope: positions of the queries,
+    scale: by what the scores differ from those over sqrt(d); q_rope, k_rope: the positions,
     from p and 0, 1, ..., where they do not just start elsewhere.
     """
-    def turned(x: Tensor, freqs: Tensor, start: int | None) -> Tensor:
-        return x if start is None else _turn(x, freqs, start)
+    def turned(x: Tensor, freqs: Tensor, p: int, at: Callable, where: Callable | None) -> Tensor:
+        if where is not None:
+            return rotate(x, *rope_table(freqs, where(p, torch.arange(x.shape[2]))))
+        return x if at(p) is None else _turn(x, freqs, at(p))
 
     def attention(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor,
                   freqs: Tensor) -> Tensor:
         p = past_k.shape[2]
-        all_keys = keys(past_k, turned(k, freqs, k_at(p)), freqs)
+        all_keys = keys(past_k, turned(k, freqs, p, k_at, k_rope), freqs)
         all_values = values(past_v, v, freqs)
-        turned_q = turned(q, freqs, q_at(p)) if q_rope is None else rotate(
-            q, *rope_table(freqs, q_rope(p, torch.arange(q.shape[2]))))
-        return attend(turned_q * scale(q.shape[-1]), all_keys, all_values,
+        return attend(turned(q, freqs, p, q_at, q_rope) * scale(q.shape[-1]), all_keys, all_values,
                       mask(q.shape[2], all_keys.shape[2]))
     return attention
 
@@ -102,6 +102,16 @@ def _starting_at(start: Callable[[Tensor], int]) -> Callable:
     return attention
 
 
+def _turned_with(change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Callable:
+    def attention(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor,
+                  freqs: Tensor) -> Tensor:
+        t, p = q.shape[2], past_k.shape[2]
+        rope = change(*rope_table(freqs, torch.arange(p, p + t)))
+        return attend(rotate(q, *rope), torch.cat([past_k, rotate(k, *rope)], 2),
+                      torch.cat([past_v, v], 2), causal_mask(t, p + t))
+    return attention
+
+
 def _keys_for_values(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor,
                      freqs: Tensor) -> Tensor:
     t, p = q.shape[2], past_k.shape[2]
@@ -148,6 +158,29 @@ CACHED = Exercise(
                       "all your queries stand at the same position. They stand one behind the "
                       "other: p, p + 1, ...",
                       also=(_past_attention(q_rope=lambda p, t: p + t.max() + 0 * t),)),
+        Misconception("queries and keys apart", _past_attention(q_at=lambda p: p + 1),
+                      "your queries and your new keys do not start at the same position. Both "
+                      "start at p.",
+                      also=(_past_attention(q_at=lambda p: p - 1),
+                            _past_attention(k_at=lambda p: p - 1),
+                            _past_attention(k_at=lambda p: p + 1),
+                            _past_attention(q_rope=lambda p, t: p + len(t) + t))),
+        Misconception("the new ones counted twice", _past_attention(
+                          q_rope=lambda p, t: p + len(t) + t, k_rope=lambda p, t: p + len(t) + t),
+                      "your positions start at p + t. The cache holds 0 to p - 1, so p is free."),
+        Misconception("positions back to front", _past_attention(
+                          k_rope=lambda p, t: p + t.max() - t, q_rope=lambda p, t: p + t.max() - t),
+                      "your positions fall from the first new token to the last. They rise: p, "
+                      "p + 1, ..."),
+        Misconception("cosines and sines swapped", _turned_with(lambda cos, sin: (sin, cos)),
+                      "you gave the sines for the cosines: rope_table returns (cos, sin), and "
+                      "rotate takes them in this order."),
+        Misconception("queries rotated twice", _past_attention(
+                          q_rope=lambda p, t: 2 * (p + t)),
+                      "you rotated the queries twice, so they stand twice as far as they should."),
+        Misconception("new keys rotated twice", _past_attention(
+                          k_rope=lambda p, t: 2 * (p + t)),
+                      "you rotated the new keys twice, so they stand twice as far as they should."),
         Misconception("the table's arguments swapped", _table_swapped,
                       "you made the table of angles with its arguments swapped: "
                       "rope_table(freqs, positions)."),
@@ -166,6 +199,17 @@ CACHED = Exercise(
         Misconception("one token ahead", _past_attention(
                           mask=lambda t, s: _ones(t, s).tril(s - t + 1)),
                       "your new tokens see one token too far: the one that follows them."),
+        Misconception("the new ones apart", _past_attention(
+                          mask=lambda t, s: _ones(t, s).tril(s - t) & (
+                              _ones(t, s).tril(s - t - 1).logical_not()
+                              | (torch.arange(s) < s - t))),
+                      "your new tokens see the past and themselves, and not the new ones before "
+                      "them. Those are their past too."),
+        Misconception("the first token hidden", _past_attention(
+                          mask=lambda t, s: causal_mask(t, s) & (torch.arange(s) > 0)),
+                      "you hide the text's first token. Positions count from 0.",
+                      also=(_past_attention(mask=lambda t, s: causal_mask(t, s) & (
+                          (torch.arange(s) > 0) | (s == t))),)),
         Misconception("the mask reversed", _past_attention(
                           mask=lambda t, s: _ones(t, s).triu(s - t)),
                       "your comparison is the wrong way round: new tokens see themselves and what "
