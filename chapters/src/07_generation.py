@@ -284,7 +284,8 @@ class Slot:
         if end > self.cache.max_len:
             raise ValueError(
                 f"the cache holds {self.cache.max_len} tokens; {end} were "
-                "asked for. Make a longer one with new_cache, or rewind this one.")
+                "asked for. Make a longer one with new_cache, or rewind this "
+                "one.")
         if len(k) != self.cache.batch:
             raise ValueError(
                 f"the cache was made for {self.cache.batch} texts; {len(k)} "
@@ -1317,8 +1318,9 @@ def guess_ahead(draft: Callable, ids: list[int], ahead: int,
 
 def up_to_stop(tokens: list[int]) -> list[int]:
     """The tokens up to the first that ends a tale, that one included."""
-    ends = (n for n, token in enumerate(tokens, 1) if token in tokenizer.stop_ids)
-    return tokens[:next(ends, len(tokens))]
+    ends = [n for n, token in enumerate(tokens, start=1)
+            if token in tokenizer.stop_ids]
+    return tokens[:ends[0]] if ends else tokens
 
 # %% [markdown]
 # With these, a tale:
