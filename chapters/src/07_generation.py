@@ -13,6 +13,7 @@
 # %%
 import math
 import statistics
+import textwrap
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -32,7 +33,13 @@ from llama_edu.family.releases import release
 from llama_edu.generation import begun, count_pads
 from llama_edu.layers import attend, causal_mask, rope_table, rotate
 from llama_edu.model import Llama
-from llama_edu.sampling import COLDEST, NO_TOKEN, Rule, probabilities, repetition
+from llama_edu.sampling import (
+    COLDEST,
+    NO_TOKEN,
+    Rule,
+    probabilities,
+    repetition,
+)
 from llama_edu.tokenizer import installed
 
 plots.use_style()
@@ -58,7 +65,7 @@ model, tokenizer = checkpoint.load(files("llama_edu") / "assets" / "tales")
 
 
 def tell_slowly(prompt: list[int], max_new: int) -> tuple[list[int], int]:
-    """The likeliest token, again and again; and how many tokens the model has read for it."""
+    """The likeliest token, again and again; and how many tokens were read."""
     text, read = list(prompt), 0
     for _ in range(max_new):
         logits = model(torch.tensor([text]))[0, -1]
@@ -69,7 +76,7 @@ def tell_slowly(prompt: list[int], max_new: int) -> tuple[list[int], int]:
 
 prompt = tokenizer.encode("Once upon a time", bos=True, eos=False)
 told, read = tell_slowly(prompt, 40)
-print(tokenizer.decode(told))
+print(textwrap.fill(tokenizer.decode(told), 78))
 
 # %% [markdown]
 # What did it choose from? We look over its shoulder: each row is one question to the model, with
@@ -86,9 +93,9 @@ for end in range(len(prompt), len(prompt) + 12):
     print(f"...{tokenizer.decode(told[1:end])[-18:]!r:22} {first}    {second}")
 
 # %% [markdown]
-# Where the grammar leaves no choice the model is sure. Where the grammar has a choice, such as the
-# hero's character or name, it spreads its bets. Note that one pass gave us *all* these rows. Each
-# row only saw what was before it. That is the key to what follows.
+# Where the grammar leaves no choice the model is sure; where it has one, such as the hero's name,
+# it spreads its bets. One pass gave us *all* these rows, and each saw only what was before it. That
+# is the key to what follows.
 #
 # And the price: for 40 tokens the loop read many more than the text has.
 
@@ -123,21 +130,19 @@ for length in (10, 30):
 handle.remove()
 
 torch.testing.assert_close(caught[10], caught[30][:10])
-print(
-    "last layer: the first 10 keys are the same in a text of 10 and in a text of 30 tokens"
-)
+print("the last layer's first 10 keys: the same in texts of 10 and 30 tokens")
 
 # %% [markdown]
 # Old queries are never needed again. Old keys and values are, so we keep them: that is the *KV
 # cache*. The first pass reads the prompt, all its tokens at once: *prefill*. Each later pass reads
 # one token and looks back at the kept ones: *decode*.
 #
-# The picture below is drawn from two real runs of the teller: the same hook counts, pass by pass,
-# for how many tokens the last layer made keys.
+# Two real runs of the teller: the same hook counts, pass by pass, for how many tokens the last
+# layer made keys.
 
 # %%
 def watch(prompt_length: int, n_new: int, cached: bool) -> list[list[float]]:
-    """One row a pass: 2 where a position's keys are computed, 1 where only looked up, 0 not yet."""
+    """A row for each pass: 2 where keys are computed, 1 where looked up."""
     cache, rows, counts = model.new_cache(1, 20), [], []
     handle = model.layers[-1].attention.wk.register_forward_hook(
         lambda module, given, made: counts.append(made.shape[1]))
@@ -145,23 +150,19 @@ def watch(prompt_length: int, n_new: int, cached: bool) -> list[list[float]]:
         start = cache.length if cached else 0
         model(torch.tensor([told[start:end]]), cache if cached else None)
         first = end - counts[-1]
-        rows.append([
-            2.0 if first <= i < end else 1.0 if i < end else 0.0
-            for i in range(14)
-        ])
+        rows.append([2.0 if first <= i < end else 1.0 if i < end else 0.0
+                     for i in range(14)])
     handle.remove()
     return rows
 
 
-runs = {
-    "without a cache": watch(6, 9, False), "with a cache": watch(6, 9, True)
-}
+runs = {"without a cache": watch(6, 9, False),
+        "with a cache": watch(6, 9, True)}
 for name, rows in runs.items():
-    print(
-        f"{name}: {sum(row.count(2.0) for row in rows)} keys computed in each layer"
-    )
+    n_computed = sum(row.count(2.0) for row in rows)
+    print(f"{name}: {n_computed} keys computed in each layer")
 
-# %% mystnb={"image": {"alt": "Two grids of nine passes by 14 positions. Without a cache each pass computes a full row, 90 cells in all. With a cache the first pass computes six cells and each later one only the newest: 14 cells, the rest is looked up."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two grids of nine passes by 14 positions. Without a cache each pass computes a full row, 90 cells in all. With a cache the first pass computes six cells and each later one only the newest: 14 cells, the rest is looked up."}}
 fig, panels = plots.figure(
     "With a cache each position is computed once, then only looked up",
     x="position in the text (tokens)", y="pass", columns=2)
@@ -179,8 +180,7 @@ panels[1].set_xlabel("red: computed, blue: looked up")
 _ = panels[1].set_ylabel("")
 
 # %% [markdown]
-# Rows are passes, columns are positions. On the left every pass computes its whole row. On the
-# right the first row is the prefill, and below it runs a diagonal: one new token a pass.
+# On the right the first row is the prefill, and below it runs a diagonal: one new token a pass.
 #
 # ## Your turn: one layer with a cache
 #
@@ -191,24 +191,27 @@ _ = panels[1].set_ylabel("")
 # The layer gets $t$ new tokens. Of the $p$ tokens before them it has keys and values, as a cache
 # holds them. Two things decide everything: *where* do the new tokens stand, and *whom* may each of
 # them see? You may use `rope_table(freqs, positions)`, which gives cosines and sines, and
-# `rotate(x, cos, sin)` (chapter 02); `attend(q, k, v, mask)` and `causal_mask(t, s)` (chapter 03),
-# the mask of the last $t$ of $s$ tokens, True where a column may be looked at. Axes: `b` texts, `h`
-# query heads, `k` key/value heads, `d` features of a head.
+# `rotate(x, cos, sin)` (chapter 02); and `attend(q, k, v, mask)` (chapter 03). The mask is yours to
+# make: a row for each new token, a column for each token there is, True where it may be looked at.
+# Axes: `b` texts, `h` query heads, `k` key/value heads, `d` features of a head.
 
 # %%
 def cached_attention(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor,
                      past_v: Tensor, freqs: Tensor) -> Tensor:
-    """Exercise 7.1 ●●○ 12 min. Attention of new tokens with a cache, to `b h t d`.
+    """Exercise 7.1 ●●○ 12 min. Attention of `t` new tokens, with a cache of `p` older ones.
 
-    q: `b h t d` and k, v: `b k t d`, of the new tokens, not rotated; past_k
-    (rotated already), past_v: `b k p d`, of positions 0 to p - 1; freqs: `d/2`.
+    Of the new tokens: `q`, `b h t d`, and `k` and `v`, `b k t d`, not rotated. Of the older ones,
+    at positions 0 to p - 1: `past_k`, rotated already, and `past_v`, both `b k p d`. `freqs`: the
+    `d/2` frequencies of the rotation. Return `b h t d`.
     """
     ### BEGIN SOLUTION
-    t, p = q.shape[2], past_k.shape[2]
-    rope = rope_table(freqs, torch.arange(p, p + t))
-    q, k = rotate(q, *rope), rotate(k, *rope)
-    keys, values = torch.cat([past_k, k], dim=2), torch.cat([past_v, v], dim=2)
-    return attend(q, keys, values, causal_mask(t, p + t))
+    p, t = past_k.shape[2], k.shape[2]
+    where = torch.arange(p + t)                 # the new ones stand at p and on
+    turn = rope_table(freqs, where[p:])
+    keys = torch.cat((past_k, rotate(k, *turn)), 2)
+    values = torch.cat((past_v, v), 2)
+    seen = where[p:, None] >= where
+    return attend(rotate(q, *turn), keys, values, seen)
     ### END SOLUTION
 
 
@@ -229,15 +232,15 @@ check("7.1", cached_attention)
 # once, at full length, and fills it from the left. The caller asks for one
 # (`model.new_cache(batch, max_len)`) and hands it in; the model keeps nothing between passes.
 # `rewind` forgets the newest tokens by moving one number, and we shall need it. `take` copies what
-# another cache holds, into a longer one for instance; the chapter does not use it.
+# another cache holds.
 
 # %% twin="llama_edu.cache.KVCache"
 class KVCache:
     def __init__(self, n_layers: int, batch: int, max_len: int):
         if min(batch, max_len) < 1:
             raise ValueError(
-                f"a cache for {batch} texts of {max_len} tokens was asked for; 1 or "
-                "more of both is needed.")
+                f"a cache for {batch} texts of {max_len} tokens was asked for; "
+                "1 or more of both is needed.")
         self.batch, self.max_len, self.length = batch, max_len, 0
         self.slots = [Slot(self) for _ in range(n_layers)]
 
@@ -245,8 +248,8 @@ class KVCache:
         if not 0 <= layer_id < len(self.slots):
             raise IndexError(
                 f"layer {layer_id} was asked for; this cache has layers 0 to "
-                f"{len(self.slots) - 1}. Let the model make its own: new_cache."
-            )
+                f"{len(self.slots) - 1}. Let the model make its own: "
+                "new_cache.")
         return self.slots[layer_id]
 
     def rewind(self, length: int) -> None:
@@ -267,8 +270,7 @@ class KVCache:
 # %% [markdown]
 # A layer gets its own `Slot`, which writes the new rows behind the old ones and returns all of
 # them. Its two tensors, keys and values, are made when the first arrive: texts, key/value heads,
-# tokens, features. (The two special lines at the end: in training, a copy keeps what the backward
-# pass needs; and room made in PyTorch's inference mode could not be written outside of it.)
+# tokens, features.
 
 # %% twin="llama_edu.cache.Slot"
 class Slot:
@@ -281,34 +283,34 @@ class Slot:
         start, end = self.cache.length, self.cache.length + k.shape[2]
         if end > self.cache.max_len:
             raise ValueError(
-                f"the cache holds {self.cache.max_len} tokens; {end} were asked for. "
-                "Make a longer one with new_cache, or rewind this one.")
+                f"the cache holds {self.cache.max_len} tokens; {end} were "
+                "asked for. Make a longer one with new_cache, or rewind this "
+                "one.")
         if len(k) != self.cache.batch:
             raise ValueError(
-                f"the cache was made for {self.cache.batch} texts; {len(k)} were "
-                "given. Make a new one for this batch.")
+                f"the cache was made for {self.cache.batch} texts; {len(k)} "
+                "were given. Make a new one for this batch.")
         if self.keys is None:
             self.keys, self.values = self._room(k), self._room(v)
         self.keys[:, :, start:end] = k
         self.values[:, :, start:end] = v
         keys, values = self.keys[:, :, :end], self.values[:, :, :end]
-        # what a backward pass will read must not be written over
-        if keys.requires_grad:
+        if keys.requires_grad:  # what a backward pass reads is not written over
             return keys.clone(), values.clone()
         return keys, values
 
     def _room(self, like: Tensor) -> Tensor:
         b, k, _, d = like.shape
-        # or nothing could be written outside of it
+        # room made in inference mode could not be written outside of it
         with torch.inference_mode(False):
             return torch.zeros(b, k, self.cache.max_len, d, dtype=like.dtype,
                                device=like.device)
 
 
 # %% [markdown]
-# There is one `length` for all layers, and the model moves it once, at the end of a pass: each
-# layer must write to the same places. The keys go in *after* rotation. A position never changes, so
-# a key need be turned only once.
+# One `length` serves all layers, and the model moves it once, at the end of a pass: each layer must
+# write to the same places. The keys go in *after* rotation. A position never changes, so a key need
+# be turned only once.
 #
 # ## Prove it: cached equals uncached
 #
@@ -325,9 +327,8 @@ for cuts in ([1] * len(told), [len(told)], [10, 1, 1, 5, 2, len(told) - 19]):
     torch.testing.assert_close(torch.cat(parts, dim=1), expected, atol=1e-4,
                                rtol=1e-4)
 assert not any("cache" in name for name in model.state_dict())
-print(
-    "one by one, all at once, in uneven parts: the same logits; and no weight in the cache"
-)
+print("one by one, all at once, in uneven parts: the same logits;")
+print("and no weight in the cache")
 
 # %% [markdown]
 # ## What does a token cost? Count first, then measure
@@ -341,29 +342,26 @@ def multiply_adds(config: ModelConfig, new: int, total: int) -> int:
     """Of one pass; norms, rotations and softmax are left out as small."""
     p = parameters(config)
     looking = 2 * config.n_layers * config.n_heads * config.head_dim * total
-    return new * (p.attention + p.feed_forward
-                  + looking) + config.vocab_size * config.dim
+    logits = config.vocab_size * config.dim
+    return new * (p.attention + p.feed_forward + looking) + logits
 
 
 c = model.config
 for name, new in (("without a cache", 200), ("with a cache", 1)):
-    print(
-        f"token 201 {name:16} {multiply_adds(c, new, 200) / 1e6:8.1f} million multiply-adds"
-    )
+    millions = multiply_adds(c, new, 200) / 1e6
+    print(f"token 201 {name:16} {millions:8.1f} million multiply-adds")
 
 # %% [markdown]
 # Now the clock. The teller is so small that Python's own time would hide the rest, so we time a
-# larger model with random weights: speed does not depend on what the weights say. For each length
-# of text we time the next token, both ways. Of several rounds the fastest counts: a busy machine
-# can only make a pass slower.
+# larger model with random weights. For each length of text we time the next token, both ways. Of
+# several rounds the fastest counts: a busy machine can only make a pass slower.
 
 # %%
-bench = ModelConfig(dim=512, n_layers=4, n_heads=8, n_kv_heads=4,
-                    hidden_dim=1408, vocab_size=512, norm_eps=1e-5,
-                    rope_theta=1e4, max_seq_len=512)
 torch.manual_seed(0)
-large = Llama(bench).eval()
-tokens = torch.randint(0, 512, (1, 512))
+bench = ModelConfig(
+    dim=512, n_layers=4, n_heads=8, n_kv_heads=4, hidden_dim=1408,
+    vocab_size=512, norm_eps=1e-5, rope_theta=1e4, max_seq_len=512)
+large, tokens = Llama(bench).eval(), torch.randint(0, 512, (1, 512))
 
 
 def clock(run: Callable[[], object], rounds: int) -> float:
@@ -378,17 +376,16 @@ def clock(run: Callable[[], object], rounds: int) -> float:
 
 
 def next_token(cache: KVCache | None, length: int) -> Tensor:
-    """Logits after `length` tokens; all but the last of them are in the cache, if there is one."""
+    """Logits after `length` tokens; a cache holds all of them but the last."""
     if cache is not None:
         cache.rewind(length - 1)
     given = tokens[:, 0 if cache is None else length - 1:length]
     return large.logits(large.hidden(given, cache)[:, -1])
 
 # %% [markdown]
-# To predict times we need two speeds of this machine: how many multiply-adds it does in a second,
-# and how fast it reads memory. We take the first from the longest uncached pass. For the second we
-# time the product of a large matrix and one vector, which is nothing but reading the matrix. (About
-# ten seconds.)
+# To predict times we need two speeds of this machine. How many multiply-adds it does in a second,
+# we take from the longest uncached pass; how fast it reads memory, from the product of a large
+# matrix and one vector. (About ten seconds.)
 
 # %%
 lengths = (32, 64, 128, 256, 512)
@@ -398,22 +395,20 @@ uncached = [clock(lambda t=t: next_token(None, t), 5) for t in lengths]
 cached = [clock(lambda t=t: next_token(full, t), 9)
           for t in reversed(lengths)][::-1]
 
+speed = multiply_adds(bench, 512, 512) / uncached[-1]   # multiply-adds in a ms
 matrix, vector = torch.ones(4096, 4096), torch.ones(4096)
-speed = multiply_adds(bench, 512, 512) / uncached[-1]  # multiply-adds in a ms
-# bytes in a ms
-bandwidth = matrix.numel() * 4 / clock(lambda: matrix @ vector, 9)
-print(
-    f"{speed / 1e6:.0f} billion multiply-adds a second, {bandwidth / 1e6:.1f} GB/s read"
-)
+taken = clock(lambda: matrix @ vector, 9)
+bandwidth = matrix.numel() * 4 / taken                  # bytes in a ms
+print(f"{speed / 1e6:.0f} billion multiply-adds a second, "
+      f"{bandwidth / 1e6:.1f} GB/s read")
 
-# %% mystnb={"image": {"alt": "On logarithmic axes, milliseconds for the next token against text length from 32 to 512. Without a cache the time rises in step with the length, about as counted. With a cache it stays nearly flat, far above what counting predicts and nearer to what reading the weights takes."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "On logarithmic axes, milliseconds for the next token against text length from 32 to 512. Without a cache the time rises in step with the length, about as counted. With a cache it stays nearly flat, far above what counting predicts and nearer to what reading the weights takes."}}
 fig, ax = plots.figure(
     "With a cache the next token's time stays nearly flat, but above the count",
     x="tokens in the text", y="time for the next token (ms)")
-reading = [
-    (weight_bytes(bench, bits=32) + kv_bytes(bench, tokens=t, batch=1, bits=32))
-    / bandwidth for t in lengths
-]
+weights = weight_bytes(bench, bits=32)
+reading = [(weights + kv_bytes(bench, tokens=t, batch=1, bits=32)) / bandwidth
+           for t in lengths]
 ax.loglog(lengths, uncached, "o", color=plots.VERMILION,
           label="no cache (line: counted)")
 ax.loglog(lengths, [multiply_adds(bench, t, t) / speed for t in lengths],
@@ -428,17 +423,17 @@ ax.minorticks_off()
 ax.set_xlim(28, 3000)
 ax.margins(y=0.12)
 plots.label_lines(ax)
-print(
-    f"at 512 tokens: {uncached[-1]:.0f} ms without, {cached[-1]:.1f} ms with; counted "
-    f"{multiply_adds(bench, 1, 512) / speed:.2f} ms, reading {reading[-1]:.1f} ms"
-)
+print(f"at 512 tokens: {uncached[-1]:.0f} ms without, "
+      f"{cached[-1]:.1f} ms with; "
+      f"counted {multiply_adds(bench, 1, 512) / speed:.2f} ms, "
+      f"reading {reading[-1]:.1f} ms")
 
 # %% [markdown]
-# Red: without a cache the times rise about as counted. (The machine's speed is taken from the last
-# point, so that one fits by definition.) Blue: with a cache the count is far too hopeful. One token
-# does little arithmetic, but it still meets *every weight*, and each must come from memory. Bytes,
-# the dashed line, come nearer, but they are a floor: on top of it every pass starts some hundreds
-# of small operations, and each start takes its time.
+# Red: without a cache the times rise about as counted. (The last point fits by definition: it gave
+# the speed.) Blue: with a cache the count is far too hopeful. One token does little arithmetic, but
+# it still meets *every weight*, and each must come from memory. Bytes, the dashed line, come
+# nearer, but they are a floor: on top of it every pass starts some hundreds of small operations,
+# and each start takes its time.
 #
 # ## Prefill against decode: reading is cheaper by the dozen
 #
@@ -451,19 +446,19 @@ guess = None    # 8 tokens in one pass: how many times the time of one?
 widths = (1, 2, 5, 8, 16, 32, 64, 128, 256)
 per_pass = [clock(lambda t=t: large.hidden(tokens[:, :t]), 5) for t in widths]
 per_token = [taken / t for taken, t in zip(per_pass, widths, strict=True)]
+print(f"1 token: {per_pass[0]:.1f} ms; 8 tokens: {per_pass[3]:.1f} ms; "
+      f"256 tokens: {per_pass[-1]:.1f} ms, {per_token[-1]:.2f} ms each")
+assert per_token[-1] < per_token[3] < per_token[0]
+reveal("8 tokens, times the time of one", guess,
+       round(per_pass[3] / per_pass[0], 1))
 
-# %% mystnb={"image": {"alt": "Milliseconds per token against tokens read in one pass, both logarithmic. A token that is alone in its pass takes many times as long as one of 256."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Milliseconds per token against tokens read in one pass, both logarithmic. A token that is alone in its pass takes many times as long as one of 256."}}
 fig, ax = plots.figure("Tokens that share a pass are cheaper",
                        x="tokens in one pass", y="time per token (ms)")
 ax.loglog(widths, per_token, "o-")
 ax.set_xticks(widths, [str(t) for t in widths])
 ax.set_yticks((0.5, 1, 2, 5, 10, 20), ("0.5", "1", "2", "5", "10", "20"))
 ax.minorticks_off()
-print(f"1 token: {per_pass[0]:.1f} ms; 8 tokens: {per_pass[3]:.1f} ms; "
-      f"256 tokens: {per_pass[-1]:.1f} ms, {per_token[-1]:.2f} ms each")
-assert per_token[-1] < per_token[3] < per_token[0]
-reveal("8 tokens, times the time of one", guess,
-       round(per_pass[3] / per_pass[0], 1))
 
 # %% [markdown]
 # This is why a prompt is read quickly and an answer is written slowly: decoding gives the processor
@@ -485,34 +480,32 @@ reveal("8 tokens, times the time of one", guess,
 # - *Min-p* (Nguyen et al. 2024) keeps the tokens that are at least $p$ times as likely as the
 #   likeliest.
 # - A *repetition penalty* (Keskar et al. 2019, 4.1) makes each token that occurs in the text so far
-#   less likely, once: a logit above 0 is divided by the penalty, one below 0 multiplied. It is made
-#   against texts that go in circles; we shall meet one.
+#   less likely, once: a logit above 0 is divided by the penalty, one below 0 multiplied.
 #
 # Each of the package's rules is made once, with its number, and then called with logits. (`tokens`
 # is the text so far; only the penalty reads it.) Here are the first two, and the draw. Mind two
-# traps. Probabilities divided by $T$ and scaled back to 1 are what they were: a knob that is not
-# connected. And `logits >= kth` keeps more than $k$ where several are tied, which in bfloat16, with
-# its 8 bits of precision, is common; `topk` gives indices, exactly $k$ of them.
+# traps. Probabilities divided by $T$ and scaled back to 1 are what they were. And `logits >= kth`
+# keeps more than $k$ where several are tied, which in bfloat16 is common; `topk` gives indices,
+# exactly $k$ of them.
 
 # %% twin="llama_edu.sampling.temperature, llama_edu.sampling.top_k, llama_edu.sampling.pick"
 def temperature(value: float) -> Rule:
     if not COLDEST <= value < math.inf:
         raise ValueError(
-            f"temperature {value} was given; a number from {COLDEST} on is needed. "
-            "For the likeliest token always, use top_k(1).")
+            f"temperature {value} was given; a number from {COLDEST} on is "
+            "needed. For the likeliest token always, use top_k(1).")
     return lambda logits, tokens=None: logits / value
 
 
 def top_k(k: int) -> Rule:
     if k < 1:
-        raise ValueError(
-            f"top_k({k}) would keep no token; 1 or more is needed.")
+        raise ValueError(f"top_k({k}) would keep no token; 1 or more is "
+                         "needed.")
 
     def rule(logits: Tensor, tokens: Tensor | None = None) -> Tensor:
         best = logits.topk(min(k, logits.shape[-1]), -1)
-        return torch.full_like(logits,
-                               -torch.inf).scatter(-1, best.indices,
-                                                   best.values)
+        return torch.full_like(logits, -torch.inf).scatter(
+            -1, best.indices, best.values)
 
     return rule
 
@@ -550,16 +543,16 @@ top_p_loop([0.1, 0.45, 0.05, 0.3, 0.1], p=0.7)
 
 # %%
 def top_p_logits(logits: Tensor, p: float) -> Tensor:
-    """Exercise 7.2 ●●○ 8 min. logits: `b v`. Top-p: the rest to -inf.
+    """Exercise 7.2 ●●○ 8 min. Cut the tail of each row of `logits`, `b v`, by top-p.
 
-    Kept is the smallest set whose probabilities reach p; among ties, any.
+    In each row, the smallest set of tokens whose probabilities together reach `p` keeps its
+    logits; all others become `-torch.inf`. Of tokens that are tied, keep any. Return `b v`.
     """
     ### BEGIN SOLUTION
-    ordered, order = logits.sort(dim=-1, descending=True)
-    probs = ordered.softmax(-1)
-    cut = probs.cumsum(-1) - probs >= p
-    return logits.masked_fill(
-        torch.zeros_like(cut).scatter(-1, order, cut), -torch.inf)
+    probs, order = logits.softmax(-1).sort(descending=True)
+    n_kept = (probs.cumsum(-1) < p).sum(-1, keepdim=True) + 1   # in each row
+    rank = order.argsort(-1)                    # 0 is a row's likeliest token
+    return logits.where(rank < n_kept, -torch.inf)
     ### END SOLUTION
 
 
@@ -582,17 +575,15 @@ check("7.2", top_p_logits)
 # %% twin="llama_edu.sampling.top_p, llama_edu.sampling.min_p"
 def top_p(p: float) -> Rule:
     if not 0 < p <= 1:
-        raise ValueError(
-            f"top_p({p}) was given; a probability above 0 and up to 1 is needed."
-        )
+        raise ValueError(f"top_p({p}) was given; a probability above 0 and up "
+                         "to 1 is needed.")
 
     def rule(logits: Tensor, tokens: Tensor | None = None) -> Tensor:
         if p == 1:  # a sum of rounded probabilities may reach 1 before the last
             return logits
         ordered, order = logits.sort(dim=-1, descending=True, stable=True)
         probs = ordered.softmax(-1)
-        # the tokens before this one reach p already
-        cut = probs.cumsum(-1) - probs >= p
+        cut = probs.cumsum(-1) - probs >= p   # those before it reach p already
         return logits.masked_fill(cut.scatter(-1, order, cut), -torch.inf)
 
     return rule
@@ -600,8 +591,8 @@ def top_p(p: float) -> Rule:
 
 def min_p(p: float) -> Rule:
     if not 0 < p <= 1:
-        raise ValueError(
-            f"min_p({p}) was given; a share above 0 and up to 1 is needed.")
+        raise ValueError(f"min_p({p}) was given; a share above 0 and up to 1 "
+                         "is needed.")
 
     def rule(logits: Tensor, tokens: Tensor | None = None) -> Tensor:
         edge = logits.amax(-1, keepdim=True) + math.log(p)
@@ -611,37 +602,35 @@ def min_p(p: float) -> Rule:
 
 # %% [markdown]
 # Now one real distribution. Leo has taken his hat to the park, and something is about to happen to
-# it. The grammar knows a few ways to go on, and one of them begins with the hero's name. Everything
-# else is the model's noise, other people's names first of all.
+# it. The grammar knows a few ways to go on. Everything else is the model's noise, other people's
+# names first of all.
 #
 # Of the model's 760 pieces, top-p 0.9 keeps five here. How many does it keep if temperature 2 comes
 # *before* it?
 
-# %% mystnb={"image": {"alt": "Four panels over the ten likeliest pieces on a logarithmic axis. Temperature 0.5 steepens the fall from the real choices to the noise and temperature 2 flattens it; top-k 3 keeps three pieces, top-p 0.9 several, min-p 0.05 those above a twentieth of the likeliest; what is kept grows."}}
-guess = None    # how many of 760? The answer comes with the next cell
+# %%
+guess = None    # how many of 760? The answer comes further down
 
 
 def last_logits(story: str) -> Tensor:
-    return model(torch.tensor([tokenizer.encode(story, bos=True,
-                                                eos=False)]))[:, -1]
+    ids = tokenizer.encode(story, bos=True, eos=False)
+    return model(torch.tensor([ids]))[:, -1]
 
 
-tale = (
-    "Once upon a time there was a shy boy named Leo. Leo had a big red hat. "
-    "He loved to wear it in the rain.\nOne warm morning, Leo took it to the park."
-)
+tale = ("Once upon a time there was a shy boy named Leo. "
+        "Leo had a big red hat. He loved to wear it in the rain.\n"
+        "One warm morning, Leo took it to the park.")
 given = last_logits(tale)
 before, order = given.softmax(-1)[0].sort(descending=True)
 names = [tokenizer.decode([int(i)]).replace(" ", "_") for i in order[:10]]
 
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Four panels over the ten likeliest pieces on a logarithmic axis. Temperature 0.5 steepens the fall from the real choices to the noise and temperature 2 flattens it; top-k 3 keeps three pieces, top-p 0.9 several, min-p 0.05 those above a twentieth of the likeliest; what is kept grows."}}
 fig, panels = plots.figure(
     "Temperature bends the whole curve; the others cut its tail", x="",
     y="probability", rows=2, columns=2, size=(6.4, 5.2))
-shown = {
-    "temperature 0.5 and 2": (temperature(0.5), temperature(2.0)),
-    "top-k 3": (top_k(3), ), "top-p 0.9": (top_p(0.9), ),
-    "min-p 0.05": (min_p(0.05), )
-}
+shown = {"temperature 0.5 and 2": (temperature(0.5), temperature(2.0)),
+         "top-k 3": (top_k(3),), "top-p 0.9": (top_p(0.9),),
+         "min-p 0.05": (min_p(0.05),)}
 for ax, (title, rules) in zip(panels.flat, shown.items(), strict=True):
     ax.bar(range(10), before[:10], color="#d0d0d0")
     for rule, mark, colour in zip(rules, "ov", (plots.BLUE, plots.VERMILION),
@@ -656,56 +645,58 @@ for ax, (title, rules) in zip(panels.flat, shown.items(), strict=True):
 # %% [markdown]
 # Grey is the model's own distribution; `_` stands for a space. Circles are what a rule makes of it
 # (and triangles, temperature 2); a missing mark is probability 0. Look at the cliff: a handful of
-# real choices, then noise; min-p 0.05 lets one wrong name through. Temperature 0.5 pushes the noise
-# down and temperature 2 lifts it. The other three cut: what they keep is scaled up, with its
-# proportions as they were.
+# real choices, then noise; min-p 0.05 lets one wrong name through. The other three rules cut: what
+# they keep is scaled up, with its proportions as they were.
 #
 # How many tokens are *kept* tells the rules apart. We ask where ten toys could come, at the park,
 # and where one answer is right:
 
 # %%
 moments = {
-    "many choices": "Once upon a time there was a shy boy named Ben. Ben had a big red",
+    "many choices":
+        "Once upon a time there was a shy boy named Ben. Ben had a big red",
     "a few choices": tale, "one choice": "Once upon a time there was a shy boy"}
+cuts = {"top-k 5": top_k(5), "top-p 0.9": top_p(0.9), "min-p 0.1": min_p(0.1)}
+
+
+def n_kept(logits: Tensor) -> int:
+    return int(logits.isfinite().sum())
+
+
 for name, story in moments.items():
     here = last_logits(story)
-    kept = {
-        title: int(rule(here).isfinite().sum())
-        for title, rule in
-        {"top-k 5": top_k(5), "top-p 0.9": top_p(0.9), "min-p 0.1": min_p(0.1)
-         }.items()
-    }
-    print(f"{name:13} likeliest {here.softmax(-1).max():4.0%}   kept: {kept}")
-assert top_p(0.9)(here).isfinite().sum() == min_p(0.1)(
-    here).isfinite().sum() == 1
-# the wrong name
-assert names[5] == "_Max" and min_p(0.05)(given).isfinite().sum() == 6
+    kept = {title: n_kept(rule(here)) for title, rule in cuts.items()}
+    print(f"{name:13} best {here.softmax(-1).max():4.0%}, kept {kept}")
+assert kept["top-p 0.9"] == kept["min-p 0.1"] == 1      # where one is right
+assert names[5] == "_Max" and n_kept(min_p(0.05)(given)) == 6   # a wrong name
 
+# %% [markdown]
+# Then heat and a cut, in both orders:
+
+# %%
 heat, cut = temperature(2.0), top_p(0.9)
 five = cut(given)[0].isfinite()
-for name, bent in {
-        "cut, then heat": heat(cut(given)), "heat, then cut": cut(heat(given))
-}.items():
-    print(f"{name}: {int(bent.isfinite().sum()):3} pieces kept, and "
+for name, bent in {"cut, then heat": heat(cut(given)),
+                   "heat, then cut": cut(heat(given))}.items():
+    print(f"{name}: {n_kept(bent):3} pieces kept, and "
           f"{bent.softmax(-1)[0, five].sum():.0%} of the draws go to the five")
 assert (top_k(3)(heat(given)) == heat(top_k(3)(given))).all()
-reveal("kept after heat", guess, int(cut(heat(given)).isfinite().sum()))
+reveal("kept after heat", guess, n_kept(cut(heat(given))))
 
 # %% [markdown]
 # Top-k is blind: where one token is right it keeps four wrong ones. The other two close up.
 #
 # And the *order* of rules matters: heat (a temperature above 1) before a cut lets in what the cut
-# would have kept out. (For top-k it does not matter, as the cell asserts. Why?) Libraries differ.
-# llama.cpp's default chain cuts first and has its temperature last; `transformers` heats first
-# (both as of 2025, in `common/common.h` and `generation/utils.py`). Ours does what you write, in
-# the order in which you write it.
+# would have kept out. (For top-k it does not matter, as the cell asserts. Why?) Libraries differ:
+# llama.cpp's default chain has its temperature last; `transformers` heats first (both as of 2025).
+# Ours does what you write, in that order.
 #
 # ### And in a model of real text?
 #
-# The teller knows one small world. Beside it we put SmolLM2-135M-Instruct: a relative, the Llama
-# architecture with other weights, which has read real text. Write the beginning of a sentence of
-# your own; `begun` encodes it as its model knows texts to begin. (Without the model's package the
-# cell says how to get it. With it, about 10 seconds.)
+# The teller knows one small world. Beside it we put SmolLM2-135M-Instruct: the Llama architecture,
+# with weights that have read real text. Write the beginning of a sentence of your own; `begun`
+# encodes it as its model knows texts to begin. (Without the model's package the cell says how to
+# get it. With it, about 10 seconds.)
 
 # %%
 yours = "My favourite food is"      # edit me
@@ -720,12 +711,10 @@ if installed.find("smollm2"):
 else:
     print(installed.how_to_get("smollm2"))
 
-rules = {
-    "top-k 5": (top_k(5), ), "top-p 0.9": (top_p(0.9), ),
-    "min-p 0.1": (min_p(0.1), ),
-    "T 1.6, top-p 0.9": (temperature(1.6), top_p(0.9)),
-    "T 1.6, min-p 0.1": (temperature(1.6), min_p(0.1))
-}
+rules = {"top-k 5": (top_k(5),), "top-p 0.9": (top_p(0.9),),
+         "min-p 0.1": (min_p(0.1),),
+         "T 1.6, top-p 0.9": (temperature(1.6), top_p(0.9)),
+         "T 1.6, min-p 0.1": (temperature(1.6), min_p(0.1))}
 asked = defaultdict(dict)
 
 # %% [markdown]
@@ -733,8 +722,8 @@ asked = defaultdict(dict)
 
 # %%
 for who, m, its_tokenizer, start in places_to_look:
-    logits = m(torch.tensor([begun(its_tokenizer,
-                                   start)]))[:, -1, :its_tokenizer.n_vocab]
+    ids = torch.tensor([begun(its_tokenizer, start)])
+    logits = m(ids)[:, -1, :its_tokenizer.n_vocab]
     probs = logits.softmax(-1)[0].sort(descending=True).values
     asked[who][start] = logits[0]
     print(f"{who}, ...{start[-30:]!r}: likeliest {probs[0]:.0%}")
@@ -742,16 +731,14 @@ for who, m, its_tokenizer, start in places_to_look:
         kept = logits
         for rule in chain:
             kept = rule(kept)
-        print(
-            f"    {title:17} keeps {int(kept.isfinite().sum()):6,} of {len(probs):,}"
-        )
+        print(f"    {title:17} keeps {n_kept(kept):6,} of {len(probs):,}")
 explorers.sampling(asked[who], lambda token: its_tokenizer.decode([token]))
 
 # %% [markdown]
 # In the real model the tail is long. At the place where it is sure of one token, heat makes top-p's
 # set grow from 1 token to 861; min-p's stays at 1, for it does not look at the sum of the tail. At
-# the open place top-p keeps 546 and min-p 18; after heat, 6,097 and 64. Which is better there is a
-# question that these numbers do not settle.
+# the open place top-p keeps 546 and min-p 18; after heat, 6,097 and 64. These numbers do not
+# settle which is better there.
 #
 # ## Bug hunt: six samplers, no error
 #
@@ -775,18 +762,17 @@ for letter, sampler in suspect.items():
           [round(p, 3) for p in sampler(logits, tokens, heat=2.0)[0].tolist()])
 
 # %% [markdown]
-# All alike, so far: a single setting on an easy row. Your experiments go here.
+# All alike, so far. Your experiments go here.
 
 # %%
-# Exercise 7.3 ●●● 15 min. Which mistake is in which sampler?
+"""Exercise 7.3 ●●● 15 min. Give each sampler its verdict, one of the nine above."""
 verdicts = {"a": "?", "b": "?", "c": "?", "d": "?", "e": "?", "f": "?"}
 ### BEGIN SOLUTION
-verdicts = {
-    "a": "temperature comes last", "b": "min-p looks at the whole batch",
-    "c": "healthy", "d": "the penalty divides every logit",
-    "e": "the penalty hits the vocabulary's last token",
-    "f": "top-p drops the token that crosses"
-}
+verdicts = {"a": "temperature comes last",
+            "b": "min-p looks at the whole batch", "c": "healthy",
+            "d": "the penalty divides every logit",
+            "e": "the penalty hits the vocabulary's last token",
+            "f": "top-p drops the token that crosses"}
 ### END SOLUTION
 
 check("7.3", verdicts)
@@ -806,25 +792,26 @@ check("7.3", verdicts)
 #
 # A batch shares each fetch of the weights, but prompts have different lengths. New tokens are
 # appended on the right, so the empty places go on the left. Two things we tell the model: nobody
-# may look at the empty places, and a row's positions count from its first real token. (Whether both
-# are needed, we shall test.) There is a catch: a softmax over nothing is NaN, and a NaN spreads. So
-# an empty place must see something: itself.
+# may look at the empty places, and a row's positions count from its first real token. There is a
+# catch: a softmax over nothing is NaN, and a NaN spreads. So an empty place must see something:
+# itself.
 #
 # ## Your turn: where does each token stand, and whom does it see?
 
 # %%
 def positions_and_mask(pads: Tensor, t: int) -> tuple[Tensor, Tensor]:
-    """Exercise 7.4 ●●○ 8 min. pads: `b`, empty places on the left of t columns.
+    """Exercise 7.4 ●●○ 8 min. Positions and mask for rows of `t` columns, padded on the left.
 
-    Positions `b t` (from a row's first token; 0 for empty places) and mask `b t t`
-    (who looks, at whom): causal as ever, and nobody sees an empty place except itself.
+    `pads`, `b`, says how many columns of each row are empty; they come first. Return two tensors:
+    the positions, `b t`, which count from a row's first token and are 0 for empty places; and the
+    mask, `b t t` (who looks, at whom), True where one may look: nobody looks ahead, and nobody
+    sees an empty place, except that each empty place sees itself.
     """
     ### BEGIN SOLUTION
     columns = torch.arange(t)
-    positions = (columns - pads[:, None]).clamp(min=0)
-    real = columns >= pads[:, None]
-    mask = causal_mask(t, t) & real[:, None, :] | torch.eye(t, dtype=torch.bool)
-    return positions, mask
+    rows, first = columns[:, None], pads[:, None, None]
+    mask = (first <= columns) & (columns <= rows) | (columns == rows)
+    return (columns - pads[:, None]).clamp(min=0), mask
     ### END SOLUTION
 
 
@@ -841,19 +828,14 @@ check("7.4", positions_and_mask)
 # ## Build it: the package's form
 #
 # `NO_TOKEN` is -1. `places` serves decoding too, so it asks for the columns from `start` to `end`:
-# all columns can be looked at, and only those from `start` on look. The last line compares each
-# looking column with each column, `t 1` with `s`: True where the two are the same, so every place
+# all columns can be looked at, and only those from `start` on look. In the last line every place
 # sees itself.
-#
-# And a question for after the picture. Suppose we hide the empty places but number the *columns*,
-# so that the short row starts at position 3. Is what the model answers still the same?
 
 # %% twin="llama_edu.generation.left_pad, llama_edu.generation.places"
 def left_pad(prompts: Sequence[Tensor]) -> Tensor:
     if not prompts:
-        raise ValueError(
-            "no prompts were given; one or more is needed. Give a list of tensors."
-        )
+        raise ValueError("no prompts were given; one or more is needed. Give a "
+                         "list of tensors.")
     longest = max(len(prompt) for prompt in prompts)
     padded = prompts[0].new_full((len(prompts), longest), NO_TOKEN)
     for row, prompt in zip(padded, prompts, strict=True):
@@ -864,29 +846,32 @@ def left_pad(prompts: Sequence[Tensor]) -> Tensor:
 def places(pads: Tensor, start: int, end: int) -> tuple[Tensor, Tensor]:
     columns = torch.arange(end, device=pads.device)
     positions = (columns - pads[:, None]).clamp(min=0)
-    mask = causal_mask(end - start, end,
-                       device=pads.device) & (columns >= pads[:, None, None])
+    mask = (causal_mask(end - start, end, device=pads.device)
+            & (columns >= pads[:, None, None]))
     return positions[:, start:], mask | (columns[start:, None] == columns)
 
-# %% mystnb={"image": {"alt": "Two six by six masks. A full prompt has the usual triangle with positions 0 to 5. A prompt of three tokens behind three empty places has a small triangle in the lower right corner, positions 0, 0, 0, 0, 1, 2, and empty places that see only themselves."}}
-# how much do the logits move then: "not at all", "a little", "a lot"?
-guess = "?"
+# %% [markdown]
+# Two rows, one of six tokens and one of three. And a question for after the picture. Suppose we
+# hide the empty places but number the *columns*, so that the short row starts at position 3. Is
+# what the model answers still the same?
 
-ragged = left_pad(
-    [torch.tensor([7, 8, 9, 10, 11, 12]),
-     torch.tensor([20, 21, 22])])
+# %%
+guess = "?"     # the logits move "not at all", "a little" or "a lot"?
+
+ragged = left_pad([torch.tensor([7, 8, 9, 10, 11, 12]),
+                   torch.tensor([20, 21, 22])])
 positions, mask = places((ragged == NO_TOKEN).sum(1), 0, 6)
 print(ragged)
 
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two six by six masks. A full prompt has the usual triangle with positions 0 to 5. A prompt of three tokens behind three empty places has a small triangle in the lower right corner, positions 0, 0, 0, 0, 1, 2, and empty places that see only themselves."}}
 fig, panels = plots.figure("Empty places are seen by nobody but themselves",
                            x="looked at (position in brackets)", y="who looks",
                            columns=2)
 for ax, row, where, sees in zip(panels, ragged, positions, mask, strict=True):
     names = ["empty" if t == NO_TOKEN else str(int(t)) for t in row]
     plots.heatmap(ax, sees.float())
-    ax.set_xticks(
-        range(6),
-        [f"{n}\n({p})" for n, p in zip(names, where.tolist(), strict=True)])
+    labels = [f"{n}\n({p})" for n, p in zip(names, where.tolist(), strict=True)]
+    ax.set_xticks(range(6), labels)
     ax.set_yticks(range(6), names)
 panels[0].set_title("six tokens")
 panels[1].set_ylabel("")
@@ -903,17 +888,15 @@ by_column = model(short, positions=torch.arange(6)[None], mask=mask[1:])[:, -1]
 unmasked = model(short)[:, -1]
 apart = [float((each - alone).abs().max()) for each in (by_column, unmasked)]
 
-print(
-    f"largest difference of a logit: columns numbered {apart[0]:.3f}, no mask {apart[1]:.2f}"
-)
+print("largest difference of a logit: "
+      f"columns numbered {apart[0]:.3f}, no mask {apart[1]:.2f}")
 assert apart[0] < 1e-3 < 0.1 < apart[1]
 reveal("if the columns are numbered", guess, "not at all")
 
 # %% [markdown]
 # Rotary positions are relative (chapter 02), so shifting a whole row changes nothing but rounding.
-# With the positions of older models, which are added to the embedding, the same slip gives every
-# token of a short prompt another position than in training. We number from the first token all the
-# same: that leaves the row its full context.
+# In older models, which add positions to the embedding, the same slip does harm. We number from the
+# first token all the same: that leaves the row its full context.
 #
 # ## Stream: the loop that everything runs in
 #
@@ -934,8 +917,8 @@ def stream(model: Llama, prompt: Tensor, *rules: Rule, max_new: int,
     elif cache.length >= prompt.shape[1]:
         raise ValueError(
             f"the cache holds {cache.length} tokens and the prompt has "
-            f"{prompt.shape[1]}; one more at least is needed, for its logits. Rewind "
-            "the cache.")
+            f"{prompt.shape[1]}; one more at least is needed, for its logits. "
+            "Rewind the cache.")
     text = torch.cat(
         [prompt, prompt.new_full((len(prompt), max_new), NO_TOKEN)], dim=1)
     stops = torch.tensor(list(stop_ids), dtype=torch.long, device=prompt.device)
@@ -956,8 +939,7 @@ def next_logits(model: Llama, text: Tensor, cache: KVCache,
                 pads: Tensor) -> Tensor:
     start, end = cache.length, text.shape[1]
     positions, mask = places(pads, start, end) if pads.any() else (None, None)
-    # any token will do where nobody looks
-    tokens = text[:, start:].clamp(min=0)
+    tokens = text[:, start:].clamp(min=0)   # any token, where nobody looks
     last = model.hidden(tokens, cache, positions=positions, mask=mask)[:, -1]
     return model.logits(last)
 
@@ -971,29 +953,23 @@ def next_logits(model: Llama, text: Tensor, cache: KVCache,
 # %%
 def new_tokens(prompts: list[str], *rules: Rule, seed: int = 0,
                max_new: int = 40) -> list[list[int]]:
-    """What `stream` yields for several prompts, a list for each, empty places left out."""
+    """What `stream` yields for each prompt, empty places left out."""
     padded = left_pad([torch.tensor(begun(tokenizer, p)) for p in prompts])
-    made = torch.cat(
-        list(
-            stream(model, padded, *rules, max_new=max_new,
-                   stop_ids=tokenizer.stop_ids,
-                   generator=torch.Generator().manual_seed(seed))), dim=1)
-    return [[token
-             for token in row
-             if token != NO_TOKEN]
-            for row in made.tolist()]
+    dice = torch.Generator().manual_seed(seed)
+    columns = stream(model, padded, *rules, max_new=max_new,
+                     stop_ids=tokenizer.stop_ids, generator=dice)
+    rows = torch.cat(list(columns), dim=1).tolist()
+    return [[token for token in row if token != NO_TOKEN] for row in rows]
 
 
 assert new_tokens(["Once upon a time"], top_k(1)) == [told[len(prompt):]]
-assert new_tokens(["Once"], seed=1) == new_tokens(
-    ["Once"], seed=1) != new_tokens(["Once"], seed=2)
+first, again, other = (new_tokens(["Once"], seed=seed) for seed in (1, 1, 2))
+assert first == again != other
 
-three = [
-    "Once", "Once upon a time there was a kind girl named Zoe.",
-    "Once upon a time a"
-]
-assert new_tokens(
-    three, top_k(1)) == [new_tokens([each], top_k(1))[0] for each in three]
+three = ["Once", "Once upon a time there was a kind girl named Zoe.",
+         "Once upon a time a"]
+one_by_one = [new_tokens([each], top_k(1))[0] for each in three]
+assert new_tokens(three, top_k(1)) == one_by_one
 print("slow loop = stream; same seed, same tale; batch = one by one")
 
 # %% [markdown]
@@ -1010,7 +986,7 @@ hot, cut_and_hot = None, None  # your two scores, before you run the next cell
 
 
 def tell(*rules: Rule) -> tuple[list[float], list[str]]:
-    """The mean score of 24 tales for each of three seeds, and the tales of the last."""
+    """The mean score of 24 tales, by seed, and the tales of the last seed."""
     scores = []
     for seed in range(3):
         rows = new_tokens([""] * 24, *rules, seed=seed, max_new=220)
@@ -1027,10 +1003,16 @@ settings = {
 # %% [markdown]
 # (About ten seconds.)
 
-# %% mystnb={"image": {"alt": "Bars of the judge's mean score for six settings, a dot for each of three seeds. Greedy tells one and the same tale 24 times; temperature 1.6 scores lowest, near 0.46, and min-p before it brings the score back to 0.96; a repetition penalty of 1.2 costs a few hundredths."}}
+# %%
 told_by = {name: tell(*rules) for name, rules in settings.items()}
 mean = {name: statistics.mean(scores) for name, (scores, _) in told_by.items()}
+print(f"T 1: {mean['T 1']:.2f}")
+print(reveal("T 1.6", hot, round(mean["T 1.6"], 2)))
+print(reveal("T 1.6 after min-p", cut_and_hot,
+             round(mean["T 1.6 after min-p 0.1"], 2)))
+print("at T 1.6:", told_by["T 1.6"][1][0][:70])
 
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of the judge's mean score for six settings, a dot for each of three seeds. Greedy tells one and the same tale 24 times; temperature 1.6 scores lowest, near 0.46, and min-p before it brings the score back to 0.96; a repetition penalty of 1.2 costs a few hundredths."}}
 fig, ax = plots.figure(
     "What the tales of six settings are worth",
     x="judge's score (bar: mean; dots: three seeds of 24 tales)", y="")
@@ -1041,28 +1023,21 @@ for y, (scores, said) in enumerate(told_by.values()):
             fontsize=8)
 ax.set_xlim(0, 1.03)
 ax.invert_yaxis()
-print(f"T 1: {mean['T 1']:.2f}")
-print(reveal("T 1.6", hot, round(mean["T 1.6"], 2)))
-print(
-    reveal("T 1.6 after min-p", cut_and_hot,
-           round(mean["T 1.6 after min-p 0.1"], 2)))
-print("at T 1.6:", told_by["T 1.6"][1][0][:110])
 
 # %% [markdown]
-# Greedy tells one tale, 24 times. Its score is 1, but a story-teller who knows one story is a
-# recording. Plain sampling at a temperature of 1.6 falls apart. And the *same* temperature behind
-# min-p does no harm at all. Heat as such is harmless here, because the real choices are all good,
-# in whatever shares. The damage is done by the tail, hundreds of noise tokens with a tiny share
-# each. One such token in a line is enough, because the model must then go on from a text that it
-# has never seen the like of.
+# Greedy tells one tale, 24 times. Its score is 1, but who knows one story is a recording. Plain
+# sampling at a temperature of 1.6 falls apart. And the *same* temperature behind min-p does no harm
+# at all. Heat as such is harmless here, because the real choices are all good. The damage is done
+# by the tail, hundreds of noise tokens with a tiny share each. One is enough: the model must then
+# go on from a text that it has never seen the like of.
 #
-# The third bar is the penalty, `repetition(1.2)`. It does harm at each seed, since a tale *should*
-# repeat its hero's name. Why would one want it?
+# The third bar is the penalty, `repetition(1.2)`. It does harm, since a tale *should* repeat its
+# hero's name. Why would one want it?
 
 # %%
 for seed in range(3):
-    plain, penalised, trim, heated, both = (told_by[name][0][seed]
-                                            for name in list(settings)[1:])
+    plain, penalised, trim, heated, both = (
+        told_by[name][0][seed] for name in list(settings)[1:])
     assert heated < 0.6 < penalised < plain < min(trim, both)
 assert mean["greedy"] == 1 == len(set(told_by["greedy"][1]))
 
@@ -1097,30 +1072,32 @@ def tell_by_counts(most: int, *rules: Rule) -> list[int]:
     return ids
 
 
+# %% [markdown]
+# First as it is, then with the penalty:
+
+# %%
 circle, freed = tell_by_counts(74), tell_by_counts(200, repetition(1.2))
-print(
-    f"{tokenizer.decode(circle)}\n\nWith a penalty of 1.2 the text ends, at {len(freed)} tokens."
-)
+print(textwrap.fill(tokenizer.decode(circle), 78))
+print(f"\nWith a penalty of 1.2 the text ends, at {len(freed)} tokens.")
 assert circle[-16:] == circle[-32:-16] and not triples[tuple(freed[-2:])]
 
 # %% [markdown]
 # The next token is a fixed function of the last two. There are finitely many twos, so either the
 # text ends or two tokens come back, and from then on everything does. Sampling leaves the circle by
 # chance. A penalty of 1.2 breaks it too, here: what comes next now depends on all that was said.
-# That is why one would want it. Greedy alone cannot leave.
+# That is why one would want it.
 #
-# A Llama looks at the whole text, which never comes back exactly. But what attention fetches can:
-# once a sentence stands there, each copy of it may make the next one likelier (Holtzman et al.
-# 2020, figure 4, show it for GPT-2).
+# A Llama looks at the whole text, which never comes back exactly. But each copy of a sentence may
+# make the next one likelier (Holtzman et al. 2020, figure 4, show it for GPT-2).
 #
 # *A good place to rest. You have a model that answers; what follows makes it answer faster.*
 #
 # ## Guess ahead: several tokens from one pass
 #
-# We saw that a pass over several tokens costs far less than as many passes. But to put five tokens
-# of an answer into one pass one has to know them. So let a cheap *draft* guess four, and let the
-# model read all four in one pass. It then says, after each guess, what it would have said itself:
-# *speculative decoding* (Leviathan et al. 2023).
+# A pass over several tokens costs far less than as many passes. But several tokens of an answer fit
+# into one pass only if they are known. So let a cheap *draft* guess four, and let the model read
+# all four at once. It then says, after each guess, what it would have said itself: *speculative
+# decoding* (Leviathan et al. 2023).
 #
 # If the model is greedy, the rest follows. Text so far: *Once upon a*; guesses: *time*, *there*,
 # *lived*, *a*. One pass over them gives five answers of the model, to the question "what comes
@@ -1132,14 +1109,15 @@ assert circle[-16:] == circle[-32:-16] and not triples[tuple(freed[-2:])]
 
 # %%
 def tokens_of_a_pass(guesses: Tensor, best: Tensor) -> Tensor:
-    """Exercise 7.5 ●●○ 6 min. guesses: `t`; best: `t+1`, to new tokens: 1 to t + 1.
+    """Exercise 7.5 ●●○ 6 min. The new tokens that one pass over `t` guesses yields.
 
-    best[i] is the model's likeliest token after the text and the first i guesses.
+    `guesses` has `t` tokens and `best` has `t + 1`: `best[i]` is the model's likeliest token after
+    the text and the first i guesses. Return the tokens by which the text grows: 1 to t + 1 of
+    them, as many as are sure.
     """
     ### BEGIN SOLUTION
-    wrong = (guesses != best[:-1]).nonzero()
-    n = int(wrong[0]) if len(wrong) else len(guesses)
-    return best[:n + 1].clone()
+    hold = (guesses == best[:-1]).cumprod(0)    # 0 from the first wrong one on
+    return best[:hold.sum() + 1].clone()
     ### END SOLUTION
 
 
@@ -1167,13 +1145,15 @@ check("7.5", tokens_of_a_pass)
 
 # %%
 def keep_and_instead(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
-    """Exercise 7.6 ●●● 18 min. p, q: `v`. To keep and instead, each `v`.
+    """Exercise 7.6 ●●● 18 min. The rule of acceptance: return `keep` and `instead`, each `v`.
 
-    Where q is 0, or where no guess is ever refused, any numbers will do.
+    `p` is the model's distribution and `q` the draft's, each `v`. `keep[x]` is the chance that a
+    guess `x` is kept; `instead` is the distribution of the token that replaces a refused one.
+    Where `q` is 0, or where no guess is ever refused, any numbers will do.
     """
     ### BEGIN SOLUTION
-    both = torch.minimum(p, q)
-    return both / q, (p - both) / (1 - both.sum())
+    lacking = torch.where(p > q, p - q, 0)
+    return torch.where(p < q, p / q, 1), lacking / lacking.sum()
     ### END SOLUTION
 
 
@@ -1207,12 +1187,9 @@ def verify(p: Tensor, q: Tensor, guesses: Tensor, *,
     kept = (draws < p[rows, guesses] / q[rows, guesses]).long().cumprod(0)
     n = int(kept.sum())
     rest = p[n] if n == t else (p[n] - q[n]).clamp(min=0)
-    # refused by rounding alone: the two are equal
-    rest = rest if rest.any() else p[n]
+    rest = rest if rest.any() else p[n]     # refused by rounding alone
     return torch.cat(
-        [guesses[:n],
-         torch.multinomial(rest, 1, generator=generator)])
-
+        [guesses[:n], torch.multinomial(rest, 1, generator=generator)])
 
 # %% [markdown]
 # Is it exact? With fractions there is no rounding to hide behind. We add up both doors for a
@@ -1234,8 +1211,7 @@ print("out:", *out, "  refused:", refused, "= total variation")
 
 # %% [markdown]
 # **The output is $p$ itself, and a guess is kept with chance $1 - $ total variation,
-# $\sum_x \min(p(x), q(x))$.** A bad draft costs time, never quality. Each token follows the right
-# distribution given those before it, so the whole text does.
+# $\sum_x \min(p(x), q(x))$.** A bad draft costs time, never quality.
 #
 # How well do drafts agree with the teller? Three cheap ones: the count of *pairs* (what follows one
 # token), the count of *triples* (what follows two; with one vote of the pairs, so that nothing has
@@ -1246,9 +1222,8 @@ guess = "?"     # "pairs", "triples" or "two layers": which is kept most often?
 
 likely = (pairs + 1e-3) / (pairs + 1e-3).sum(1, keepdim=True)
 shallow = Llama(replace(model.config, n_layers=2)).eval()
-shallow.load_state_dict(
-    {name: model.state_dict()[name]
-     for name in shallow.state_dict()})
+weights = model.state_dict()
+shallow.load_state_dict({name: weights[name] for name in shallow.state_dict()})
 
 
 def by_pairs(ids: list[int]) -> Tensor:
@@ -1278,24 +1253,21 @@ for seed in range(3):
         ids = [tokenizer.bos_id, *row]
         p = model(torch.tensor([ids]))[0].softmax(-1)
         for name, draft in drafts.items():
-            overlap[name] += [
-                float(torch.minimum(p[n - 1], draft(ids[:n])).sum())
-                for n in range(1, len(ids))
-            ]
+            q = torch.stack([draft(ids[:n]) for n in range(1, len(ids))])
+            overlap[name] += torch.minimum(p[:-1], q).sum(-1).tolist()
     for name, values in overlap.items():
         kept_rate[name].append(statistics.mean(values))
-for name, each in kept_rate.items():
-    print(
-        f"{name:10} kept, seed by seed: {[round(value, 2) for value in each]}")
+for name, rates in kept_rate.items():
+    print(f"{name:10} kept, seed by seed: {[round(rate, 2) for rate in rates]}")
 part = parameters(shallow.config).total / parameters(model.config).total
 print(f"two layers cost {part:.0%} of a pass for each guess")
 reveal("kept most often", guess,
        max(kept_rate, key=lambda name: min(kept_rate[name])))
 
 # %% [markdown]
-# A table of counts beats two blocks of three: the first layers are no draft by themselves, for the
-# second was never trained to have the last word. And agreement is half of the matter. Looking up a
-# table costs next to nothing; two layers cost 73 % of a pass for each guess.
+# A table of counts beats two blocks of three, for the second block was never trained to have the
+# last word. And looking up a table costs next to nothing; two layers cost 73 % of a pass for each
+# guess.
 #
 # ## Does it pay? Tokens for one pass
 #
@@ -1306,12 +1278,15 @@ reveal("kept most often", guess,
 
 # %%
 def tokens_per_pass(rate: float, ahead: int) -> float:
-    """Exercise 7.7 ●●○ 5 min. Tokens that one pass yields, on average.
+    """Exercise 7.7 ●●○ 5 min. How many tokens one pass yields, on average.
 
-    rate: the chance that a guess is kept, 0 and 1 included.
+    The draft guesses `ahead` tokens, 0 or more. A guess is kept with the chance `rate`, from 0 to
+    1, both included.
     """
     ### BEGIN SOLUTION
-    return math.fsum(rate**held for held in range(ahead + 1))
+    if ahead == 0:
+        return 1.0
+    return 1 + rate * tokens_per_pass(rate, ahead - 1)
     ### END SOLUTION
 
 
@@ -1319,38 +1294,51 @@ check("7.7", tokens_per_pass)
 
 # %% [markdown]
 # ### BEGIN SOLUTION
-# **Discussion of 7.7.** A mean of a count is the sum of the chances to get at least one, at least
-# two, and so on. At least $i$ guesses hold with chance $r^i$, and the model's own token is $r^0$.
-# The closed form is $(1 - r^{a+1}) / (1 - r)$ for $a$ guesses, with a hole at $r = 1$. With two
+# **Discussion of 7.7.** The first guess is kept with chance $r$, and then the pass goes on as one
+# with a guess less: so $1 + r (1 + r (1 + \dots))$. Multiplied out, it is $1 + r + r^2 + \dots$: a
+# mean of a count is the sum of the chances to get at least one, at least two, and so on. The closed
+# form is $(1 - r^{a+1}) / (1 - r)$ for $a$ guesses, with a hole at $r = 1$. With two
 # layers, $r = 0.63$ and $a = 4$, it is 2.4 tokens for $1 + 4 \cdot 0.73 = 3.9$ passes' worth of
 # work: a loss.
 # ### END SOLUTION
 #
 # Now for real. Each round drafts, reads all guesses in one pass, keeps, and rewinds the cache to
-# what is true. Is the law of 7.7 right, although every place has a chance of its own? (The second
-# cell: about 15 seconds.)
+# what is true.
 
 # %%
-def tell_ahead(draft: Callable, ahead: int, seed: int, *rules:
-               Rule) -> tuple[list[int], int]:
+def guess_ahead(draft: Callable, ids: list[int], ahead: int,
+                dice: torch.Generator) -> tuple[list[int], Tensor]:
+    """Guesses after a text, and the distributions that they are drawn from."""
+    guesses, q = [], []
+    for _ in range(ahead):
+        q.append(draft(ids + guesses))
+        guesses.append(int(torch.multinomial(q[-1], 1, generator=dice)))
+    return guesses, torch.stack(q)
+
+
+def up_to_stop(tokens: list[int]) -> list[int]:
+    """The tokens up to the first that ends a tale, that one included."""
+    ends = [n for n, token in enumerate(tokens, start=1)
+            if token in tokenizer.stop_ids]
+    return tokens[:ends[0]] if ends else tokens
+
+# %% [markdown]
+# With these, a tale:
+
+# %%
+def tell_ahead(draft: Callable, ahead: int, seed: int, *rules: Rule
+               ) -> tuple[list[int], int]:
     """A tale of the teller, and the passes that it took."""
     dice, cache = torch.Generator().manual_seed(seed), model.new_cache(1, 256)
     ids, passes = [tokenizer.bos_id], 0
     while len(ids) < 200 and ids[-1] not in tokenizer.stop_ids:
-        guesses, q = [], []
-        for _ in range(ahead):
-            q.append(draft(ids + guesses))
-            guesses.append(int(torch.multinomial(q[-1], 1, generator=dice)))
+        guesses, q = guess_ahead(draft, ids, ahead, dice)
         given = torch.tensor([(ids + guesses)[cache.length:]])
         logits = model(given, cache)[0, -ahead - 1:]
         for rule in rules:
             logits = rule(logits)
-        new = verify(logits.softmax(-1), torch.stack(q), torch.tensor(guesses),
-                     generator=dice)
-        for token in new.tolist():
-            ids.append(token)
-            if token in tokenizer.stop_ids:
-                break
+        p, drawn = logits.softmax(-1), torch.tensor(guesses)
+        ids += up_to_stop(verify(p, q, drawn, generator=dice).tolist())
         cache.rewind(len(ids) - 1)          # the last token has not been read
         passes += 1
     return ids, passes
@@ -1358,52 +1346,56 @@ def tell_ahead(draft: Callable, ahead: int, seed: int, *rules:
 
 greedy, passes = tell_ahead(by_triples, 4, 0, top_k(1))
 assert greedy[:len(told)] == tell_slowly([tokenizer.bos_id], len(told) - 1)[0]
-print(
-    f"greedy: the same tale as the slow loop, {len(greedy) - 1} tokens in {passes} passes"
-)
+print("greedy: the same tale as the slow loop, "
+      f"{len(greedy) - 1} tokens in {passes} passes")
 
-# %% mystnb={"image": {"alt": "Tokens for one pass against guesses ahead, 1 to 8. With the draft of triples the measured points rise from about 1.7 to about 3.5, with pairs from 1.5 to about 2, both close to the lines of the law."}}
+# %% [markdown]
+# Is the law of 7.7 right, although every place has a chance of its own? We count tokens and passes
+# of two tales from each of three seeds. (About 15 seconds.)
+
+# %%
+lengths, law, measured = (1, 4, 8), {}, {}
+for name in ("pairs", "triples"):
+    r = statistics.mean(kept_rate[name])
+    law[name] = [sum(r**held for held in range(ahead + 1)) for ahead in lengths]
+    print(f"{name}, the law:", *(f"{each:.2f}" for each in law[name]))
+    for seed in range(3):
+        counted = []
+        for ahead in lengths:
+            told_ahead = [tell_ahead(drafts[name], ahead, 10 * seed + n)
+                          for n in range(2)]
+            n_tokens = sum(len(ids) - 1 for ids, _ in told_ahead)
+            counted.append(n_tokens / sum(passes for _, passes in told_ahead))
+        measured[name, seed] = counted
+        print(f"{name}, seed {seed}:", *(f"{each:.2f}" for each in counted))
+        assert all(abs(a / b - 1) < 0.12
+                   for a, b in zip(counted, law[name], strict=True))
+cost = per_pass[2] / per_pass[0]    # five tokens: the newest and four guesses
+print(f"3 tokens for a pass that costs {cost:.1f} single ones: "
+      f"{3 / cost:.1f} times as fast")
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Tokens for one pass against guesses ahead, 1 to 8. With the draft of triples the measured points rise from about 1.7 to about 3.5, with pairs from 1.5 to about 2, both close to the lines of the law."}}
 fig, ax = plots.figure("Four guesses from a table: three tokens a pass",
                        x="guesses ahead", y="tokens for one pass of the teller")
-lengths = (1, 4, 8)
 for name, colour in (("pairs", plots.VERMILION), ("triples", plots.BLUE)):
     r = statistics.mean(kept_rate[name])
-    law = [sum(r**held for held in range(ahead + 1)) for ahead in lengths]
-    ax.plot(lengths, law, color=colour, linewidth=1,
+    ax.plot(lengths, law[name], color=colour, linewidth=1,
             label=f"{name} (line: {r:.2f} kept)")
     for seed in range(3):
-        runs = [[
-            tell_ahead(drafts[name], ahead, 10 * seed + n) for n in range(2)
-        ] for ahead in lengths]
-        measured = [
-            sum(len(ids) - 1
-                for ids, _ in run) / sum(passes
-                                         for _, passes in run)
-            for run in runs
-        ]
-        ax.plot(lengths, measured, "o", color=colour, markersize=5)
-        print(f"{name}, seed {seed}: {[round(each, 2) for each in measured]}")
-        assert all(
-            abs(a / b - 1) < 0.12 for a, b in zip(measured, law, strict=True))
-    print(f"{name}, the law: {[round(each, 2) for each in law]}")
+        ax.plot(lengths, measured[name, seed], "o", color=colour, markersize=5)
 ax.set(xticks=lengths, xlim=(0.5, 13))
 plots.label_lines(ax)
-cost = per_pass[2] / per_pass[0]  # five tokens: the newest and four guesses
-print(
-    f"3 tokens for a pass that costs {cost:.1f} single ones: {3 / cost:.1f} times as fast"
-)
 
 # %% [markdown]
 # Dots: two tales from each of three seeds. So few tales scatter by up to a tenth around the law.
 # With four guesses from a table the teller is asked once for about three tokens, and what it says
-# is distributed as ever. Eight guesses win another fifth for triples and next to nothing for pairs:
-# the run has mostly ended before.
+# is distributed as ever. Eight guesses win another fifth for triples and next to nothing for pairs.
 #
-# So it pays, if a pass over five tokens costs less than three over one. The last line takes the
-# price from our larger model, timed above, and the three tokens from the teller: a model that is
-# itself so small spends its time elsewhere. The package's `speculate` does the same with a Llama as
-# draft. On a machine that is busy with a full batch there is no idle arithmetic to fill, and
-# guesses that are refused cost like any other token.
+# So it pays, if a pass over five tokens costs less than three over one. The last line printed takes
+# the price from our larger model, timed above, and the three tokens from the teller: a model that
+# is itself so small spends its time elsewhere. The package's `speculate` does the same with a Llama
+# as draft. On a machine that is busy with a full batch, guesses that are refused cost like any
+# other token.
 #
 # ## In the Llamas: how many bytes for one token?
 #
@@ -1412,8 +1404,8 @@ print(
 
 # %%
 def bytes_read(config: ModelConfig, bits: int) -> int:
-    """Weights that one pass over one token meets; of a separate embedding table it reads one row."""
-    p = parameters(config)
+    """What a pass over one token meets of the weights."""
+    p = parameters(config)  # of a separate embedding table it reads one row
     return (p.total - (p.embedding if p.output else 0)) * bits // 8
 
 
@@ -1421,10 +1413,9 @@ print(f"{'':13}{'weights':>10}{'full cache':>13}{'context':>9}")
 for name in ("llama-1-7b", "llama-2-7b", "llama-2-70b", "llama-3-8b",
              "llama-3.1-8b", "llama-3.2-1b"):
     c = release(name).config
-    print(
-        f"{name:13}{bytes_read(c, 16) / GIB:6.1f} GiB"
-        f"{kv_bytes(c, tokens=c.max_seq_len, batch=1, bits=16) / GIB:9.1f} GiB"
-        f"{c.max_seq_len:9,}")
+    full_cache = kv_bytes(c, tokens=c.max_seq_len, batch=1, bits=16)
+    print(f"{name:13}{bytes_read(c, 16) / GIB:6.1f} GiB"
+          f"{full_cache / GIB:9.1f} GiB{c.max_seq_len:9,}")
 
 # %% [markdown]
 # Llama 3.1's context of 131,072 tokens makes the cache of *one* text larger than the weights of the
@@ -1452,16 +1443,15 @@ print(f"needed: {needs:.0f} operations a byte")
 offers = {}
 for batch in (1, 16, 256, 512):
     for total in (100, 8_192):
-        read_now = bytes_read(c, 16) + kv_bytes(c, tokens=total, batch=batch,
-                                                bits=16)
-        offered = offers[batch, total] = 2 * batch * multiply_adds(
-            c, 1, total) / read_now
-        print(
-            f"batch {batch:3}, {total:5,} tokens each: {offered:6.1f} operations a byte, "
-            f"{read_now / GIB:6.1f} GiB to read")
-print(
-    f"a single text, at best: {3.35e12 / bytes_read(c, 16):.0f} tokens a second"
-)
+        caches = kv_bytes(c, tokens=total, batch=batch, bits=16)
+        to_read = bytes_read(c, 16) + caches
+        done = 2 * batch * multiply_adds(c, 1, total)
+        offers[batch, total] = done / to_read
+        print(f"batch {batch:3}, {total:5,} tokens each: "
+              f"{done / to_read:6.1f} operations a byte, "
+              f"{to_read / GIB:6.1f} GiB to read")
+most = 3.35e12 / bytes_read(c, 16)
+print(f"a single text, at best: {most:.0f} tokens a second")
 assert offers[256, 100] < needs < offers[512, 100]
 reveal("decoding is memory-bound", memory_bound, "imprecise")
 
@@ -1470,16 +1460,15 @@ reveal("decoding is memory-bound", memory_bound, "imprecise")
 # byte: two for each weight of two bytes. A batch shares the weights, so short texts climb, and 512
 # of them, of 100 tokens each, offer more than the machine needs: there arithmetic is the limit. But
 # *nobody shares a cache*. With 8,192 tokens each, a batch of 256 offers not even twice what a batch
-# of 16 does (and needs several machines: one holds 80 GB). It reads mostly keys and values, each
-# used once by the few query heads that share it. That is what grouped heads (chapter 03) are for.
+# of 16 does (and needs several machines: one holds 80 GB). It reads mostly keys and values. That is
+# what grouped heads (chapter 03) are for.
 
 # %%
 claims.show("D100")
 
 # %% [markdown]
-# The cache is no novelty of Llama 2 or 3. It is a way to run a model, not a part of one. We proved
-# that the same weights give the same logits with and without, and that no weight belongs to it.
-# Llama 1 decodes with one just as well.
+# The cache is no novelty of Llama 2 or 3. It is a way to run a model, not a part of one: the same
+# weights give the same logits with and without, and no weight belongs to it.
 #
 # ## Summary: keep the past, cut the tail, guess the future
 #

@@ -1,5 +1,6 @@
 """The exercises of chapter 07, continued: 7.5 and 7.7, guessing ahead (speculative decoding)."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +50,8 @@ GREEDY = Exercise(
         Probe("two are wrong", lambda rng: _guessed(rng, 6, 2, 4)),
         Probe("the last is wrong", lambda rng: _guessed(rng, 2, 1)),
         Probe("no guess", lambda rng: _guessed(rng, 0)),
+        Probe("a guess that comes too early", lambda rng: {
+            "guesses": torch.tensor([4, 6, 9]), "best": torch.tensor([4, 5, 6, 8])}),
         Probe("a token said twice", lambda rng: {
             "guesses": torch.tensor([4, 4, 9]), "best": torch.tensor([4, 4, 6, 8])}),
     ),
@@ -80,6 +83,48 @@ GREEDY = Exercise(
                       "you take one token of the model and throw away all guesses, also those that "
                       "hold.",
                       also=(lambda guesses, best: best[_run(guesses, best)][None],)),
+        Misconception("the last wrong one", lambda guesses, best: best[:int(
+                          max((guesses != best[:-1]).nonzero().flatten().tolist(),
+                              default=len(guesses))) + 1],
+                      "you went on to the last wrong guess. At the first one the run ends."),
+        Misconception("refused without a token",
+                      lambda guesses, best: best.clone() if _run(guesses, best) == len(guesses)
+                      else best[:_run(guesses, best)],
+                      "where a guess is refused you return those before it and nothing more. The "
+                      "model has said what belongs in its place: that token is free."),
+        Misconception("none wrong taken for the first wrong",
+                      lambda guesses, best: best[:_run(guesses, best) % max(len(guesses), 1) + 1],
+                      "where all guesses hold you return a single token: argmax and argmin give 0 "
+                      "where there is nothing to find."),
+        Misconception("the correction behind the wrong guess",
+                      lambda guesses, best: torch.cat([
+                          guesses[:_run(guesses, best) + 1],
+                          best[_run(guesses, best)][None]]),
+                      "you kept the wrong guess and put the model's own token behind it. It comes "
+                      "in its place.",
+                      also=(lambda guesses, best: torch.cat([
+                          guesses[:_run(guesses, best) + 1],
+                          best[min(_run(guesses, best) + 1, len(guesses))][None]]),)),
+        Misconception("all that agree", lambda guesses, best: best[:-1][guesses == best[:-1]],
+                      "you took the guesses that agree, also those behind a wrong one, and nothing "
+                      "of the model's own. Stop at the first that differs; there the model's token "
+                      "comes."),
+        Misconception("from the end", lambda guesses, best: best[
+                          len(best) - _run(guesses, best) - 1:].clone(),
+                      "you took as many tokens as are sure, and the last of `best`. The first are "
+                      "the sure ones."),
+        Misconception("found anywhere", lambda guesses, best: best[
+                          :int(torch.isin(guesses, best).long().cumprod(0).sum()) + 1].clone(),
+                      "you looked for each guess anywhere in `best`. It holds if it stands at its "
+                      "own place."),
+        Misconception("filled up", lambda guesses, best: torch.cat([
+                          best[:_run(guesses, best) + 1],
+                          best.new_full((len(guesses) - _run(guesses, best),), -1)]),
+                      "you filled the rest up. Only the tokens that are sure are asked for: n + 1 "
+                      "of them.",
+                      also=(lambda guesses, best: torch.cat([
+                          best[:_run(guesses, best) + 1],
+                          best.new_zeros(len(guesses) - _run(guesses, best))]),)),
         Misconception("all guesses", lambda guesses, best: torch.cat([guesses, best[-1:]]),
                       "you kept all guesses, right or wrong."),
         Misconception("the model's own token forgotten",
@@ -148,6 +193,7 @@ LENGTH = Exercise(
         Probe("one guess", lambda rng: _tokens(between(rng, 0.2, 0.4), 1)),
         Probe("all hold", lambda rng: _tokens(1.0, 3)),
         Probe("none holds", lambda rng: _tokens(0.0, 4)),
+        Probe("no guess", lambda rng: _tokens(between(rng, 0.4, 0.6), 0)),
     ),
     misconceptions=(
         Misconception("guesses alone", _series(lambda n: 1, lambda n: n),
@@ -183,13 +229,51 @@ LENGTH = Exercise(
                       "you took `rate` for the chance of a refusal. It is the chance to be kept."),
         Misconception("one too few", _series(lambda n: 0, lambda n: n - 1),
                       "your sum ends one guess early: with one guess, two tokens may come.",
-                      also=(lambda rate, ahead: (1 - rate**ahead) / (1 - rate),)),
+                      also=(lambda rate, ahead: (1 - rate**ahead) / (1 - rate),
+                            lambda rate, ahead: ahead + 1.0 if rate == 1 else
+                            (1 - rate**ahead) / (1 - rate))),
+        Misconception("a chance for a number", lambda rate, ahead: rate**ahead,
+                      "that is a chance, and no number of tokens. Every pass yields one at least.",
+                      also=(lambda rate, ahead: 1 - rate**ahead,
+                            lambda rate, ahead: rate**(ahead + 1),
+                            lambda rate, ahead: 1 - rate**(ahead + 1))),
+        Misconception("weighted once more", lambda rate, ahead: 1 + float(
+                          sum(i * rate**i for i in range(ahead + 1))),
+                      "rate**i is the chance of i guesses *or more*. Summed over i, it has counted "
+                      "each guess already; times i, it counts them again.",
+                      also=(lambda rate, ahead: float(
+                                sum(i * rate**i for i in range(ahead + 1))),
+                            lambda rate, ahead: float(
+                                sum((i + 1) * rate**i for i in range(ahead + 1))))),
+        Misconception("the own token twice", lambda rate, ahead: 1 + _expected_tokens(
+                          rate, ahead),
+                      "you counted the model's own token twice: rate**0 is it already.",
+                      also=(lambda rate, ahead: 1 + float(sum(rate**i for i in range(ahead))),)),
+        Misconception("multiplied", lambda rate, ahead: (1 + rate)**ahead,
+                      "you multiplied 1 + rate for each guess. A guess kept adds one token and "
+                      "opens the way to the next; it does not double what there is."),
+        Misconception("a whole number", lambda rate, ahead: round(
+                          _expected_tokens(rate, ahead)),
+                      "you rounded. An average need not be whole.",
+                      also=(lambda rate, ahead: int(_expected_tokens(rate, ahead)),
+                            lambda rate, ahead: math.ceil(_expected_tokens(rate, ahead)))),
+        Misconception("the own token with a chance", _series(lambda n: 1, lambda n: n + 1),
+                      "the model's own token is sure: it comes with chance 1, and not with `rate`.",
+                      also=(lambda rate, ahead: (ahead + 1) * rate,)),
+        Misconception("for each guess", lambda rate, ahead: _expected_tokens(
+                          rate, ahead) / (ahead + 1),
+                      "you divided by the number of tokens. What one pass yields is asked, all "
+                      "together.",
+                      also=(lambda rate, ahead: _expected_tokens(rate, ahead) / max(ahead, 1),)),
         Misconception("one too many", _series(lambda n: 0, lambda n: n + 1),
                       "your sum goes on behind the last guess."),
         Misconception("without end",
                       lambda rate, ahead: 1 / (1 - rate) if rate < 1 else float("inf"),
                       "that is for guesses without end. Here there are `ahead` of them.",
-                      also=(lambda rate, ahead: 1 / (1 - rate),)),
+                      also=(lambda rate, ahead: 1 / (1 - rate),
+                            lambda rate, ahead: float(ahead + 1) if rate == 1 else
+                            min(1 / (1 - rate), ahead + 1),
+                            lambda rate, ahead: rate / (1 - rate) if rate < 1 else ahead)),
         Misconception("the closed form at 1",
                       lambda rate, ahead: (1 - rate**(ahead + 1)) / (1 - rate),
                       "your formula divides by zero where every guess holds. There the answer is "
@@ -205,7 +289,8 @@ LENGTH = Exercise(
     hints=(
         "With one guess: one token surely, and a second with chance `rate`.",
         "The i-th guess is won with chance rate to the power i: it and all before it must hold.",
-        "Sum rate**i for i from 0 to ahead.",
+        "Sum rate**i for i from 0 to ahead. Or go guess by guess: with one guess more, the pass "
+        "yields one token and then, with chance `rate`, what it yielded before.",
     ))
 
 EXERCISES = [GREEDY, LENGTH]

@@ -69,7 +69,15 @@ PLACES = Exercise(
     misconceptions=(
         _places_slip("positions by column",
                      "you numbered the columns. A row's first token stands at 0, wherever its "
-                     "column is.", positions=lambda pads, t: torch.arange(t).repeat(len(pads), 1)),
+                     "column is.", positions=lambda pads, t: torch.arange(t).repeat(len(pads), 1),
+                     also=(lambda pads, t: (torch.arange(t) * _real(pads, t),
+                                            places(pads, 0, t)[1]),)),
+        _places_slip("clamped from above",
+                     "your tokens stand at 0 or below: clamp(min=0), not max; and columns minus "
+                     "pads, not the reverse.",
+                     positions=lambda pads, t: (torch.arange(t) - pads[:, None]).clamp(max=0),
+                     also=(lambda pads, t: ((pads[:, None] - torch.arange(t)).clamp(min=0),
+                                            places(pads, 0, t)[1]),)),
         _places_slip("positions from one",
                      "your first token stands at 1. Positions start at 0: a cumsum of ones has to "
                      "lose one.", positions=lambda pads, t: _real(pads, t).long().cumsum(1)),
@@ -77,6 +85,37 @@ PLACES = Exercise(
                      "your empty places stand at position 1. Here they stand at 0.",
                      positions=lambda pads, t: places(pads, 0, t)[0].masked_fill(
                          ~_real(pads, t), 1)),
+        _places_slip("positions not below one",
+                     "your smallest position is 1, so a row's first two tokens share it. The first "
+                     "stands at 0.",
+                     positions=lambda pads, t: (torch.arange(t) - pads[:, None]).clamp(min=1)),
+        _places_slip("positions one early",
+                     "your first two tokens stand both at 0: the second stands at 1.",
+                     positions=lambda pads, t: (torch.arange(t) - pads[:, None] - 1).clamp(min=0)),
+        _places_slip("distances",
+                     "your empty places have the distance to the first token as their position. "
+                     "They stand at 0: clamp(min=0), not abs.",
+                     positions=lambda pads, t: (torch.arange(t) - pads[:, None]).abs()),
+        _places_slip("positions wrapped around",
+                     "your empty places wrap around to the end of the row. They stand at 0: "
+                     "clamp(min=0).",
+                     positions=lambda pads, t: (torch.arange(t) - pads[:, None]) % t),
+        _places_slip("all tokens at one",
+                     "your positions say which places are real. Say where each token stands: 0, 1, "
+                     "2, ... from the row's first.",
+                     positions=lambda pads, t: _real(pads, t).long()),
+        _places_slip("positions back to front",
+                     "your positions fall along the row. They rise from a row's first token on.",
+                     positions=lambda pads, t: places(pads, 0, t)[0].flip(1),
+                     also=(lambda pads, t: ((t - 1 - torch.arange(t)).expand(len(pads), t)
+                                            .masked_fill(~_real(pads, t), 0),
+                                            places(pads, 0, t)[1]),)),
+        _places_slip("pads added",
+                     "you added `pads` to the columns. A row's first token is in column `pads` and "
+                     "stands at 0: subtract.",
+                     positions=lambda pads, t: torch.arange(t) + pads[:, None]),
+        _places_slip("the first row's positions", "every row has the positions of the first.",
+                     positions=lambda pads, t: places(pads[:1], 0, t)[0].repeat(len(pads), 1)),
         _places_slip("the first token hidden",
                      "you hide a row's first token too: it stands in column `pads`, and columns "
                      "count from 0.", mask=lambda pads, t: causal_mask(t, t)
@@ -91,7 +130,9 @@ PLACES = Exercise(
         _places_slip("positions as on the right",
                      "you counted as if the empty places were on the right. They are on the left.",
                      positions=lambda pads, t: torch.arange(t).expand(len(pads), t).masked_fill(
-                         torch.arange(t) >= t - pads[:, None], 0)),
+                         torch.arange(t) >= t - pads[:, None], 0),
+                     also=(lambda pads, t: (torch.minimum(torch.arange(t), t - 1 - pads[:, None]),
+                                            places(pads, 0, t)[1]),)),
         _places_slip("padding visible", "tokens see the empty places before them. Hide those "
                      "columns.", mask=lambda pads, t: causal_mask(t, t).repeat(len(pads), 1, 1)),
         _places_slip("padding sees nothing",
@@ -102,7 +143,10 @@ PLACES = Exercise(
                      mask=lambda pads, t: causal_mask(t, t)
                      & (_real(pads, t)[:, None] | ~_real(pads, t)[:, :, None]),
                      also=(lambda pads, t: (places(pads, 0, t)[0],
-                                            _seen(pads, t) | ~_real(pads, t)[:, :, None]),)),
+                                            _seen(pads, t) | ~_real(pads, t)[:, :, None]),
+                           lambda pads, t: (places(pads, 0, t)[0], _seen(pads, t)
+                                            | ~_real(pads, t)[:, :, None]
+                                            & (torch.arange(t) == 0)))),
         _places_slip("rows hidden",
                      "you silenced the rows of the empty places. It is their columns that nobody "
                      "may see.", mask=lambda pads, t: causal_mask(t, t)
@@ -111,6 +155,37 @@ PLACES = Exercise(
                      mask=lambda pads, t: _real(pads, t)[:, None].repeat(1, t, 1) | _eye(t),
                      also=(lambda pads, t: (places(pads, 0, t)[0],
                                             _real(pads, t)[:, None].repeat(1, t, 1)),)),
+        _places_slip("the mask transposed",
+                     "your tokens see what follows them and not what is before. Row i looks, "
+                     "column j is looked at: j <= i.",
+                     mask=lambda pads, t: causal_mask(t, t).T & _real(pads, t)[:, None] | _eye(t),
+                     also=(lambda pads, t: (places(pads, 0, t)[0],
+                                            places(pads, 0, t)[1].transpose(1, 2)),
+                           lambda pads, t: (places(pads, 0, t)[0], causal_mask(t, t).T
+                                            & _real(pads, t)[:, None]),
+                           lambda pads, t: (places(pads, 0, t)[0],
+                                            causal_mask(t, t).T.repeat(len(pads), 1, 1)))),
+        _places_slip("tokens that do not see themselves",
+                     "your tokens do not see themselves, only those before. A row's first token "
+                     "sees nothing then, and a softmax over nothing is NaN.",
+                     mask=lambda pads, t: _seen(pads, t) & ~_eye(t)
+                     | _eye(t) & ~_real(pads, t)[:, None],
+                     also=(lambda pads, t: (places(pads, 0, t)[0], _seen(pads, t) & ~_eye(t)),)),
+        _places_slip("one token ahead", "your tokens see one place too far: the one that follows.",
+                     mask=lambda pads, t: torch.ones(t, t, dtype=torch.bool).tril(1)
+                     & _real(pads, t)[:, None] | _eye(t)),
+        _places_slip("the empty ones for the real",
+                     "your comparison is the wrong way round: the empty places are seen and the "
+                     "tokens hidden.",
+                     mask=lambda pads, t: causal_mask(t, t) & ~_real(pads, t)[:, None] | _eye(t),
+                     also=(lambda pads, t: (places(pads, 0, t)[0], causal_mask(t, t) & (
+                               torch.arange(t) <= pads[:, None])[:, None] | _eye(t)),
+                           lambda pads, t: (places(pads, 0, t)[0],
+                                            causal_mask(t, t) & ~_real(pads, t)[:, None]))),
+        _places_slip("or for and",
+                     "you joined with | what has to hold together: a column is seen if it is real "
+                     "*and* does not lie ahead.",
+                     mask=lambda pads, t: causal_mask(t, t) | _real(pads, t)[:, None]),
         _places_slip("padded on the right",
                      "you placed the empty columns on the right. They are on the left: a row's "
                      "first token stands in column `pads`.",
@@ -127,14 +202,15 @@ PLACES = Exercise(
                      mask=lambda pads, t: causal_mask(t, t)
                      & (torch.arange(t) < t - pads[:, None])[:, None] | _eye(t)),
         _places_slip("inverted", "your mask is True where a column may not look. Here True means: "
-                     "may look.", mask=lambda pads, t: ~places(pads, 0, t)[1]),
+                     "may look.", mask=lambda pads, t: ~places(pads, 0, t)[1],
+                     also=(lambda pads, t: (places(pads, 0, t)[0], ~_seen(pads, t)),)),
     ),
     hints=(
         "columns = torch.arange(t); a column is real in a row if columns >= pads[:, None].",
-        "Positions are columns - pads[:, None], not below 0. The mask is causal_mask(t, t) and the "
-        "real columns.",
-        "real[:, None, :] speaks of columns, real[:, :, None] of rows. At the end: | torch.eye(t, "
-        "dtype=torch.bool).",
+        "Positions are columns - pads[:, None], not below 0. Row i sees column j if "
+        "pads <= j <= i, or if i == j.",
+        "For the mask, pads[:, None, None] stands against the columns, and columns[:, None] are "
+        "the rows that look. Or: causal_mask(t, t), and the real columns, or torch.eye.",
     ),
     adapt=_any_integers)
 

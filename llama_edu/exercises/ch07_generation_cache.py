@@ -34,20 +34,24 @@ def _ones(t: int, s: int) -> Tensor:
 def _past_attention(*, q_at: Callable = lambda p: p, k_at: Callable = lambda p: p,
                     keys: Callable = lambda past, k, freqs: torch.cat([past, k], 2),
                     values: Callable = lambda past, v, freqs: torch.cat([past, v], 2),
-                    mask: Callable = causal_mask, scale: Callable = lambda d: 1.0) -> Callable:
+                    mask: Callable = causal_mask, scale: Callable = lambda d: 1.0,
+                    q_rope: Callable | None = None, k_rope: Callable | None = None) -> Callable:
     """Cached attention with one part done wrongly; a position of None leaves out the rotation.
 
-    scale: by what the scores differ from those over sqrt(d).
+    scale: by what the scores differ from those over sqrt(d); q_rope, k_rope: the positions,
+    from p and 0, 1, ..., where they do not just start elsewhere.
     """
-    def turned(x: Tensor, freqs: Tensor, start: int | None) -> Tensor:
-        return x if start is None else _turn(x, freqs, start)
+    def turned(x: Tensor, freqs: Tensor, p: int, at: Callable, where: Callable | None) -> Tensor:
+        if where is not None:
+            return rotate(x, *rope_table(freqs, where(p, torch.arange(x.shape[2]))))
+        return x if at(p) is None else _turn(x, freqs, at(p))
 
     def attention(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor,
                   freqs: Tensor) -> Tensor:
         p = past_k.shape[2]
-        all_keys = keys(past_k, turned(k, freqs, k_at(p)), freqs)
+        all_keys = keys(past_k, turned(k, freqs, p, k_at, k_rope), freqs)
         all_values = values(past_v, v, freqs)
-        return attend(turned(q, freqs, q_at(p)) * scale(q.shape[-1]), all_keys, all_values,
+        return attend(turned(q, freqs, p, q_at, q_rope) * scale(q.shape[-1]), all_keys, all_values,
                       mask(q.shape[2], all_keys.shape[2]))
     return attention
 
@@ -89,6 +93,32 @@ def _heads_apart(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor
     return _package_attention(q, *repeated, freqs)
 
 
+def _starting_at(start: Callable[[Tensor], int]) -> Callable:
+    def attention(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor,
+                  freqs: Tensor) -> Tensor:
+        at = start(past_k)
+        return _past_attention(q_at=lambda p: at, k_at=lambda p: at)(
+            q, k, v, past_k, past_v, freqs)
+    return attention
+
+
+def _turned_with(change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Callable:
+    def attention(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor,
+                  freqs: Tensor) -> Tensor:
+        t, p = q.shape[2], past_k.shape[2]
+        rope = change(*rope_table(freqs, torch.arange(p, p + t)))
+        return attend(rotate(q, *rope), torch.cat([past_k, rotate(k, *rope)], 2),
+                      torch.cat([past_v, v], 2), causal_mask(t, p + t))
+    return attention
+
+
+def _keys_for_values(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor,
+                     freqs: Tensor) -> Tensor:
+    t, p = q.shape[2], past_k.shape[2]
+    return attend(_turn(q, freqs, p), torch.cat([past_v, v], 2),
+                  torch.cat([past_k, _turn(k, freqs, p)], 2), causal_mask(t, p + t))
+
+
 CACHED = Exercise(
     "7.1", "Attention with a cache", "The idea", _package_attention,
     probes=(
@@ -119,6 +149,38 @@ CACHED = Exercise(
                       "all your new tokens stand at the same position. They stand one behind the "
                       "other: p, p + 1, ...",
                       also=(_one_place(lambda p, t: p + t - 1),)),
+        Misconception("the start from another axis", _starting_at(lambda past: past.shape[1]),
+                      "your positions start at another number of the cache's shape. The tokens "
+                      "are its third axis: p = past_k.shape[2].",
+                      also=(_starting_at(lambda past: past.shape[0]),
+                            _starting_at(lambda past: past.shape[3]))),
+        Misconception("queries at one place", _past_attention(q_rope=lambda p, t: p + 0 * t),
+                      "all your queries stand at the same position. They stand one behind the "
+                      "other: p, p + 1, ...",
+                      also=(_past_attention(q_rope=lambda p, t: p + t.max() + 0 * t),)),
+        Misconception("queries and keys apart", _past_attention(q_at=lambda p: p + 1),
+                      "your queries and your new keys do not start at the same position. Both "
+                      "start at p.",
+                      also=(_past_attention(q_at=lambda p: p - 1),
+                            _past_attention(k_at=lambda p: p - 1),
+                            _past_attention(k_at=lambda p: p + 1),
+                            _past_attention(q_rope=lambda p, t: p + len(t) + t))),
+        Misconception("the new ones counted twice", _past_attention(
+                          q_rope=lambda p, t: p + len(t) + t, k_rope=lambda p, t: p + len(t) + t),
+                      "your positions start at p + t. The cache holds 0 to p - 1, so p is free."),
+        Misconception("positions back to front", _past_attention(
+                          k_rope=lambda p, t: p + t.max() - t, q_rope=lambda p, t: p + t.max() - t),
+                      "your positions fall from the first new token to the last. They rise: p, "
+                      "p + 1, ..."),
+        Misconception("cosines and sines swapped", _turned_with(lambda cos, sin: (sin, cos)),
+                      "you gave the sines for the cosines: rope_table returns (cos, sin), and "
+                      "rotate takes them in this order."),
+        Misconception("queries rotated twice", _past_attention(
+                          q_rope=lambda p, t: 2 * (p + t)),
+                      "you rotated the queries twice, so they stand twice as far as they should."),
+        Misconception("new keys rotated twice", _past_attention(
+                          k_rope=lambda p, t: 2 * (p + t)),
+                      "you rotated the new keys twice, so they stand twice as far as they should."),
         Misconception("the table's arguments swapped", _table_swapped,
                       "you made the table of angles with its arguments swapped: "
                       "rope_table(freqs, positions)."),
@@ -134,6 +196,28 @@ CACHED = Exercise(
                       _past_attention(mask=lambda t, s: _ones(t, s).tril()),
                       "your mask is aligned at the first token, so a single new one sees only the "
                       "first of the text: what is_causal=True does. Align it at the last."),
+        Misconception("one token ahead", _past_attention(
+                          mask=lambda t, s: _ones(t, s).tril(s - t + 1)),
+                      "your new tokens see one token too far: the one that follows them."),
+        Misconception("the new ones apart", _past_attention(
+                          mask=lambda t, s: _ones(t, s).tril(s - t) & (
+                              _ones(t, s).tril(s - t - 1).logical_not()
+                              | (torch.arange(s) < s - t))),
+                      "your new tokens see the past and themselves, and not the new ones before "
+                      "them. Those are their past too."),
+        Misconception("the first token hidden", _past_attention(
+                          mask=lambda t, s: causal_mask(t, s) & (torch.arange(s) > 0)),
+                      "you hide the text's first token. Positions count from 0.",
+                      also=(_past_attention(mask=lambda t, s: causal_mask(t, s) & (
+                          (torch.arange(s) > 0) | (s == t))),)),
+        Misconception("the mask reversed", _past_attention(
+                          mask=lambda t, s: _ones(t, s).triu(s - t)),
+                      "your comparison is the wrong way round: new tokens see themselves and what "
+                      "follows, and nothing before."),
+        Misconception("the mask inverted", _past_attention(
+                          mask=lambda t, s: ~causal_mask(t, s)),
+                      "your mask is True where a token may not look. Here True means: may look. "
+                      "The last token sees nothing at all, and that is NaN."),
         Misconception("no mask", _past_attention(mask=_ones),
                       "your new tokens see each other's future. One alone needs no mask; several "
                       "do."),
@@ -144,6 +228,20 @@ CACHED = Exercise(
                       _past_attention(keys=_new_first, values=_new_first),
                       "you put the new keys before the old ones. They come after: the mask relies "
                       "on it."),
+        Misconception("only the values in front", _past_attention(values=_new_first),
+                      "your new keys come last and your new values first: every weight falls on "
+                      "another token's value."),
+        Misconception("only the keys in front", _past_attention(keys=_new_first),
+                      "your new keys come first and your new values last: every weight falls on "
+                      "another token's value."),
+        Misconception("keys and values swapped", _keys_for_values,
+                      "you took the values for the keys and the keys for the values: "
+                      "attend(q, keys, values, mask)."),
+        Misconception("the cache rotated instead", _past_attention(
+                          k_at=lambda p: None,
+                          keys=lambda past, k, freqs: torch.cat([_turn(past, freqs, 0), k], 2)),
+                      "you rotated the keys of the cache, which are rotated, and not the new ones, "
+                      "which are not."),
         Misconception("queries not rotated", _past_attention(q_at=lambda p: None),
                       "you did not rotate the queries."),
         Misconception("keys not rotated", _past_attention(k_at=lambda p: None),
@@ -163,7 +261,8 @@ CACHED = Exercise(
     hints=(
         "Four steps: positions, rotate, append, attend.",
         "p = past_k.shape[2]; the new tokens stand at torch.arange(p, p + t).",
-        "keys = torch.cat([past_k, rotate(k, cos, sin)], dim=2), and causal_mask(t, p + t).",
+        "keys = torch.cat([past_k, rotate(k, cos, sin)], dim=2). A new token at position i sees "
+        "all positions up to i: compare the two.",
     ))
 
 EXERCISES = [CACHED]
