@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
     outcomes = {claim: claims.recompute(claim) for claim in tqdm(chosen, disable=None)}
     if options.json:
-        print(json.dumps([asdict(claim) | {"outcome": asdict(outcome)}
+        print(json.dumps([{"id": claim.id} | asdict(claim) | {"outcome": asdict(outcome)}
                           for claim, outcome in outcomes.items()],
                          indent=2, ensure_ascii=False, default=str))
     elif options.full or options.ids:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from ..family.card import Files, as_data, card, side_by_side
 from ..family.releases import RELEASES, Release, release
 
 BUNDLED = ("tales", "smollm2")          # of `checkpoint`
+WIDTH = 120                             # of a line in a file or a pipe
 
 
 def add(commands: Any) -> None:
@@ -31,8 +33,10 @@ def run(options: argparse.Namespace) -> None:
     elif not models:
         for r in RELEASES:
             print(f"{r.id:32}{accounting.parameters(r.config).total:>18,} parameters")
+    elif len(models) == 1:
+        print(card(models[0]))
     else:
-        print(card(models[0]) if len(models) == 1 else side_by_side(models))
+        print(side_by_side(models, width=shutil.get_terminal_size((WIDTH, 24)).columns))
 
 
 def _model(name: str) -> Release | Files:

@@ -21,6 +21,6 @@ def run(options: argparse.Namespace) -> None:
                          "needed. Check the path, or make it with: llama-edu start DIR")
     print(records.progress(folder))
     if folder is not None:
-        file = records.home(folder.absolute()) / records.FILE
+        file = records.home(folder.resolve()) / records.FILE
         print(f"read from {file}" if file.is_file() else
               f"{file} is not there yet: the first `check` of an answer in a notebook writes it")

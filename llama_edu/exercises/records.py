@@ -158,5 +158,5 @@ def _in_html(chapter: int, rows: list[tuple[Listed, Record]]) -> str:
 def progress(folder: Path | None = None) -> Progress:
     """All exercises by chapter, and which of them are solved in a folder; without one, in that
     which the reader is in."""
-    held = read(place() if folder is None else folder.absolute())
+    held = read(place() if folder is None else folder.resolve())
     return Progress(tuple((each, held.get(each.id, Record())) for each in listed()))

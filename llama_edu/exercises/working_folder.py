@@ -10,14 +10,13 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from ..formats.whole_files import refusals, write_whole
 from .records import STARTED
 
 ROOT = Path(__file__).parents[2]                # of a checkout
-SHARE = "share/llama_edu/chapters"              # where an install puts them: pyproject.toml
+SHARE = "share/llama_edu/chapters"      # below a folder around an installed package: pyproject.toml
 OWN = "chapters", "solutions", "llama_edu"      # folders of a checkout
 NOTE = "README.md"
 SOLUTIONS = re.compile(r"\(\.\./solutions/[^()]*\)")    # links out of the folder
@@ -35,6 +34,8 @@ class Started:
 
     def __str__(self) -> str:
         lines = [f"{self.folder} is a folder to work in; nothing of yours was overwritten."]
+        if not (self.new or self.replaced or self.beside):
+            lines += ["  All chapters are of the newest edition that is installed."]
         for what, names in (("new", self.new), ("replaced by a newer edition", self.replaced),
                             ("changed by you, kept", (*self.kept, *self.beside))):
             lines += [f"  {what}: {', '.join(names)}"] if names else []
@@ -53,9 +54,9 @@ def start(folder: Path) -> Started:
     if is_checkout() and (here == ROOT or any(here.is_relative_to(ROOT / own) for own in OWN)):
         raise ValueError(f"{folder} belongs to the course, which updates overwrite; a folder of "
                          "your own is needed. Choose one: llama-edu start my-course")
-    known = _known(folder)
+    edition, known = chapters(), _known(folder)
     with refusals(folder):
-        done = {name: _put(folder, name, content, known) for name, content in chapters().items()}
+        done = {name: _put(folder, name, content, known) for name, content in edition.items()}
     write_whole(folder / STARTED, json.dumps(known, indent=2).encode())
     kinds = {kind: tuple(name for name, each in done.items() if each == kind)
              for kind in ("new", "replaced", "kept")}
@@ -131,25 +132,16 @@ def is_checkout() -> bool:
 def chapters() -> dict[str, bytes]:
     """The files of a working folder by name: the chapters, and a note. Raises ValueError where
     there are none."""
+    shelves = [up / SHARE for up in (ROOT, *ROOT.parents)]
     if is_checkout():
-        found = sorted((ROOT / "chapters").glob("*.ipynb"))
-    else:
-        found = sorted(Path(file.locate()) for file in _installed()
-                       if SHARE in file.as_posix() and file.suffix == ".ipynb")
+        shelves = [ROOT / "chapters"]
+    found = next((each for shelf in shelves if (each := sorted(shelf.glob("*.ipynb")))), [])
     if not found:
         raise ValueError("this install of llama-edu has no chapters; a whole one is needed. "
                          "Install it again, from the repository: pip install PATH")
     notebooks = {file.name: SOLUTIONS.sub(f"({NOTE})", file.read_text(encoding="utf-8")).encode()
                  for file in found}
     return notebooks | {NOTE: _note().encode()}
-
-
-def _installed() -> list[metadata.PackagePath]:
-    """All files of this install; none where nobody noted them."""
-    try:
-        return metadata.files("llama-edu") or []
-    except metadata.PackageNotFoundError:
-        return []
 
 
 def _note() -> str:

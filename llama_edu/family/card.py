@@ -1,8 +1,10 @@
 """What `llama-edu info` says of models: of one as a card, of several side by side, or as data."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import textwrap
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
+from itertools import zip_longest
 from typing import Any
 
 from ..config import ModelConfig
@@ -14,6 +16,7 @@ from .releases import RELEASES, Release
 PRECISIONS = {"32 bits": 32, "16 bits": 16, "8 bits (8.5)": 8.5, "4 bits (4.5)": 4.5}
 CONTEXTS = (2048, 8192, 32_768, 131_072)
 SPARE_GIB = 1.0                     # for the driver and for the numbers between two layers
+CACHE = "kv cache, 16 bits, one text"
 Table = dict[str, str]
 
 
@@ -37,24 +40,27 @@ def card(model: Release | Files) -> str:
                       *(f"  note: {note}" for note in model.notes)])
 
 
-def side_by_side(models: Sequence[Release | Files]) -> str:
-    """The same sections of several models, a column each; what they fit on is left to the card."""
-    whole = [sections(model) for model in models]
-    widths = [2 + max(len(text) for text in (model.name, *(
-        value for table in each.values() for value in table.values())))
-        for model, each in zip(models, whole, strict=True)]
-    lines = [_columns("", [model.name for model in models], widths)]
+def side_by_side(models: Sequence[Release | Files], *, width: int) -> str:
+    """The same sections of several models, a column each, in lines of `width` letters; what the
+    models fit on is left to their cards."""
+    whole, column = [sections(model) for model in models], max(20, (width - 20) // len(models))
+    lines = _columns("", [model.name for model in models], column)
     for title in dict.fromkeys(title for each in whole for title in each):
         tables = [each.get(title, {}) for each in whole]
+        keys = [*dict.fromkeys(key for table in tables for key in table)]
+        if title == CACHE:              # contexts of one model stand between those of another
+            keys.sort(key=lambda key: int("0" + "".join(filter(str.isdigit, key))))
         lines += ["", title]
-        lines += [_columns(f"  {key}", [table.get(key, "") for table in tables], widths)
-                  for key in dict.fromkeys(key for table in tables for key in table)]
+        for key in keys:
+            lines += _columns(f"  {key}", [table.get(key, "") for table in tables], column)
     return "\n".join(lines)
 
 
-def _columns(key: str, values: Iterable[str], widths: Iterable[int]) -> str:
-    cells = (f"{value.strip():{width}}" for value, width in zip(values, widths, strict=True))
-    return f"{key:20}{''.join(cells)}".rstrip()
+def _columns(key: str, values: Sequence[str], column: int) -> list[str]:
+    """The lines of one row: what is longer than its column goes on below."""
+    cells = [textwrap.wrap(value.strip(), column - 2) for value in values]
+    return [f"{head:20}{''.join(f'{part:{column}}' for part in parts)}".rstrip()
+            for head, *parts in zip_longest([key], *cells, fillvalue="")]
 
 
 def as_data(model: Release | Files) -> dict[str, Any]:
@@ -69,7 +75,7 @@ def sections(model: Release | Files) -> dict[str, Table]:
     """What there is to say of a model, by title."""
     c = model.config
     known = {"shape": shape(c), "parameters": where(model), "weights": weights(model),
-             "kv cache, 16 bits, one text": cache(c)}
+             CACHE: cache(c)}
     if type(model) is Files:
         same = ", ".join(r.name for r in RELEASES if r.config == c)
         return {"files": model.facts | {"shaped like": same or "no release"}} | known

@@ -101,7 +101,7 @@ def read(path: str | Path) -> Recipe:
         given = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"there is no file {str(path)!r}; a recipe in TOML is needed. Check the "
-                         "path.") from None
+                         "path, or get one that works: llama-edu train --example DIR") from None
     except OSError as unreadable:
         raise ValueError(f"{file} cannot be opened ({unreadable.strerror}); a recipe in TOML that "
                          "you may read is needed. Check the path.") from None
