@@ -4,7 +4,7 @@ import argparse
 import json
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,6 +53,9 @@ def _announce(run: "Run") -> None:
     if run.finished is not None:
         say(f"the run of {run.finished:,} steps is finished; going on to {plan.steps:,}. The "
             "learning rate is where the longer schedule has it by then.")
+    elif run.start == plan.steps:
+        say(f"the run of {run.start:,} steps is finished; with more `steps` in the recipe it goes "
+            "on.")
     elif run.start:
         say(f"going on after step {run.start}.")
     if run.start < plan.steps:
@@ -97,7 +100,8 @@ def _stop_asked() -> Iterator[list[int]]:
     def note(number: int, frame: object) -> None:
         asked.append(number)
         signal.signal(signal.SIGINT, before)
-        say("Ctrl-C: saving after this step; a second one stops at once.")
+        with suppress(RuntimeError):        # stderr may be in the middle of a line
+            say("Ctrl-C: saving after this step; a second one stops at once.")
 
     before = signal.signal(signal.SIGINT, note)
     try:

@@ -192,7 +192,7 @@ def test_a_finished_run_is_not_trained_again(trained, tmp_path, capsys):
     assert main(["train", str(path)]) == 0
     metrics = (tmp_path / "out" / "metrics.csv").read_bytes()
     assert main(["train", str(path)]) == 0
-    assert "going on after step 12" in capsys.readouterr().err
+    assert "the run of 12 steps is finished; with more `steps`" in capsys.readouterr().err
     assert (tmp_path / "out" / "metrics.csv").read_bytes() == metrics
     assert weights(tmp_path / "out") == weights(trained)
 
