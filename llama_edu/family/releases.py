@@ -117,9 +117,11 @@ def release(name: str) -> Release:
     """One release by its name, as people or the hub write it: "llama-3.1-8b", "Llama 3.1 8B",
     "meta-llama/Llama-3.1-8B-Instruct". Raises KeyError for one that there is not."""
     words = _words(name)
-    found = _BY_WORDS.get(words) or _BY_WORDS.get(words[:-1])
-    if found is None or (found is not _BY_WORDS.get(words) and words[-1] not in found.variants):
-        near = nearest(name.rpartition("/")[2], (r.id for r in RELEASES)) or " Take one of them."
-        raise KeyError(f"no release is called {name!r}; `llama-edu info` lists those that there "
-                       f"are.{near}")
-    return found
+    if (exact := _BY_WORDS.get(words)) is not None:
+        return exact
+    family = _BY_WORDS.get(words[:-1])          # a name may end with one of several variants
+    if family is not None and words[-1] in family.variants:
+        return family
+    near = nearest(name.rpartition("/")[2], (r.id for r in RELEASES)) or " Take one of them."
+    raise KeyError(f"no release is called {name!r}; `llama-edu info` lists those that there are."
+                   f"{near}")
