@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import init
 from torch.overrides import TorchFunctionMode
 
-from .config import tensor_shapes
+from .config import nearest, tensor_shapes
 from .formats import hub, huggingface, meta
 from .formats.gguf import header as gguf_header
 from .formats.gguf import split as gguf_split
@@ -78,7 +78,7 @@ def open_source(path: str | Path, *, tokenizer: str | Path | None = None) -> Sou
     try:
         place = Path(path)
         if not place.exists():
-            place = _bundled(path) or hub.fetch(str(path))
+            place = _bundled(path) or _fetched(str(path))
         source = _format(place)
     except OSError as unreadable:
         raise ValueError(f"{str(path)!r} cannot be opened ({unreadable.strerror}); a folder that "
@@ -89,9 +89,18 @@ def open_source(path: str | Path, *, tokenizer: str | Path | None = None) -> Sou
                        _bundled(tokenizer) or Path(tokenizer)))
 
 
+def _fetched(name: str) -> Path:
+    """Where a model of the hub lies. Raises ValueError as `hub.fetch` does, with the name of a
+    bundled one that is spelled alike."""
+    try:
+        return hub.fetch(name)
+    except ValueError as missing:
+        raise ValueError(f"{missing.args[0]}{nearest(name, BUNDLED)}") from None
+
+
 def _bundled(name: str | Path) -> Path | None:
     """Where a model with a name of its own lies; None for any other name."""
-    return BUNDLED[str(name)]() if str(name) in BUNDLED else None
+    return BUNDLED[str(name).lower()]() if str(name).lower() in BUNDLED else None
 
 
 def _format(place: Path) -> Source:

@@ -5,8 +5,9 @@ torch, so shapes can be studied on any machine. Sources of the rules: Meta's `pa
 model code, and the `config.json` that `transformers` writes.
 """
 
+import difflib
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,6 +162,17 @@ def from_meta(params: Mapping[str, Any], *, vocab_size: int, max_seq_len: int) -
         max_seq_len=max_seq_len, rope_scaling=LLAMA_3_1_SCALING if scaled else None)
     none_left(params, "params.json")
     return config
+
+
+# -- of every name that somebody types -----------------------------------------------------------
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A question with the names that are spelled most like this one, to end an error with; empty
+    where none is. The case of letters counts for nothing."""
+    spelt = {each.lower(): each for each in known}
+    near = [spelt[each] for each in difflib.get_close_matches(name.lower(), spelt)]
+    return f" Did you mean {' or '.join(near)}?" if near else ""
 
 
 # -- of every file ------------------------------------------------------------------------------

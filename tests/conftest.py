@@ -11,7 +11,7 @@ import pytest
 import torch
 from ranks import on_loopback
 
-from llama_edu import exercises
+from llama_edu.exercises import asking
 
 torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
 
@@ -48,5 +48,5 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("chapters", "solutions"):
         (tmp_path / name).mkdir()
     monkeypatch.chdir(tmp_path / "chapters")
-    monkeypatch.setattr(exercises, "_hints_given", type(exercises._hints_given)())
+    monkeypatch.setattr(asking, "_hints_given", type(asking._hints_given)())
     return tmp_path

@@ -130,7 +130,9 @@ def test_the_module_is_the_command():
 
 
 @pytest.mark.parametrize("arguments", [["--help"], ["info"], ["info", "llama-3.1-8b"],
-                                       ["--version"], ["chat", "--help"], ["convert", "--help"]])
+                                       ["--version"], ["chat", "--help"], ["convert", "--help"],
+                                       ["info", "llama-2-7b", "llama-3-8b"], ["info", "--json"],
+                                       ["progress"], ["train", "--help"], ["start", "--help"]])
 def test_what_needs_no_torch_loads_none(arguments):
     """Loading it is what takes seconds; how long the rest takes is not a thing to assert."""
     code = ("import sys\nfrom llama_edu.cli import main\ntry:\n    main(sys.argv[1:])\n"
@@ -142,10 +144,10 @@ def test_what_needs_no_torch_loads_none(arguments):
 
 
 def test_the_choices_of_the_command_are_those_of_the_converter():
-    from llama_edu import cli
-    assert convert.FORMATS == cli.FORMATS
-    assert set(cli.KINDS) == set(convert.KINDS)
-    assert set(cli.DTYPES) == set(convert.DTYPES)
+    from llama_edu.cli import convert as command
+    assert convert.FORMATS == command.FORMATS
+    assert set(command.KINDS) == set(convert.KINDS)
+    assert set(command.DTYPES) == set(convert.DTYPES)
 
 
 def test_info_tells_of_a_model_in_files():

@@ -9,6 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from ..config import nearest
+
 LEDGER = Path(__file__).parent / "ledger"
 FILES = {letter: f"{letter.lower()}.toml" for letter in "ABCDE"} | {
     "T": "traps.toml", "S": "slips.toml"}
@@ -178,12 +180,14 @@ def writeups() -> dict[str, Writeup]:
 
 
 def find(id: str) -> Claim:
-    """One claim by its id. Raises KeyError for an id that no row has."""
+    """One claim by its id, upper or lower case. Raises KeyError for an id that no row has."""
     for claim in ledger():
-        if claim.id == id:
+        if claim.id == id.upper():
             return claim
-    raise KeyError(f"no claim is called {id!r}; ids go from {ledger()[0].id} to {ledger()[-1].id}. "
-                   "Look it up with: llama-edu check-claims")
+    ids = [claim.id for claim in ledger()]
+    near = nearest(id, ids) or " Take one of them."
+    raise KeyError(f"no claim is called {id!r}; ids go from {ids[0]} to {ids[-1]}, and "
+                   f"`llama-edu check-claims` lists them.{near}")
 
 
 def read(file: Path) -> tuple[Claim, ...]:

@@ -7,7 +7,10 @@ from .evaluate import Outcome
 from .rows import Claim, ledger
 from .words import spoken
 
-COLUMNS = {"id": 5, "verdict": 9, "claim": 50, "computed": 20, "expected": 20, "ok": 3}
+COLUMNS = ("id", "verdict", "claim", "computed", "expected", "ok")
+GAP = "  "
+WIDTH = 120         # letters of a line, in a file or a pipe
+LEAST = 12          # letters of the columns that give way
 
 
 def select(*, writeup: str | None = None, verdict: str | None = None,
@@ -18,10 +21,11 @@ def select(*, writeup: str | None = None, verdict: str | None = None,
                  if all(wish in (None, getattr(claim, key)) for key, wish in asked.items()))
 
 
-def report(outcomes: Mapping[Claim, Outcome]) -> str:
-    """A line for each claim, what is amiss in full below them, and the sums."""
-    lines = [_line(COLUMNS), _line({key: "-" * width for key, width in COLUMNS.items()})]
-    lines += [_line(_cells(claim, outcome)) for claim, outcome in outcomes.items()]
+def report(outcomes: Mapping[Claim, Outcome], *, width: int = WIDTH) -> str:
+    """A line of `width` letters for each claim, what is amiss in full below them, and the sums."""
+    widths = _widths(width)
+    lines = [_line(COLUMNS, widths), _line(["-" * each for each in widths], widths)]
+    lines += [_line(_cells(claim, outcome), widths) for claim, outcome in outcomes.items()]
     amiss = [f"{claim.id}: {outcome.remark}" for claim, outcome in outcomes.items()
              if outcome.agrees is False or (claim.compute and outcome.agrees is None)]
     return "\n".join([*lines, "", *amiss, *[""] * bool(amiss), sums(outcomes)])
@@ -41,20 +45,25 @@ def sums(outcomes: Mapping[Claim, Outcome]) -> str:
             f"{waiting} wait for a vocabulary.")
 
 
-def _cells(claim: Claim, outcome: Outcome) -> dict[str, str]:
+def _widths(width: int) -> list[int]:
+    """Of the columns: two fifths of what the narrow ones leave are for the numbers."""
+    room = width - 5 - 9 - 3 - len(GAP) * (len(COLUMNS) - 1)
+    number = max(LEAST, min(20, room // 5))
+    return [5, 9, max(LEAST, room - 2 * number), number, number, 3]
+
+
+def _cells(claim: Claim, outcome: Outcome) -> list[str]:
     computed = expected = ""
     if claim.compute is not None:
         expected = spoken(claim.value, tolerance=claim.tolerance, unit=claim.unit)
     if outcome.value is not None:
         computed = spoken(outcome.value, tolerance=claim.tolerance, unit=claim.unit)
-    return {"id": claim.id, "verdict": claim.verdict, "claim": claim.claim, "computed": computed,
-            "expected": expected, "ok": {True: "yes", False: "NO", None: ""}[outcome.agrees]}
+    return [claim.id, claim.verdict, claim.claim, computed, expected,
+            {True: "yes", False: "NO", None: ""}[outcome.agrees]]
 
 
-def _line(cells: Mapping[str, object]) -> str:
-    texts: Sequence[str] = [_cut(key if cells is COLUMNS else str(cells[key]), width)
-                            for key, width in COLUMNS.items()]
-    return "  ".join(texts).rstrip()
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    return GAP.join(_cut(*each) for each in zip(cells, widths, strict=True)).rstrip()
 
 
 def _cut(text: str, width: int) -> str:

@@ -8,12 +8,11 @@ from html import escape
 from itertools import groupby
 from pathlib import Path
 
-from .data import Exercise
-from .hunts import Hunt
-from .registry import exercises
+from .registry import Listed, listed
 from .report import BOX, CELL, LOOKS, Report
 
 FILE = ".llama_edu_progress.json"
+STARTED = ".llama_edu_chapters.json"        # in a folder that `llama-edu start` made
 
 
 @dataclass(frozen=True)
@@ -37,9 +36,11 @@ class Record:
 
 
 def home(folder: Path) -> Path:
-    """The repository that holds `folder`: the first one upwards with a book.yml, else `folder`."""
-    return next((each for each in (folder, *folder.parents) if (each / "book.yml").is_file()),
-                folder)
+    """Where the progress of work in `folder` is kept: in the first folder upwards that
+    `llama-edu start` made or that is the repository, else in `folder`."""
+    marks = STARTED, "book.yml"
+    return next((each for each in (folder, *folder.parents)
+                 if any((each / mark).is_file() for mark in marks)), folder)
 
 
 def in_solutions(folder: Path) -> bool:
@@ -104,7 +105,7 @@ def _write(folder: Path, held: dict[str, Record]) -> None:
 class Progress:
     """All exercises by chapter, with what the reader has done: a table, as text or as HTML."""
 
-    rows: tuple[tuple[Exercise | Hunt, Record], ...]
+    rows: tuple[tuple[Listed, Record], ...]
 
     @property
     def summary(self) -> str:
@@ -122,7 +123,7 @@ class Progress:
                       f"  {each.text}" for exercise, each in rows if begun]
         return "\n".join([*lines, self.summary])
 
-    def _chapters(self) -> list[tuple[int, list[tuple[Exercise | Hunt, Record]]]]:
+    def _chapters(self) -> list[tuple[int, list[tuple[Listed, Record]]]]:
         """The rows of each chapter."""
         return [(chapter, list(rows))
                 for chapter, rows in groupby(self.rows, key=lambda row: row[0].chapter)]
@@ -136,12 +137,12 @@ class Progress:
                 f'<thead><tr><td></td>{heads}</tr></thead><tbody>{rows}</tbody></table></div>')
 
 
-def _untouched(rows: list[tuple[Exercise | Hunt, Record]]) -> str:
+def _untouched(rows: list[tuple[Listed, Record]]) -> str:
     """A chapter that was not begun, in one line."""
     return f"{len(rows)} {'exercise' if len(rows) == 1 else 'exercises'}, not begun"
 
 
-def _in_html(chapter: int, rows: list[tuple[Exercise | Hunt, Record]]) -> str:
+def _in_html(chapter: int, rows: list[tuple[Listed, Record]]) -> str:
     """A chapter's rows of the table; one row for a chapter that was not begun."""
     if not any(each.tries for _, each in rows):
         return (f'<tr><td aria-hidden="true">{LOOKS["not attempted"][0]}</td>'
@@ -154,7 +155,8 @@ def _in_html(chapter: int, rows: list[tuple[Exercise | Hunt, Record]]) -> str:
         f'<td style="{CELL}">{each.text}</td></tr>' for exercise, each in rows)
 
 
-def table() -> Progress:
-    """Every exercise of the course with its record."""
-    held = read(place())
-    return Progress(tuple((each, held.get(id, Record())) for id, each in exercises().items()))
+def progress(folder: Path | None = None) -> Progress:
+    """All exercises by chapter, and which of them are solved in a folder; without one, in that
+    which the reader is in."""
+    held = read(place() if folder is None else folder.resolve())
+    return Progress(tuple((each, held.get(each.id, Record())) for each in listed()))

@@ -1,75 +1,112 @@
-"""What `llama-edu info NAME` prints: one release, all of it computed."""
+"""What `llama-edu info` says of models: of one as a card, of several side by side, or as data."""
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+import textwrap
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from itertools import zip_longest
+from typing import Any
 
 from ..config import ModelConfig
 from . import accounting as a
 from .hardware import GPUS, Gpu, gpu
 from .releases import RELEASES, Release
 
-# Bits a weight, scales included: what files of these kinds hold.
-PRECISIONS = {"32 bits": 32, "16 bits": 16, "8 bits": 8.5, "4 bits": 4.5}
+# Bits a weight, in brackets with the scales of its block: what files of these kinds hold.
+PRECISIONS = {"32 bits": 32, "16 bits": 16, "8 bits (8.5)": 8.5, "4 bits (4.5)": 4.5}
 CONTEXTS = (2048, 8192, 32_768, 131_072)
 SPARE_GIB = 1.0                     # for the driver and for the numbers between two layers
-
-
-def card(r: Release) -> str:
-    """Shape, parameters, memory, training and what it fits on, as lines of text."""
-    sections = {"shape": shape(r.config), "parameters": where(r),
-                "weights": weights(r) + meta_files(r),
-                "kv cache, 16 bits, one text": cache(r.config), "training": training(r),
-                "fits on": fits(r)}
-    head = [r.name, *rows({"released": str(r.released or "never"), "licence": r.licence})]
-    return "\n".join([*head, *below(sections), *(f"  note: {note}" for note in r.notes)])
-
-
-def below(sections: dict[str, Iterable[str]]) -> Iterator[str]:
-    """The lines of each section under its title, after an empty one."""
-    for title, lines in sections.items():
-        yield from ("", title, *lines)
+CACHE = "kv cache, 16 bits, one text"
+Table = dict[str, str]
 
 
 @dataclass(frozen=True)
 class Files:
-    """A model in files, of which only the shape is known."""
+    """A model in files, of which only the shape is known, and what they say."""
 
+    name: str
     config: ModelConfig
+    facts: Table
     whole_parameters: None = None       # no other part than the text model
+    notes: tuple[str, ...] = ()
 
 
-def files_card(name: str, config: ModelConfig, facts: dict[str, str]) -> str:
-    """The same of a model in files: what they say (facts), and what follows from its shape."""
-    model = Files(config)
-    same = [r.name for r in RELEASES if r.config == config]
-    sections = {"files": rows(facts | {"shaped like": ", ".join(same) or "no release"}),
-                "shape": shape(config), "parameters": where(model), "weights": weights(model),
-                "kv cache, 16 bits, one text": cache(config), "fits on": fits(model)}
-    return "\n".join([name, *below(sections)])
+def card(model: Release | Files) -> str:
+    """All of one model: shape, parameters, memory, training and what it fits on."""
+    lines = [model.name]
+    for title, table in sections(model).items():
+        lines += ["", title, *rows(table)]
+    return "\n".join([*lines, "", "fits on", *fits(model),
+                      *(f"  note: {note}" for note in model.notes)])
 
 
-def rows(table: dict[str, str]) -> list[str]:
+def side_by_side(models: Sequence[Release | Files], *, width: int) -> str:
+    """The same sections of several models, a column each, in lines of `width` letters; what the
+    models fit on is left to their cards."""
+    whole, column = [sections(model) for model in models], max(20, (width - 20) // len(models))
+    lines = _columns("", [model.name for model in models], column)
+    for title in dict.fromkeys(title for each in whole for title in each):
+        tables = [each.get(title, {}) for each in whole]
+        keys = [*dict.fromkeys(key for table in tables for key in table)]
+        if title == CACHE:              # contexts of one model stand between those of another
+            keys.sort(key=lambda key: int("0" + "".join(filter(str.isdigit, key))))
+        lines += ["", title]
+        for key in keys:
+            lines += _columns(f"  {key}", [table.get(key, "") for table in tables], column)
+    return "\n".join(lines)
+
+
+def _columns(key: str, values: Sequence[str], column: int) -> list[str]:
+    """The lines of one row: what is longer than its column goes on below."""
+    cells = [textwrap.wrap(value.strip(), column - 2) for value in values]
+    return [f"{head:20}{''.join(f'{part:{column}}' for part in parts)}".rstrip()
+            for head, *parts in zip_longest([key], *cells, fillvalue="")]
+
+
+def as_data(model: Release | Files) -> dict[str, Any]:
+    """The facts of a model and its parameters, as JSON takes them."""
+    p = a.parameters(model.config)
+    facts = asdict(model) | {"parameters": asdict(p) | {"total": p.total}}
+    return {key: value.isoformat() if type(value) is date else value
+            for key, value in ({"name": model.name} | facts).items()}
+
+
+def sections(model: Release | Files) -> dict[str, Table]:
+    """What there is to say of a model, by title."""
+    c = model.config
+    known = {"shape": shape(c), "parameters": where(model), "weights": weights(model),
+             CACHE: cache(c)}
+    if type(model) is Files:
+        same = ", ".join(r.name for r in RELEASES if r.config == c)
+        return {"files": model.facts | {"shaped like": same or "no release"}} | known
+    published = {"released": str(model.released or "never"), "licence": model.licence}
+    known["weights"] |= meta_files(model)
+    return {"published": published} | known | {
+        "training": training(model) or {"tokens": "nothing was published"}}
+
+
+def rows(table: Table) -> list[str]:
     return [f"  {key:18}{value}" for key, value in table.items()]
 
 
-def shape(c: ModelConfig) -> list[str]:
+def shape(c: ModelConfig) -> Table:
     scaling = "none" if c.rope_scaling is None else f"factor {c.rope_scaling.factor:g}"
-    return rows({
+    return {
         "dim": str(c.dim), "layers": str(c.n_layers),
         "heads / kv heads": f"{c.n_heads} / {c.n_kv_heads}", "head_dim": str(c.head_dim),
         "hidden_dim": str(c.hidden_dim), "vocabulary": f"{c.vocab_size:,}",
         "context": f"{c.max_seq_len:,} tokens", "norm_eps": f"{c.norm_eps:g}",
-        "rope": f"theta {c.rope_theta:g}, scaling {scaling}"})
+        "rope": f"theta {c.rope_theta:g}, scaling {scaling}"}
 
 
-def where(r: Release | Files) -> list[str]:
+def where(r: Release | Files) -> Table:
     p = a.parameters(r.config)
     table = {"total": f"{p.total:,}", "  embedding": f"{p.embedding:,}",
              "  attention": f"{p.attention:,}", "  feed-forward": f"{p.feed_forward:,}",
              "  norms": f"{p.norms:,}", "  output": f"{p.output:,}" if p.output else "0 (tied)"}
     if r.whole_parameters is not None:
         table["with vision"] = f"{r.whole_parameters:,} (the rest is the text model's)"
-    return rows(table)
+    return table
 
 
 def weight_gib(r: Release | Files, bits: float) -> float:
@@ -77,19 +114,16 @@ def weight_gib(r: Release | Files, bits: float) -> float:
     return (r.whole_parameters or a.parameters(r.config).total) * bits / 8 / a.GIB
 
 
-def weights(r: Release | Files) -> list[str]:
-    table = {name: f"{weight_gib(r, bits):8.2f} GiB" + (
-        "" if bits in (16, 32) else f"   ({bits} with the scales of its blocks)")
-        for name, bits in PRECISIONS.items()}
-    return rows(table)
+def weights(r: Release | Files) -> Table:
+    return {name: f"{weight_gib(r, bits):8.2f} GiB" for name, bits in PRECISIONS.items()}
 
 
-def meta_files(r: Release) -> list[str]:
+def meta_files(r: Release) -> Table:
     """How the weights were published, where their size follows from the shape."""
     if r.whole_parameters is not None or r.config.tied_embeddings:
-        return []
+        return {}
     each = a.shard_bytes(r.config, shards=r.shards, bits=16)
-    return rows({"Meta's files": f"{r.shards} of {each:,} bytes"})
+    return {"Meta's files": f"{r.shards} of {each:,} bytes"}
 
 
 def contexts(c: ModelConfig) -> list[int]:
@@ -97,14 +131,14 @@ def contexts(c: ModelConfig) -> list[int]:
     return [t for t in CONTEXTS if t < c.max_seq_len] + [c.max_seq_len]
 
 
-def cache(c: ModelConfig) -> list[str]:
+def cache(c: ModelConfig) -> Table:
     table = {"per token": f"{a.kv_bytes_per_token(c, bits=16):,} bytes"}
     for t in contexts(c):
         table[f"{t:,} tokens"] = f"{a.kv_bytes(c, tokens=t, batch=1, bits=16) / a.GIB:8.2f} GiB"
-    return rows(table)
+    return table
 
 
-def training(r: Release) -> list[str]:
+def training(r: Release) -> Table:
     """What was published, and what follows from it."""
     t, p = r.training, a.parameters(r.config)
     table = {}
@@ -124,7 +158,7 @@ def training(r: Release) -> list[str]:
         computed = a.tonnes_co2(t.gpu_hours, watts=t.watts)
         table["carbon"] = (f"{t.tonnes_co2:,g} t as printed, {computed:,.2f} t by the papers' "
                            "formula")
-    return rows(table) or ["  nothing was published"]
+    return table
 
 
 def fits(r: Release | Files) -> Iterator[str]:

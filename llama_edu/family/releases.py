@@ -5,6 +5,7 @@ checkpoints hold; where Meta's own tables disagree with them, the row says so in
 vision models the shape is that of the text trunk.
 """
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -12,7 +13,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from ..config import LLAMA_3_1_SCALING, ModelConfig
+from ..config import LLAMA_3_1_SCALING, ModelConfig, nearest
 
 A100, H100 = "A100-80GB", "H100-80GB"
 
@@ -101,14 +102,26 @@ def _release(id: str, row: Mapping[str, Any]) -> Release:
                          "facts are needed. Complete the row.") from None
 
 
+def _words(name: str) -> tuple[str, ...]:
+    """What all spellings of a name share: its words and numbers, without the owner's."""
+    plain = re.sub(r"(?:meta[- ])?(code[- ]?|)llama", r"\1-llama-", name.rpartition("/")[2].lower())
+    words = re.findall(r"[a-z]+|\d+(?:\.\d+)?", plain)
+    return tuple(words[:-1] if words[-1:] == ["hf"] else words)
+
+
 RELEASES = read_rows(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-_BY_ID = {release.id: release for release in RELEASES}
+_BY_WORDS = {_words(release.id): release for release in RELEASES}
 
 
-def release(id: str) -> Release:
-    """One release by its id, upper or lower case: release("Llama-3.1-8B"). Raises KeyError for
-    one that there is not."""
-    try:
-        return _BY_ID[id.lower()]
-    except KeyError:
-        raise KeyError(f"no release is called {id!r}. Known are: {', '.join(_BY_ID)}.") from None
+def release(name: str) -> Release:
+    """One release by its name, as people or the hub write it: "llama-3.1-8b", "Llama 3.1 8B",
+    "meta-llama/Llama-3.1-8B-Instruct". Raises KeyError for one that there is not."""
+    words = _words(name)
+    if (exact := _BY_WORDS.get(words)) is not None:
+        return exact
+    family = _BY_WORDS.get(words[:-1])          # a name may end with one of several variants
+    if family is not None and words[-1] in family.variants:
+        return family
+    near = nearest(name.rpartition("/")[2], (r.id for r in RELEASES)) or " Take one of them."
+    raise KeyError(f"no release is called {name!r}; `llama-edu info` lists those that there are."
+                   f"{near}")

@@ -9,6 +9,7 @@ Which format a model was taught is a fact about its release. Its files may say i
 import re
 from dataclasses import replace
 
+from ..config import nearest
 from ..family.releases import Release
 from .chatml import CHATML, SMOLLM2
 from .code import CODE_LLAMA_70B, infill_text, infill_tokens
@@ -42,10 +43,11 @@ UNTAUGHT = "base", "python"     # variants that know no turns
 
 
 def named(name: str) -> Format:
-    """One of FORMATS. Raises KeyError for a name that is not among them."""
-    if name not in FORMATS:
-        raise KeyError(f"no format is called {name!r}. Known are: {', '.join(FORMATS)}.")
-    return FORMATS[name]
+    """One of FORMATS, upper or lower case. Raises KeyError for a name that is not among them."""
+    if name.lower() not in FORMATS:
+        raise KeyError(f"no format is called {name!r}. Known are: {', '.join(FORMATS)}."
+                       f"{nearest(name, FORMATS)}")
+    return FORMATS[name.lower()]
 
 
 def of_template(template: str) -> Format | None:

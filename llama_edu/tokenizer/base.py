@@ -49,9 +49,8 @@ def check_text(text: str) -> str:
         text.encode()
     except UnicodeEncodeError as broken:
         raise ValueError(f"the text has the lone surrogate U+{ord(text[broken.start]):04X} at "
-                         f"position {broken.start}; no UTF-8 exists for it. Replace it: "
-                         "text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')."
-                         ) from None
+                         f"position {broken.start}; no UTF-8 exists for it. Take it out, or "
+                         "put a whole character in its place.") from None
     return text
 
 

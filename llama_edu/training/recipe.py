@@ -6,9 +6,11 @@ from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ..config import ModelConfig
+from ..config import ModelConfig, nearest
 
 TALES = "tales"                 # the source of text that this package makes itself
+SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>")
+LEAST_VOCABULARY = 256 + len(SPECIAL)
 DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -80,6 +82,9 @@ class Recipe:
         if self.save_as not in DTYPES:
             raise ValueError(f"save_as is {self.save_as!r}; one of {', '.join(DTYPES)} is needed. "
                              "Choose one.")
+        if self.model.vocab_size < LEAST_VOCABULARY:
+            raise ValueError(f"[model] vocab_size is {self.model.vocab_size}; 256 bytes and "
+                             f"{len(SPECIAL)} special pieces need {LEAST_VOCABULARY}. Raise it.")
         if self.text.row_length - 1 > self.model.max_seq_len:
             raise ValueError(f"rows of {self.text.row_length} tokens were asked for; the model "
                              f"sees all but the last of them, and its context is "
@@ -96,7 +101,7 @@ def read(path: str | Path) -> Recipe:
         given = tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"there is no file {str(path)!r}; a recipe in TOML is needed. Check the "
-                         "path.") from None
+                         "path, or get one that works: llama-edu train --example DIR") from None
     except OSError as unreadable:
         raise ValueError(f"{file} cannot be opened ({unreadable.strerror}); a recipe in TOML that "
                          "you may read is needed. Check the path.") from None
@@ -115,7 +120,8 @@ def _make(kind: type, given: Mapping[str, Any], where: str) -> Any:
     known = {field.name: field.default is MISSING for field in fields(kind)}
     if unknown := sorted(set(given) - set(known)):
         raise ValueError(f"{where} has keys that mean nothing here: {', '.join(unknown)}. It knows "
-                         f"{', '.join(known)}. Remove them, or correct the spelling.")
+                         f"{', '.join(known)}. Remove them, or correct the spelling."
+                         f"{nearest(unknown[0], known)}")
     if missing := [name for name, needed in known.items() if needed and name not in given]:
         raise ValueError(f"{where} lacks {', '.join(missing)}; without them the run is not "
                          "decided. Add them.")

@@ -5,28 +5,31 @@ import hashlib
 import io
 import itertools
 import json
-from collections.abc import Iterator
-from dataclasses import asdict, astuple, dataclass, fields
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, astuple, dataclass, fields, replace
 from pathlib import Path
 
 import matplotlib as mpl
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
 from .. import checkpoint, plots
 from ..data import tales
 from ..formats.whole_files import write_whole
+from ..generation import answer
 from ..losses import next_token
 from ..model import Llama
+from ..sampling import usual_rules
 from ..tokenizer import BytePairs, JsonTokenizer
 from ..tokenizer.json_made import to_json
 from ..training_loop import Step, adamw, cosine, evaluate, initialise, train
 from . import packing, text_files
 from . import state as training_state
-from .recipe import TALES, Recipe, TextRecipe
+from .recipe import SPECIAL, TALES, Recipe, TextRecipe
 
-SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>")
 SAMPLE = 2_000_000              # characters from which the vocabulary is made
+SPOKEN = 40                     # tokens that a model says on the way, to be looked at
 COLUMNS = [field.name for field in fields(Step) if field.name != "notes"]
 
 
@@ -41,9 +44,14 @@ class Corpus:
     digest: str                     # of every token
 
 
+def _silent(text: str) -> None:
+    """Say nothing."""
+
+
 @dataclass
 class Run:
     """One training run and its folder. Bits are the same on one machine and number of threads.
+    `say` is told in words what takes time before the first step.
 
         run = Run(recipe)
         run.resume()
@@ -53,29 +61,44 @@ class Run:
     """
 
     recipe: Recipe
+    say: Callable[[str], object] = _silent
 
     def __post_init__(self) -> None:
         recipe = self.recipe
         self.folder = Path(recipe.out)
         self.metrics = self.folder / "metrics.csv"
-        self.corpus = gather(recipe)
+        self.corpus = gather(recipe, say=self.say)
         self.name = _name(recipe, self.corpus)
         torch.manual_seed(recipe.seed)
         self.model = initialise(Llama(recipe.model), std=recipe.training.init_std,
                                 generator=torch.Generator().manual_seed(recipe.seed))
         self.optimizer = adamw(self.model)
         self.start = 0
+        self.finished: int | None = None        # steps of a shorter run that goes on here
+
+    def shorter(self, steps: int) -> str:
+        """The name of the run of the same recipe that is finished after so many steps; empty where
+        no recipe can have so few."""
+        plan = self.recipe.training
+        if not plan.warmup < steps <= plan.steps:
+            return ""
+        return _name(replace(self.recipe, training=replace(plan, steps=steps)), self.corpus)
 
     def resume(self) -> list[str]:
         """Go on from the newest checkpoint, if there is one; why each newer one was refused.
 
+        The last one of a run that was to have fewer steps, and had them, is as good: this run goes
+        on from it, its learning rate where the longer schedule has it by then.
+
         Raises ValueError where there are checkpoints and none can be used.
         """
         checkpoints = self.folder / "checkpoints"
-        state, refused = training_state.newest(checkpoints, run=self.name)
+        state, refused = training_state.newest(checkpoints, run=self.name, finished=self.shorter)
         if state is not None:
             state.restore(self.model, self.optimizer)
             self.start = state.step
+            if state.run != self.name:
+                self.finished = state.step
             training_state.prune(checkpoints, state.step)   # a kill may have come before it
         write_whole(self.metrics, _metrics_before(self.metrics, self.start))
         return refused
@@ -100,12 +123,24 @@ class Run:
                 opened.flush()
                 done = step.index + 1
                 if done % plan.checkpoint_every == 0 or done == plan.steps:
-                    training_state.save(self.folder / "checkpoints", done, self.model,
-                                        self.optimizer, run=self.name)
+                    self.save(done)
                 yield step
         checkpoint.save(self.folder / "model", self.model, self.corpus.tokenizer,
                         dtype=getattr(torch, self.recipe.save_as))
         write_whole(self.folder / "loss.png", self.plot())
+
+    def save(self, done: int) -> None:
+        """Write the checkpoint after so many steps."""
+        training_state.save(self.folder / "checkpoints", done, self.model, self.optimizer,
+                            run=self.name)
+
+    def sample(self) -> str:
+        """What the model says by now from the beginning of a text. It leaves the run's own random
+        numbers alone."""
+        self.model.eval()
+        return "".join(answer(self.model, self.corpus.tokenizer, "", *usual_rules(0.8, 0.95),
+                              max_new=min(SPOKEN, self.recipe.model.max_seq_len - 1),
+                              generator=torch.Generator().manual_seed(self.recipe.seed)))
 
     def held_out_loss(self) -> float | None:
         """Nats per token on the documents that were held out; None where there are none."""
@@ -145,27 +180,30 @@ class Run:
         return " ".join(lines)
 
 
-def gather(recipe: Recipe) -> Corpus:
+def gather(recipe: Recipe, *, say: Callable[[str], object] = _silent) -> Corpus:
     """Read or write the text, make a vocabulary from its beginning, and pack it.
 
     Raises ValueError for text that cannot be read or leaves nothing to train on, and for a
-    vocab_size too small for the bytes or too large for the text.
+    vocab_size too large for the text.
     """
     plan = recipe.text
     if plan.source == TALES:
+        say(f"writing {plan.tales:,} tales ...")
         texts = list(tales.stories(plan.tales, seed=recipe.seed))
     else:
+        say(f"reading {plan.source} ...")
         texts = list(text_files.documents(plan.source, field=plan.field))
     if len(texts) <= plan.held_out:
         raise ValueError(f"{plan.source} has {len(texts)} documents and {plan.held_out} are held "
                          "out; at least one must be left. Hold out fewer.")
-    if (least := 256 + len(SPECIAL)) > recipe.model.vocab_size:
-        raise ValueError(f"a vocabulary of {recipe.model.vocab_size} was asked for; 256 bytes and "
-                         f"{len(SPECIAL)} special pieces need {least}. Raise vocab_size.")
-    tokenizer = to_json(BytePairs.train("\n".join(texts)[:SAMPLE], n_vocab=recipe.model.vocab_size,
-                                    special=SPECIAL))
+    whole = "\n".join(texts)
+    say(f"making a vocabulary of {recipe.model.vocab_size:,} pieces from the first "
+        f"{min(len(whole), SAMPLE):,} characters ...")
+    tokenizer = to_json(BytePairs.train(whole[:SAMPLE], n_vocab=recipe.model.vocab_size,
+                                        special=SPECIAL))
+    say(f"turning {len(texts):,} documents into tokens ...")
     documents = [torch.tensor(tokenizer.encode(each, bos=True, eos=True), dtype=torch.int32)
-                 for each in texts]
+                 for each in tqdm(texts, unit="document", leave=False, disable=None)]
     digest = hashlib.sha256()
     for document in documents:
         digest.update(document.numpy().tobytes())

@@ -9,6 +9,7 @@ import hashlib
 import io
 import re
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,11 @@ def files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.glob("*.state") if NAME.fullmatch(file.name))
 
 
-def load(file: Path, *, run: str) -> TrainingState:
-    """Read one checkpoint. Raises ValueError for one that is torn, changed or of another run."""
+def load(file: Path, *, run: str, finished: Callable[[int], str] | None = None) -> TrainingState:
+    """Read one checkpoint. Raises ValueError for one that is torn, changed or of another run.
+
+    finished: the name of a run that ends with a step, whose last checkpoint is taken as well.
+    """
     body = _body(file)
     try:
         places = pth.records(file, WORDS, io.BytesIO(body))
@@ -93,9 +97,10 @@ def load(file: Path, *, run: str) -> TrainingState:
     except Exception:           # on broken bytes torch raises a dozen kinds of error
         raise ValueError(f"{file} holds more than numbers, or not those of a checkpoint; what "
                          "`save` wrote is needed. Do not trust it, and remove it.") from None
-    if state.run != run:
+    if state.run != run and (finished is None or state.run != finished(state.step)):
         raise ValueError(f"{file} was written for another recipe or another text; this run needs "
-                         "one of its own. Choose another folder for this run.")
+                         "one of its own. Choose another folder for this run; of a recipe whose "
+                         "run is finished, only `steps` may grow.")
     if state.step != int(NAME.fullmatch(file.name)[1]):
         raise ValueError(f"{file} holds step {state.step}; its name says another. Rename it back.")
     return state
@@ -138,8 +143,9 @@ def _filled(value: Any, body: bytes, places: dict[int, int]) -> Any:
     return w
 
 
-def newest(folder: Path, *, run: str) -> tuple[TrainingState | None, list[str]]:
-    """The newest checkpoint that can be used, and why each newer one was refused.
+def newest(folder: Path, *, run: str, finished: Callable[[int], str] | None = None
+           ) -> tuple[TrainingState | None, list[str]]:
+    """The newest checkpoint that can be used, as `load` says, and why each newer one was refused.
 
     None where the folder has no checkpoint. Raises ValueError where it has some and none can be
     used: beginning again would overwrite them.
@@ -147,7 +153,7 @@ def newest(folder: Path, *, run: str) -> tuple[TrainingState | None, list[str]]:
     refused: list[str] = []
     for file in reversed(files(folder)):
         try:
-            return load(file, run=run), refused
+            return load(file, run=run, finished=finished), refused
         except ValueError as problem:
             refused.append(str(problem))
     if refused:

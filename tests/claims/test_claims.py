@@ -39,7 +39,7 @@ def change(monkeypatch):
             if name.startswith("llama_edu") and "RELEASES" in vars(module):
                 monkeypatch.setattr(module, "RELEASES", changed)
         for release in changed:
-            monkeypatch.setitem(releases._BY_ID, release.id, release)
+            monkeypatch.setitem(releases._BY_WORDS, releases._words(release.id), release)
 
     return put
 

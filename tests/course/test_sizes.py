@@ -9,7 +9,7 @@ import pytest
 FILE_LINES = 300  # fewer than this
 SPINE = {  # the files that lie in no room: what the chapters build, and where a reader begins
     "config", "layers", "cache", "model", "sampling", "generation", "losses", "training_loop",
-    "checkpoint", "plots", "cli",
+    "checkpoint", "plots",
 }
 SPINE_LINES = 2200  # at most, all together
 ROOM_LINES = 2000  # at most, of code: an evening's reading
@@ -17,7 +17,7 @@ CONTENT = {"exercises", "data", "explorers", "computed"}  # what the course brin
 FUNCTION_LINES = 40
 MEDIAN_FUNCTION_LINES = 8
 NAMES_THAT_SAY_NOTHING = {"utils", "util", "helpers", "helper", "misc", "manager", "common"}
-MAY_PRINT = {"cli.py"}
+MAY_PRINT = "cli"  # the folder of the command
 
 
 def n_lines(path: Path) -> int:
@@ -42,7 +42,7 @@ def what_the_package_must_not_do(path: Path) -> list[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         name = getattr(node, "func", None)
         name = getattr(name, "id", None)
-        if name == "print" and path.name not in MAY_PRINT:
+        if name == "print" and path.parent.name != MAY_PRINT:
             wrong.append(f"{path.name}:{node.lineno} prints")
         if name == "hasattr":
             wrong.append(f"{path.name}:{node.lineno} sniffs with hasattr")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from learner import right, stub, wrong
 
-from llama_edu import exercises as engine
+from llama_edu.exercises import asking as engine
 from llama_edu.exercises import check, hint
 from llama_edu.exercises.judge import judge
 from llama_edu.exercises.registry import find

@@ -24,7 +24,7 @@ def test_every_release_has_a_card_with_all_its_sections(r):
 def test_the_card_of_the_8b_is_what_we_computed_by_hand():
     text = card(release("llama-3-8b"))
     for line in ("total             8,030,261,248", "16 bits              14.96 GiB",
-                 "4 bits                4.21 GiB", "per token         131,072 bytes",
+                 "4 bits (4.5)          4.21 GiB", "per token         131,072 bytes",
                  "8,192 tokens          1.00 GiB",
                  "tokens            about 1.5e+13, 1868 a parameter",
                  "operations, 6ND   about 7.23e+23", "154 TFLOPS a GPU, 15.6% of its peak",
@@ -64,4 +64,4 @@ def test_the_unreleased_one_says_never_and_the_guards_say_that_nothing_was_publi
     assert "released          never" in card(release("llama-2-34b"))
     guard = release("llama-guard-2-8b")
     bare = replace(guard, training=replace(guard.training, start=None))
-    assert "training\n  nothing was published" in card(bare)
+    assert "training\n  tokens            nothing was published" in card(bare)

@@ -103,7 +103,7 @@ def at_a_moment(plan, folder, name, moment):
 def main(path, folder, kills, moments):
     plan, folder = recipe.read(path), Path(folder)
     corpus = training_run.gather(plan)
-    training_run.gather = lambda plan: corpus       # this, and the imports behind the optimiser
+    training_run.gather = lambda plan, **_: corpus  # this, and imports behind the optimiser
     training_run.Run(plan)                          # and behind the plot, once for all children
     training_run.plots.figure("warm", x="x", y="y")[0].savefig(folder / "warm.png")
     began = time.perf_counter()
