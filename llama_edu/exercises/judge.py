@@ -135,7 +135,7 @@ def _another(exercise: Exercise, probe: Probe, name: str) -> Any:
 
 def _explain(exercise: Exercise, answer: Callable, expected: Sequence[Outcome], got: list[Outcome],
              faults: list[Difference | None]) -> Report:
-    failed = [i for i, found in enumerate(faults) if found is not None]
+    failed = every = [i for i, found in enumerate(faults) if found is not None]
     known = diagnose(exercise, expected, got)
     worst = min((faults[i].kind for i in failed), key=KINDS.index)
     if known is None:
@@ -150,7 +150,7 @@ def _explain(exercise: Exercise, answer: Callable, expected: Sequence[Outcome], 
             said := kinship(exercise, expected, got, failed)):
         message = said
     else:
-        message = faults[at].problem + _where(exercise, failed)
+        message = faults[at].problem + _where(exercise, every)
     return Report(exercise.id, "wrong", message, known.name if known else None,
                   _details(exercise.probes[at], expected[at], got[at], faults[at], len(failed)))
 
