@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .data import Exercise, Inputs
+from .data import Exercise
 from .probing import Outcome, agree, run
 
 SEED = 1                # that of the outcomes compared
@@ -25,20 +25,23 @@ def other_inputs(exercise: Exercise, expected: Sequence[Outcome],
     one = [(said.format(f"`{name}`"), lambda held, name=name, change=change:
             {**held, name: change(held[name])})
            for name in names for said, change in _changes(first[name])]
-    order = sorted(range(len(got)), key=lambda i: agree(expected[i], got[i]))    # failed first
     for said, change in (*swaps, *one):
-        if _explains(exercise, change, expected, got, order):
+        def outcome(i: int, change: Callable = change) -> Outcome | None:
+            inputs = attempt(change, exercise.probes[i].inputs(seed=SEED))
+            return None if inputs is None else run(exercise, exercise.reference, inputs)
+
+        if explains(outcome, expected, got):
             return said
     return None
 
 
-def _explains(exercise: Exercise, change: Callable[[Inputs], Inputs],
-              expected: Sequence[Outcome], got: Sequence[Outcome], order: list[int]) -> bool:
-    """Whether the reference, of changed inputs, does what the answer did on every probe."""
+def explains(outcome: Callable[[int], Outcome | None], expected: Sequence[Outcome],
+             got: Sequence[Outcome]) -> bool:
+    """Whether `outcome`, of the number of a probe, is the answer's on every one, for a reason."""
     told = 0
-    for i in order:
-        inputs = attempt(change, exercise.probes[i].inputs(seed=SEED))
-        if inputs is None or not agree(run(exercise, exercise.reference, inputs), got[i]):
+    for i in sorted(range(len(got)), key=lambda i: agree(expected[i], got[i])):  # failed first
+        found = outcome(i)
+        if found is None or not agree(found, got[i]):
             return False
         if got[i].raised is None and not agree(expected[i], got[i]):
             told += size(expected[i].value)
@@ -58,9 +61,9 @@ REAL = (
     ("if {} were 1", lambda x: 1.0),
     ("if {} had the other sign", lambda x: -x),
     ("if {} were squared", lambda x: x * x),
-    ("if {} were its square root", lambda x: x**0.5),
-    ("if {} were one divided by it", lambda x: 1 / x),
-    ("if {} were one less it", lambda x: 1 - x),
+    ("if the root of {} stood there", lambda x: x**0.5),
+    ("if one divided by {} stood there", lambda x: 1 / x),
+    ("if one less {} stood there", lambda x: 1 - x),
     ("if {} were twice as large", lambda x: 2 * x),
     ("if {} were half as large", lambda x: x / 2),
 )
