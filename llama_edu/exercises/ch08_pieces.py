@@ -230,11 +230,6 @@ MASK = Exercise(
                       "only the tokens of the first document see anything.", also=(
                           lambda tokens, begin: _same(_owners(tokens, begin)).tril()
                           & (_owners(tokens, begin) <= 1)[:, :, None],)),
-        Misconception("numbers that are not counted from the front",
-                      lambda tokens, begin: _same(
-                          (tokens == begin).flip(1).cumsum(1).flip(1)).tril(),
-                      "you counted from the end of the row, so a begin token belongs to what "
-                      "stands before it."),
         Misconception("begin tokens see nothing",
                       lambda tokens, begin: _same(_owners(tokens, begin)).tril()
                       & (tokens != begin)[:, :, None],

@@ -41,11 +41,6 @@ def _loss_slip(name: str, reduce: Callable[[Tensor, Tensor], Tensor], why: str) 
         reduce(_surprise(logits[:, :-1], tokens[:, 1:]), learn[:, 1:]), why)
 
 
-def _of_probabilities(say: Callable[[Tensor], Tensor]) -> Callable:
-    return lambda logits, tokens, learn: _mean(
-        say((-_surprise(logits[:, :-1], tokens[:, 1:])).exp()), learn[:, 1:])
-
-
 LOSS = Exercise(
     "8.1", "The loss of the next token", "By hand: the surprise of two tokens",
     _package_loss,
@@ -106,10 +101,9 @@ LOSS = Exercise(
                       _surprise(logits[:, :-1], (tokens * learn)[:, 1:]).mean(),
                       "you replaced the tokens that are not learnt by piece 0 and learnt that. "
                       "Leave them out of the sum and of the count."),
-        Misconception("probabilities", _of_probabilities(lambda p: p),
-                      "you averaged probabilities. The surprise is minus their logarithm."),
-        Misconception("one minus the probability", _of_probabilities(lambda p: 1 - p),
-                      "you averaged 1 - p. The surprise is -log p."),
+        _loss_slip("one minus the probability",
+                   lambda surprise, learn: _mean(1 - (-surprise).exp(), learn),
+                   "you averaged 1 - p. The surprise is -log p."),
         Misconception("logarithm of the mean", lambda logits, tokens, learn: -_mean(
                           (-_surprise(logits[:, :-1], tokens[:, 1:])).exp(), learn[:, 1:]).log(),
                       "you averaged probabilities and took the logarithm afterwards. Take the "

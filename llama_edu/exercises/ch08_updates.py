@@ -38,8 +38,7 @@ def _adam(*, betas: tuple[float, float] = BETAS, sign: float = 1.0,
           after: Callable = lambda w, lr, decay: w, forget: bool = False,
           power: Callable[[int], int] = lambda step: step, rate: Callable = float,
           correct: Callable = lambda beta, n: 1 - beta**n, keep: bool = False,
-          keep_share: Callable = float, share: Callable = lambda beta: 1 - beta,
-          divide_with: Callable = lambda step, w, decay: step) -> Callable[..., Tensor]:
+          keep_share: Callable = float, share: Callable = lambda beta: 1 - beta) -> Callable[..., Tensor]:
     """A way to take the steps, right unless told otherwise."""
 
     def answer(weight: Tensor, gradients: Tensor, lr: float, weight_decay: float) -> Tensor:
@@ -53,8 +52,7 @@ def _adam(*, betas: tuple[float, float] = BETAS, sign: float = 1.0,
             now_m, now_v = (x / correct(beta, power(step)) if right else x
                             for x, beta, right in zip((m, v), betas, corrected, strict=True))
             m, v = (now_m, now_v) if keep else (m, v)
-            step_ = divide_with(divide(now_m, now_v), w, weight_decay)
-            w = shrink(w, lr, weight_decay) - sign * rate(lr) * step_
+            w = shrink(w, lr, weight_decay) - sign * rate(lr) * divide(now_m, now_v)
             w = after(w, lr, weight_decay)
         return w
 
@@ -223,10 +221,6 @@ ADAMW = Exercise(
                                                 share=lambda beta: beta),
                       "you exchanged the shares in the running means. The old mean keeps beta, the "
                       "new gradient has 1 - beta."),
-        Misconception("the decay in the divided step", _adam(divide_with=lambda step, w, decay:
-                                                             step - decay * w,
-                                                             shrink=_no_shrink),
-                      "your decay has the wrong sign: it is subtracted, as the step is."),
         Misconception("m and v are one tensor", _one_tensor,
                       "m and v are two names for one tensor, and you write to it in place. Make "
                       "two, or new values at each step."),
