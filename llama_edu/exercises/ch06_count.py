@@ -109,6 +109,25 @@ COUNT = Exercise(
         Misconception("feed-forward in one block",
                       _off(lambda c: 3 * (1 - c.n_layers) * c.dim * c.hidden_dim),
                       "you counted the feed-forward layer once. Every block has its own."),
+        Misconception("wo as narrow as wk", _off(lambda c: -c.n_layers * _matrix(
+                          c, c.n_heads - c.n_kv_heads)),
+                      "you gave wq or wo the heads of keys and values. Both have n_heads."),
+        Misconception("groups for heads", _counted(kv_heads=lambda c: c.n_heads // c.n_kv_heads),
+                      "you gave keys and values n_heads / n_kv_heads heads: that is how many "
+                      "queries share one. There are n_kv_heads."),
+        Misconception("heads without the stream", _off(
+                          lambda c: c.n_layers * (c.head_dim - c.dim) * 2 * c.head_dim
+                          * (c.n_heads + c.n_kv_heads)),
+                      "your matrices of attention read one head's features. They read the whole "
+                      "stream: dim."),
+        Misconception("norms in one block", _counted(norms=lambda c: 3),
+                      "you counted the two norms of one block. Every block has two of its own."),
+        Misconception("four feed-forward matrices", _counted(matrices=4),
+                      "you counted four matrices in the feed-forward layer. SwiGLU has three."),
+        Misconception("hidden to hidden", _off(lambda c: c.n_layers * c.hidden_dim * (
+                          c.hidden_dim - c.dim)),
+                      "one of your feed-forward matrices is hidden_dim x hidden_dim. All three "
+                      "stand between dim and hidden_dim."),
         Misconception("one feed-forward matrix", _counted(matrices=1),
                       "you counted one matrix in the feed-forward layer. SwiGLU has three."),
         Misconception("tied the wrong way round",

@@ -119,6 +119,11 @@ def _added_twice(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
     return x + right_block(block, x, rope, mask)
 
 
+def _subtracted(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
+    x = x - attend(block, x, rope, mask)
+    return x - feed(block, x)
+
+
 def _masked(other: Callable[[Tensor], Tensor | None]) -> Callable:
     """A block that attends with another mask."""
     return lambda block, x, rope, mask: right_block(block, x, rope, other(mask))
@@ -225,6 +230,17 @@ FORWARD = Exercise(
                       "more.", also=(joined(block=_masked(lambda mask: None)),)),
         Misconception("nothing masked", joined(block=_masked(torch.ones_like)),
                       "every token sees all others. Hand the mask over."),
+        Misconception("feed-forward reads attention alone",
+                      joined(block=lambda block, x, rope, mask: right_block(block, x, rope, mask)
+                             - feed(block, x + attend(block, x, rope, mask))
+                             + feed(block, attend(block, x, rope, mask))),
+                      "your feed-forward layer reads what attention made, without the stream. It "
+                      "reads their sum."),
+        Misconception("each block twice", joined(block=lambda block, x, rope, mask: right_block(
+                          block, right_block(block, x, rope, mask), rope, mask)),
+                      "every block ran twice."),
+        Misconception("halves subtracted", joined(block=_subtracted),
+                      "you subtracted what the halves make. Both add to the stream."),
         Misconception("last norm twice", joined(end=lambda model, x: model.norm(model.norm(x))),
                       "the last norm ran twice."),
         Misconception("another last norm", joined(end=lambda model, x:

@@ -164,6 +164,15 @@ CONTRIBUTIONS = Exercise(
         Misconception("weight twice", lambda writes, weight, eps, row: _right(
                           writes, weight**2, eps, row),
                       "you multiplied by the norm's weight twice."),
+        Misconception("an equal share for all", lambda writes, weight, eps, row: _right(
+                          writes, weight, eps, row).mean().expand(len(writes)),
+                      "you shared the logit out evenly. Each part has a share of its own."),
+        Misconception("parts centred", lambda writes, weight, eps, row: (
+                          (writes - writes.mean(-1, keepdim=True)) / _size(writes.sum(0), eps)
+                          * weight) @ row,
+                      "you subtracted each part's mean: that is LayerNorm.", also=(
+                          lambda writes, weight, eps, row: _right(
+                              writes - writes.mean(-1, keepdim=True), weight, eps, row),)),
         Misconception("mean over the features", lambda writes, weight, eps, row: _right(
                           writes, weight, eps, row) / len(row),
                       "you averaged the products. A logit is their sum."),

@@ -91,7 +91,8 @@ def _by_all(whole: Tensor, own: Tensor, counts: Tensor) -> Tensor:
 def _chunks(*, hit: float = 1.0, sign: float = 1.0, per: Callable = _by_all,
             add: bool = True, holes: bool = False, axis: int = -1, last: bool = True,
             at_once: bool = False, gradient_per: Callable | None = None,
-            unmasked: bool = False, slope: Callable | None = None) -> Callable:
+            unmasked: bool = False, slope: Callable | None = None, loss_per: Callable | None = None
+            ) -> Callable:
     """The loss and its gradients by hand, right unless told otherwise."""
 
     def answer(x: Tensor, output: Tensor, targets: Tensor, size: int
@@ -105,7 +106,7 @@ def _chunks(*, hit: float = 1.0, sign: float = 1.0, per: Callable = _by_all,
             logits, hits = x[rows] @ output.T, targets[rows].clamp(min=0)[:, None]
             counts = torch.stack([part.sum() for part in learnt.split(step)])
             n, n_gradient = (each(learnt.sum(), now.sum(), counts)
-                             for each in (per, gradient_per or per))
+                             for each in (loss_per or per, gradient_per or per))
             surprise = -logits.log_softmax(axis).gather(-1, hits)
             loss = loss + (surprise * now).sum() / n
             d = logits.softmax(axis)
@@ -231,6 +232,30 @@ CHUNKS = Exercise(
         Misconception("one over p", _chunks(slope=lambda p, hit: -hit / p),
                       "you differentiated by the probability, -1 / p at the target. Go on through "
                       "the softmax to the logit."),
+        Misconception("no gradient of `x`", _spoilt(lambda loss, dx, dw, n, t: (loss, 0 * dx, dw)),
+                      "your gradient for `x` is zero."),
+        Misconception("no gradient of `output`", _spoilt(lambda loss, dx, dw, n, t:
+                                                         (loss, dx, 0 * dw)),
+                      "your gradient for `output` is zero."),
+        Misconception("gradients of all tokens' mean",
+                      _spoilt(lambda loss, dx, dw, n, t: (loss, dx * n / t, dw * n / t)),
+                      "your gradients are divided by all tokens, your loss is not. Only those with "
+                      "a target count."),
+        Misconception("the loss as a mean of means",
+                      _chunks(loss_per=lambda whole, own, counts: own.clamp(min=1)),
+                      "you added the chunks' mean losses. Divide each chunk's sum by all learnt "
+                      "tokens.", also=(
+                          _chunks(loss_per=lambda whole, own, counts: own),
+                          _chunks(loss_per=lambda whole, own, counts:
+                                  own.clamp(min=1) * len(counts)),
+                          _chunks(loss_per=lambda whole, own, counts:
+                                  own.clamp(min=1) * (counts > 0).sum()))),
+        Misconception("logarithm for probability", _chunks(slope=lambda p, hit: p.log() - hit),
+                      "your gradient of the logits is log p, less 1 at the target. It is p, less 1 "
+                      "at the target."),
+        Misconception("two softmaxes in the gradient",
+                      _chunks(slope=lambda p, hit: p.softmax(-1) - hit),
+                      "you took the softmax twice in the gradient."),
         Misconception("bits", _spoilt(lambda loss, dx, dw, n, t: (loss / math.log(2), dx, dw)),
                       "your loss is in bits. Nats need the natural logarithm."),
         Misconception("the last chunk's loss", _last_loss,

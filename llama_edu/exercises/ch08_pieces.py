@@ -230,6 +230,10 @@ MASK = Exercise(
                       "only the tokens of the first document see anything.", also=(
                           lambda tokens, begin: _same(_owners(tokens, begin)).tril()
                           & (_owners(tokens, begin) <= 1)[:, :, None],)),
+        Misconception("the other documents",
+                      lambda tokens, begin: (~_same(_owners(tokens, begin))).tril(),
+                      "your tokens see the documents before theirs, and not their own.", also=(
+                          lambda tokens, begin: ~_same(_owners(tokens, begin)),)),
         Misconception("begin tokens see nothing",
                       lambda tokens, begin: _same(_owners(tokens, begin)).tril()
                       & (tokens != begin)[:, :, None],

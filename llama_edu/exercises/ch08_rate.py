@@ -109,6 +109,15 @@ RATE = Exercise(
                       "your cosine goes from 0 to 1 radian. Half a wave is pi long."),
         Misconception("a bare cosine", _rate(fall=lambda done: math.cos(math.pi * done)),
                       "your cosine goes from 1 to -1. (1 + cos) / 2 goes from 1 to 0."),
+        Misconception("cosine squared",
+                      _rate(fall=lambda done: ((1 + math.cos(math.pi * done)) / 2)**2),
+                      "you squared the fall: it is steeper than half a wave."),
+        Misconception("warm-up turned over", _rate(rise=lambda index, w: w / (index + 1)),
+                      "your warm-up falls. Step `index` has (index + 1) / warmup of the peak."),
+        Misconception("late and never there", _rate(done=lambda index, w, n:
+                                                    min(1.0, (index - w) / n)),
+                      "your fall has `steps` steps and begins one late. It has steps - warmup, and "
+                      "step warmup is the first."),
         Misconception("a sine", _rate(fall=lambda done: 1 - math.sin(math.pi * done / 2)),
                       "you took a quarter of a sine wave, which is steep at first. Half a cosine "
                       "is flat at both ends."),

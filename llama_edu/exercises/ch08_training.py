@@ -96,6 +96,16 @@ LOSS = Exercise(
                             .gather(-1, tokens[:, 1:, None]).squeeze(-1), learn[:, 1:]),
                       "your softmax runs over the positions. It runs over the pieces, the last "
                       "axis."),
+        Misconception("softmax over the batch",
+                      lambda logits, tokens, learn:
+                      _mean(-logits[:, :-1].log_softmax(0)
+                            .gather(-1, tokens[:, 1:, None]).squeeze(-1), learn[:, 1:]),
+                      "your softmax runs over the rows. It runs over the pieces, the last axis."),
+        Misconception("the first prediction left out",
+                      lambda logits, tokens, learn:
+                      _mean(_surprise(logits[:, 1:-1], tokens[:, 2:]), learn[:, 2:]),
+                      "you left out the first prediction: the first logits are about the second "
+                      "token."),
         Misconception("padding learnt as piece 0",
                       lambda logits, tokens, learn:
                       _surprise(logits[:, :-1], (tokens * learn)[:, 1:]).mean(),

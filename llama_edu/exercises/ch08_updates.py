@@ -38,7 +38,8 @@ def _adam(*, betas: tuple[float, float] = BETAS, sign: float = 1.0,
           after: Callable = lambda w, lr, decay: w, forget: bool = False,
           power: Callable[[int], int] = lambda step: step, rate: Callable = float,
           correct: Callable = lambda beta, n: 1 - beta**n, keep: bool = False,
-          keep_share: Callable = float, share: Callable = lambda beta: 1 - beta) -> Callable[..., Tensor]:
+          keep_share: Callable = float, share: Callable = lambda beta: 1 - beta
+          ) -> Callable[..., Tensor]:
     """A way to take the steps, right unless told otherwise."""
 
     def answer(weight: Tensor, gradients: Tensor, lr: float, weight_decay: float) -> Tensor:
@@ -80,6 +81,11 @@ def _begun_at_first(weight: Tensor, gradients: Tensor, lr: float, weight_decay: 
         step = m / (1 - BETAS[0]**n) / ((v / (1 - BETAS[1]**n)).sqrt() + EPS)
         weight = weight * (1 - lr * weight_decay) - lr * step
     return weight
+
+
+def _from_the_first(weight: Tensor, gradients: Tensor, lr: float, decay: float) -> Tensor:
+    shrink = lr * decay * weight
+    return _adam(shrink=lambda w, lr, decay: w - shrink)(weight, gradients, lr, decay)
 
 
 def _squares_of_the_mean(weight: Tensor, gradients: Tensor, lr: float, weight_decay: float
@@ -197,6 +203,33 @@ ADAMW = Exercise(
                       also=(_adam(correct=lambda beta, n: 1 - beta * n),)),
         Misconception("counted from 2", _adam(power=lambda step: step + 1),
                       "your first step has the number 2. The first step is number 1."),
+        Misconception("a millionth", _adam(divide=lambda m, v: m / (v.sqrt() + 1e-6)),
+                      "you used 1e-6 for eps. Llama 2 has 1e-5."),
+        Misconception("decay of the first weight", _from_the_first,
+                      "your decay is a share of the weight at the beginning. It is one of the "
+                      "weight as it is now."),
+        Misconception("one decay", lambda weight, gradients, lr, decay: _adam(shrink=_no_shrink)(
+                          weight * (1 - lr * decay), gradients, lr, decay),
+                      "you shrank the weight once. Shrink it at every step."),
+        Misconception("one step", lambda weight, gradients, lr, decay: _adam()(
+                          weight, gradients[-1:], lr, decay),
+                      "you took one step, with the last gradient. Take one for each.", also=(
+                          lambda weight, gradients, lr, decay: _adam()(
+                              weight, gradients[:1], lr, decay),)),
+        Misconception("gradients averaged first", lambda weight, gradients, lr, decay: _adam()(
+                          weight, gradients.mean(0, keepdim=True), lr, decay),
+                      "you took one step with the mean gradient. Take one step for each.", also=(
+                          lambda weight, gradients, lr, decay: _adam()(
+                              weight, gradients.sum(0, keepdim=True), lr, decay),)),
+        Misconception("one mean square for all",
+                      _adam(second=lambda g: (g * g).mean().expand_as(g)),
+                      "you averaged the squares over the matrix. Each weight has its own v.", also=(
+                          _adam(second=lambda g: (g * g).sum().expand_as(g)),)),
+        Misconception("the way instead of the place", lambda weight, gradients, lr, decay:
+                      weight - _adam()(weight, gradients, lr, decay),
+                      "you returned how far the weight moves. Return where it is.", also=(
+                          lambda weight, gradients, lr, decay:
+                          _adam()(weight, gradients, lr, decay) - weight,)),
         Misconception("0.99", _adam(betas=(BETAS[0], 0.99)),
                       "you used 0.99 for the mean square. Llama has 0.95."),
         Misconception("0.98", _adam(betas=(BETAS[0], 0.98)),
