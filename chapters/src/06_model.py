@@ -63,7 +63,7 @@ settings = [field.name for field in fields(ModelConfig)]
 settings.remove("own_head_dim")  # for relatives with heads of another width
 assert len(settings) == 11
 assert all(r.config.own_head_dim is None for r in RELEASES)
-print(*settings)
+print(*settings[:6], "\n   ", *settings[6:])
 
 with torch.device("meta"):
     napkin = llama_edu.model.Llama(tiny)
@@ -481,17 +481,19 @@ for name, copies in (("left out", 0), ("run twice", 2)):
         costs[name].append([loss(real, [text]) for text in texts])
         real.layers = nn.ModuleList(blocks)
 
+print("block    ", *(f"{i:4}" for i in changed))
+for name, losses in costs.items():
+    print(f"{name:9}", *(f"{sum(each) / 3:4.1f}" for each in losses))
+
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Loss of SmolLM2 on three short texts with one of its thirty blocks left out or run twice. As it is about 4 nats per piece. Without block 0 it is 12, without block 1 about 7; without one from the middle 4 to 5; without one of the last two about 5. Block 0 run twice costs over 5."}}
 fig, ax = plots.figure(
     "SmolLM2 needs its first blocks; any one in the middle it can miss",
     x="block", y="loss (nats per piece)")
 for (name, losses), style in zip(costs.items(), ("o-", "s--"), strict=True):
-    means = [round(sum(each) / 3, 1) for each in losses]
-    line, = ax.plot(changed, [sum(each) / 3 for each in losses], style,
-                    label=name)
+    means = [sum(each) / 3 for each in losses]
+    line, = ax.plot(changed, means, style, label=name)
     ax.vlines(changed, [*map(min, losses)], [*map(max, losses)],
               line.get_color())
-    print(f"{name:10}", dict(zip(changed, means, strict=True)))
 _ = ax.legend()
 
 # %% [markdown]
@@ -535,8 +537,8 @@ for name, (each, ids) in both.items():
     seen = streams(each, ids)
     sizes[name] = grown = [size(x) for x in seen]
     adds = [size(b - a) for a, b in pairwise(seen)]
-    print(f"{name}: {grown[0]:.2f} before the first block, {grown[1]:.2f} after"
-          f" it, {grown[-2]:.1f} before the last, {grown[-1]:.1f} at the end")
+    print(f"{name}: {grown[0]:.2f} before the first block, {grown[1]:.2f} after;"
+          f" {grown[-2]:.1f} before the last, {grown[-1]:.1f} after")
     print("    the first blocks add", *(f"{x:.1f}" for x in adds[:3]),
           f"and the last {adds[-1]:.1f}")
     assert grown[-1] > 1.5 * grown[len(grown) // 2] > 3 * grown[0]
@@ -626,7 +628,7 @@ if here:
     ids = torch.tensor([words.encode(france, bos=words.adds_bos)])
     best = (words.decode(lens(real, ids, n)[0][:1]) for n in range(31))
     first = [*best].index(" Paris")
-    print(reveal("'Paris' comes first after so many blocks", my_block, first))
+    print(reveal("blocks until 'Paris'", my_block, first))
 
 # %% [markdown]
 # With no block at all a model repeats what it was given: the table is tied, so a row is most like
@@ -792,13 +794,14 @@ _ = ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=4)
 # %%
 for name in ("llama-3.2-1b", "llama-2-7b", "llama-3.1-405b"):
     said = [f"{kind} {shares[name][kind]:.1%}" for kind in kinds]
-    print(f"{name:15}", "  ".join(said))
+    print(f"{name:14}", " ".join(said))
 
 one_b = dict(shares["llama-3.2-1b"])
 del one_b["output"]             # the table again: it is tied
-order = ", ".join(sorted(one_b, key=one_b.get, reverse=True))
+order = ", ".join(sorted(one_b, key=one_b.get, reverse=True)).replace("_", "-")
 table = round(100 * one_b["embedding"])
-print(reveal("the order in the 1B", my_order, order.replace("_", "-")))
+print(order)
+print(reveal("the largest", my_order.split(",")[0], order.split(",")[0]))
 print(reveal("the table's share (%)", my_share, table))
 
 # %% [markdown]
@@ -813,13 +816,13 @@ print(reveal("the table's share (%)", my_share, table))
 # %%
 generations = ["llama-1-7b", "llama-2-7b", "llama-2-70b", "code-llama-7b-base",
                "llama-3-8b", "llama-3.1-8b", "llama-3.2-1b"]
-print("               vocabulary   kv/heads  hidden/dim  theta  "
+print("              vocabulary  kv/heads  hidden/dim  theta  "
       "rope  context   eps  tied")
 for name in generations:
     c = release(name).config
     factor = c.rope_scaling.factor if c.rope_scaling else "-"
-    print(f"{name.removesuffix('-7b-base'):14}{c.vocab_size:11,}"
-          f"{f'{c.n_kv_heads}/{c.n_heads}':>11}{c.hidden_dim / c.dim:12.2f}"
+    print(f"{name.removesuffix('-7b-base'):13}{c.vocab_size:11,}"
+          f"{f'{c.n_kv_heads}/{c.n_heads}':>10}{c.hidden_dim / c.dim:12.2f}"
           f"{c.rope_theta:7g}{factor!s:>6}{c.max_seq_len:9,}{c.norm_eps:6g}"
           f"  {'yes' if c.tied_embeddings else 'no'}")
 
