@@ -537,9 +537,9 @@ for name, (each, ids) in both.items():
     seen = streams(each, ids)
     sizes[name] = grown = [size(x) for x in seen]
     adds = [size(b - a) for a, b in pairwise(seen)]
-    print(f"{name}: {grown[0]:.2f} before the first block, {grown[1]:.2f} "
-          f"after; {grown[-2]:.1f} before the last, {grown[-1]:.1f} after")
-    print("    the first blocks add", *(f"{x:.1f}" for x in adds[:3]),
+    print(f"{name}: {grown[0]:.2f} at first, {grown[1]:.2f} after one block; "
+          f"{grown[-2]:.1f} before the last, {grown[-1]:.1f} after")
+    print("    the first two blocks add", *(f"{x:.1f}" for x in adds[:2]),
           f"and the last {adds[-1]:.1f}")
     assert grown[-1] > 1.5 * grown[len(grown) // 2] > 3 * grown[0]
     assert adds[-1] == max(adds)
