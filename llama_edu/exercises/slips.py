@@ -15,6 +15,7 @@ from pathlib import Path
 from types import CodeType, FrameType, FunctionType
 from typing import Any
 
+from .compare import snapshot
 from .data import Exercise
 from .kin_inputs import explains
 from .mutations import Parent, mutations
@@ -39,6 +40,7 @@ class Ran:
 def slip(exercise: Exercise, expected: Sequence[Outcome], got: Sequence[Outcome]) -> str | None:
     """The first slip in the reference that explains the answer on every probe."""
     ran = _trace(exercise)
+    inputs = [probe.inputs(seed=SEED) for probe in exercise.probes]    # before anything is changed
     most = min(MOST, MOST_LINES // max(ran.n_lines, 1))
     with _fresh_caches():
         for file, functions in ran.functions.items():
@@ -48,8 +50,8 @@ def slip(exercise: Exercise, expected: Sequence[Outcome], got: Sequence[Outcome]
                     return None
                 with _changed(tree, place, file, functions) as done:
                     if done and explains(
-                            lambda i: run(exercise, exercise.reference,
-                                          exercise.probes[i].inputs(seed=SEED)), expected, got):
+                            lambda i: run(exercise, exercise.reference, snapshot(inputs[i])),
+                            expected, got):
                         return place.said
     return None
 
