@@ -279,8 +279,8 @@ def norm_inputs(model: nn.Module, ids: list[int]) -> list[Tensor]:
     def note(_: nn.Module, given: tuple[Tensor]) -> None:
         seen.append(given[0][0])
 
-    norms = [each for each in model.modules() if isinstance(each, layers.RMSNorm)]
-    hooks = [norm.register_forward_pre_hook(note) for norm in norms]
+    hooks = [part.register_forward_pre_hook(note) for part in model.modules()
+             if isinstance(part, layers.RMSNorm)]
     with torch.inference_mode():
         model(torch.tensor([ids]))
     for hook in hooks:
@@ -588,15 +588,16 @@ panels[1].set_ylabel("")
 _ = panels[0].legend(loc="lower left")
 
 # %% [markdown]
-# And in numbers, one line a seed:
+# And in numbers, one line a seed. In how many blocks was post-norm's gradient the larger one before
+# the first step, and where did the loss end?
 
 # %%
 pairs = list(zip(runs["pre-norm"], runs["post-norm"], strict=True))
 for (losses, pre), (post_losses, post) in pairs:
     loss, post_loss = losses[-10:].mean(), post_losses[-10:].mean()
     share = (post[0] > pre[0]).float().mean()
-    print(f"blocks where post-norm's gradient is the larger one: {share:.0%};"
-          f"  loss at the end: pre {loss:.1f}, post {post_loss:.1f}")
+    print(f"larger with post-norm: {share:.0%} of the blocks;  at the end the"
+          f" loss is {loss:.1f} with pre-norm, {post_loss:.1f} with post-norm")
     assert share == 1
     assert loss < 1 < 2 < post_loss
     assert post[-1].min() < 1e-3 * pre[-1].min()
@@ -615,7 +616,7 @@ stack.norm.register_forward_pre_hook(lambda _, given: read.append(given[0]))
 with torch.no_grad():
     stack(cloud_batch(0)[0])
 first, last = (float(read[i].pow(2).mean().sqrt()) for i in (0, -1))
-print(f"root mean square before block 1: {first:.1f}, after block 32: {last:.1f}")
+print(f"root mean square at the start {first:.1f}, after 32 blocks {last:.1f}")
 assert last > 2 * first
 
 # %% [markdown]
@@ -646,7 +647,8 @@ ratios = [post.min(1).values / pre.min(1).values
           for (_, pre), (_, post) in pairs]
 as_large = all(ratio[3] > 0.5 for ratio in ratios)
 assert all(ratio[15] < 0.01 for ratio in ratios)
-reveal("what showed first", guess, "loss" if behind and as_large else "gradients")
+reveal("what showed first", guess,
+       "loss" if behind and as_large else "gradients")
 
 # %% [markdown]
 # Before step 4 post-norm's smallest gradient is about as large as pre-norm's, in all three runs.
@@ -971,7 +973,7 @@ def along(x: Tensor) -> float:
 once, doubled = (way_back(k * tokens, grad).norm() for k in (1, 2))
 ratio = float(doubled / once)
 print(reveal("share along the token", guess_along, round(along(tokens), 4)))
-print(reveal("doubled tokens: gradient times", guess_doubled, round(ratio, 3)))
+print(reveal("doubled: gradient times", guess_doubled, round(ratio, 3)))
 print("share along a token a thousand times smaller:",
       round(along(tokens / 1000), 2))
 assert along(tokens) < 1e-4

@@ -73,6 +73,31 @@ JACOBIAN = Exercise(
               "you let each feature reach every output directly. The direct way stands on the "
               "diagonal alone: output i holds x[i] and no other.",
               also=(lambda eye, outer, r, c, w: w * (r - r**3 * outer),)),
+        _slip("one factor x",
+              lambda eye, outer, r, c, w: w * (r * eye - r**3 * outer.diag().sqrt() / c),
+              "your second part holds one number of x in each place where two belong: x[i], which "
+              "the root divides, times x[j], which moves the root.",
+              also=(lambda eye, outer, r, c, w:
+                    w * (r * eye - r**3 * outer.diag().sqrt()[:, None] / c),)),
+        _slip("squares for products",
+              lambda eye, outer, r, c, w: w * (r * eye - r**3 * outer.trace() / c),
+              "your second part holds squares of x. In row i and column j stands x[i] times x[j]: "
+              "an outer product.",
+              also=(lambda eye, outer, r, c, w: w * (r * eye - r**3 * outer.diag() / c),
+                    lambda eye, outer, r, c, w: w * (r * eye - r**3 * outer.diag()[:, None] / c),
+                    lambda eye, outer, r, c, w: w * eye * (r - r**3 * outer.trace() / c))),
+        _slip("root apart from the diagonal",
+              lambda eye, outer, r, c, w: w * (r * eye - r**3 * outer * (1 - eye) / c),
+              "you left the second part out on the diagonal. x[i] moves its own output in both "
+              "ways, and the two add up."),
+        _slip("nothing on the diagonal",
+              lambda eye, outer, r, c, w: -w * r**3 * outer * (1 - eye) / c,
+              "your diagonal is zero. There a feature moves its own output: in both ways."),
+        _slip("c - 1", lambda eye, outer, r, c, w: w * (r * eye - r**3 * outer / max(c - 1, 1)),
+              "you divided by another number than c. The root holds the mean over all c features.",
+              also=(lambda eye, outer, r, c, w: w * (r * eye - r**3 * outer / c**2),
+                    lambda eye, outer, r, c, w: w * (r * eye - r**3 * outer) / c,
+                    lambda eye, outer, r, c, w: w * (r * eye - r**3 * outer / c**0.5))),
         _slip("sum for mean", lambda eye, outer, r, c, w: w * (r * eye - r**3 * outer),
               "your second part lacks 1/c: the root holds a mean of squares, so each feature's "
               "share in it is one of c."),
@@ -136,7 +161,8 @@ JACOBIAN = Exercise(
         _slip("weight on one part only",
               lambda eye, outer, r, c, w: w * r * eye - r**3 * outer / c,
               "you multiplied one part by the weight and not the other. It stands before both.",
-              also=(lambda eye, outer, r, c, w: r * eye - w * r**3 * outer / c,)),
+              also=(lambda eye, outer, r, c, w: r * eye - w * r**3 * outer / c,
+                    lambda eye, outer, r, c, w: w * r * eye - w.T * r**3 * outer / c)),
         _slip("weight on both sides",
               lambda eye, outer, r, c, w: w * r * eye - w * w.T * r**3 * outer / c,
               "your second part has the weight twice, in its row and in its column. x[j] moves "
