@@ -34,7 +34,7 @@ EXERCISE = re.compile(r"Exercise (\d+\.\d+)")
 # What an exercise asks stands in a docstring or in comments that begin so.
 TASK = re.compile(
     r'^(?P<indent>[ \t]*)"""(?P<doc>Exercise \d+\.\d+ [●○]+ .*?)"""[ \t]*\n'
-    r"|^(?P<comment># Exercise \d+\.\d+ [●○]+ .*\n(?:#.*\n)*)",
+    r"|^(?P<comment># Exercise \d+\.\d+ [●○]+ [^\n]*\n(?:#[^\n]*\n)*)",
     re.M | re.S,
 )
 FOLDED = "hide-input"  # the tag of cells that only draw: the book folds them, and so does Jupyter

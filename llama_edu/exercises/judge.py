@@ -11,6 +11,7 @@ from torch import Tensor
 from .compare import Difference, difference, identical
 from .data import Exercise, Misconception, Probe, call_plainly
 from .gradients import wrong_gradient
+from .kin import kinship
 from .probing import Outcome, agree, own_line, run, run_all
 from .report import Report
 from .show import a, brief, shorten
@@ -145,10 +146,21 @@ def _explain(exercise: Exercise, answer: Callable, expected: Sequence[Outcome], 
     elif worst == "value" and (name := ignored(exercise, answer, expected, got)):
         message = (f"returned values on which `{name}` has no effect here: with another `{name}` "
                    "they stay the same.")
+    elif worst in ("value", "length", "shape") and (
+            said := kinship(exercise, expected, got, failed)):
+        message = said
     else:
-        message = faults[at].problem
+        message = faults[at].problem + _where(exercise, failed)
     return Report(exercise.id, "wrong", message, known.name if known else None,
                   _details(exercise.probes[at], expected[at], got[at], faults[at], len(failed)))
+
+
+def _where(exercise: Exercise, failed: Sequence[int]) -> str:
+    """On which few of the probes it went wrong; empty where it did on most."""
+    if 2 * len(failed) > len(exercise.probes):
+        return ""
+    names = ", ".join(f'"{exercise.probes[i].name}"' for i in failed)
+    return f" Only on {names}: the other {len(exercise.probes) - len(failed)} probes are right."
 
 
 def _details(probe: Probe, expected: Outcome, got: Outcome, found: Difference,

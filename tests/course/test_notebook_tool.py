@@ -52,28 +52,57 @@ def source(tree):
 
 
 def test_a_chapter_has_a_stub_that_names_its_exercise(source):
-    cell = notebooks.render(source, solved=False).cells[1]
+    cell = notebooks.render(source, solved=False).cells[2]
     assert cell.source.splitlines()[-1] == '    raise NotImplementedError("Exercise 1.1")'
     assert "return" not in cell.source
 
 
 def test_a_solution_has_the_answer_and_no_markers(source):
     cells = notebooks.render(source, solved=True).cells
-    assert cells[1].source.splitlines()[-1] == "    return 2 * x"
+    assert cells[2].source.splitlines()[-1] == "    return 2 * x"
     assert "SOLUTION" not in "".join(cell.source for cell in cells)
 
 
 def test_discussion_is_only_in_the_solution_and_leaves_no_empty_cell(source):
     chapter, solution = (notebooks.render(source, solved=solved) for solved in (False, True))
-    assert [cell.source for cell in chapter.cells[2:]] == ["Think first.", "3"]
-    assert "Twice is enough." in solution.cells[2].source
-    assert solution.cells[3].source == "A longer discussion."
+    assert [cell.source for cell in chapter.cells[3:]] == ["Think first.", "3"]
+    assert "Twice is enough." in solution.cells[3].source
+    assert solution.cells[4].source == "A longer discussion."
 
 
 def test_a_cell_has_the_same_id_in_both_notebooks(source):
     chapter, solution = (notebooks.render(source, solved=solved) for solved in (False, True))
-    assert [c.id for c in chapter.cells] == [f"01-doubles-0{i}" for i in (0, 1, 2, 4)]
-    assert [c.id for c in solution.cells] == [f"01-doubles-0{i}" for i in (0, 1, 2, 3, 4)]
+    places = ["0", "1-task", "1", "2", "3", "4"]
+    assert [c.id for c in solution.cells] == [f"01-doubles-0{place}" for place in places]
+    places.remove("3")
+    assert [c.id for c in chapter.cells] == [f"01-doubles-0{place}" for place in places]
+
+
+def test_what_an_exercise_asks_stands_in_markdown_above_its_stub(source):
+    for solved in (False, True):
+        asked, code = notebooks.render(source, solved=solved).cells[1:3]
+        assert (asked.cell_type, asked.source) == (
+            "markdown",
+            "**Exercise 1.1** ●○○ 5 min. Twice x.",
+        )
+        assert code.source.splitlines()[0] == "def double(x):"
+        assert '"""' not in code.source
+
+
+def test_what_is_asked_in_comments_and_over_several_lines_moves_too():
+    comments = "# Exercise 6.4 ●●● 9 min. Which one?\n# Say it.\nfound = 1\n"
+    assert notebooks.task(comments) == (
+        "**Exercise 6.4** ●●● 9 min. Which one?\nSay it.", "found = 1\n")  # fmt: skip
+    long = 'def f():\n    """Exercise 6.5 ●○○ 2 min. Do.\n\n    x: `b`.\n    """\n    raise\n'
+    assert notebooks.task(long) == (
+        "**Exercise 6.5** ●○○ 2 min. Do.\n\nx: `b`.", "def f():\n    raise\n")  # fmt: skip
+
+
+def test_a_cell_that_only_draws_is_folded_in_jupyter_too(tree, source):
+    source.write_text(SOURCE.replace("# %% mystnb", '# %% tags=["hide-input"] mystnb'), "utf-8")
+    metadata = notebooks.render(source, solved=False).cells[-1].metadata
+    assert metadata["tags"] == ["hide-input"]
+    assert metadata["jupyter"] == {"source_hidden": True}
 
 
 def test_the_title_says_that_a_notebook_is_solved(source):
@@ -147,12 +176,18 @@ def test_a_failing_cell_is_told_and_the_old_notebook_stays(tree, source):
     failures = notebooks.build(tree, ["01"])
     assert old.read_text(encoding="utf-8") == "old"
     assert [failure.splitlines()[:4] for failure in failures] == [
-        [f"{folder}/01_doubles.ipynb: not written", "  cell 01-doubles-01:", "    | # boom",
-         "    | x / 0"]
+        [
+            f"{folder}/01_doubles.ipynb: not written",
+            "  cell 01-doubles-01:",
+            "    | # boom",
+            "    | x / 0",
+        ]
         for folder in ("chapters", "solutions")
     ]
-    assert all(failure.splitlines()[-1].strip() == "ZeroDivisionError: division by zero"
-               for failure in failures)
+    assert all(
+        failure.splitlines()[-1].strip() == "ZeroDivisionError: division by zero"
+        for failure in failures
+    )
 
 
 def test_an_unknown_chapter_is_refused(tree):

@@ -321,8 +321,8 @@ def test_ranks_of_half_a_number_are_no_ranks():
 
 def test_the_hunts_vocabulary_is_that_of_the_chapter():
     source = (Path(__file__).parents[2] / "chapters/src/05_tokenizers.py").read_text("utf-8")
-    assert ('BytePairs.train("\\n".join([*sentences["English"], *[sample("digits")] * 3]),\n'
-            '                        n_vocab=600, special=["<|eot_id|>"])') in source
+    assert ('BytePairs.train("\\n".join([*sentences["English"],*[sample("digits")]*3]),'
+            'n_vocab=600,special=["<|eot_id|>"])') in "".join(source.split())
     right = BytePairs.train("\n".join([*parallel()["English"], *[sample("digits")] * 3]),
                             n_vocab=600, special=["<|eot_id|>"])
     assert right.ranks == vocabulary().ranks

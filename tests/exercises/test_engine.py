@@ -40,7 +40,7 @@ def test_the_four_forms_of_a_report():
 def test_a_wrong_answer_shows_the_smallest_failing_probe_and_the_first_difference():
     report = check("1.1", wrong)
     details = dict(report.details)
-    assert report.message == "returned other values than expected."
+    assert report.message == "returned the right values plus 1."
     assert report.diagnosis is None
     assert details["probe"] == "one vector (the smallest of 7 that failed)"
     assert list(details)[1:] == ["x", "weight", "eps", "expected", "got", "differs"]

@@ -1,0 +1,107 @@
+"""For which other inputs a wrong answer would be right: two in each other's place, one changed."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .data import Exercise, Inputs
+from .probing import Outcome, agree, run
+
+SEED = 1                # that of the outcomes compared
+FEWEST = 3              # numbers, of all failed probes, that a relation has to explain
+
+
+def other_inputs(exercise: Exercise, expected: Sequence[Outcome],
+                  got: Sequence[Outcome]) -> str | None:
+    """For which change of one input, or of two, the answer would be right."""
+    first = exercise.probes[0].inputs(seed=SEED)
+    names = list(first)
+    swaps = [(f"if `{a}` and `{b}` changed places", lambda held, a=a, b=b:
+              {**held, a: held[b], b: held[a]})
+             for i, a in enumerate(names) for b in names[i + 1:]
+             if type(first[a]) is type(first[b])]
+    one = [(said.format(f"`{name}`"), lambda held, name=name, change=change:
+            {**held, name: change(held[name])})
+           for name in names for said, change in _changes(first[name])]
+    order = sorted(range(len(got)), key=lambda i: agree(expected[i], got[i]))    # failed first
+    for said, change in (*swaps, *one):
+        if _explains(exercise, change, expected, got, order):
+            return said
+    return None
+
+
+def _explains(exercise: Exercise, change: Callable[[Inputs], Inputs],
+              expected: Sequence[Outcome], got: Sequence[Outcome], order: list[int]) -> bool:
+    """Whether the reference, of changed inputs, does what the answer did on every probe."""
+    told = 0
+    for i in order:
+        inputs = attempt(change, exercise.probes[i].inputs(seed=SEED))
+        if inputs is None or not agree(run(exercise, exercise.reference, inputs), got[i]):
+            return False
+        if got[i].raised is None and not agree(expected[i], got[i]):
+            told += size(expected[i].value)
+    return told >= FEWEST
+
+
+def _changes(value: Any) -> tuple[tuple[str, Callable], ...]:
+    """How an input of this kind is easily mistaken, and what to say of it."""
+    if isinstance(value, bool):
+        return (("if {} were the opposite", lambda x: not x),)
+    if isinstance(value, int):
+        return (("if {} were one more", lambda x: x + 1), ("if {} were one less", lambda x: x - 1),
+                ("if {} were 0", lambda x: 0), ("if {} were 1", lambda x: 1),
+                ("if {} were twice as large", lambda x: 2 * x),
+                ("if {} were half as large", lambda x: x // 2))
+    if isinstance(value, float):
+        return (("if {} were 0", lambda x: 0.0), ("if {} were 1", lambda x: 1.0),
+                ("if {} had the other sign", lambda x: -x), ("if {} were squared", lambda x: x * x),
+                ("if {} were its square root", lambda x: x**0.5),
+                ("if {} were one divided by it", lambda x: 1 / x),
+                ("if {} were one less it", lambda x: 1 - x),
+                ("if {} were twice as large", lambda x: 2 * x),
+                ("if {} were half as large", lambda x: x / 2))
+    if isinstance(value, Tensor) and value.dtype == torch.bool:
+        return (("if {} were the opposite", torch.logical_not),
+                ("if all of {} were True", torch.ones_like),
+                ("if {} were transposed", lambda x: x.mT))
+    if isinstance(value, Tensor):
+        return (("if {} had the other sign", torch.neg),
+                ("if {} were transposed", lambda x: x.mT),
+                ("if {} had lost its mean along the last axis",
+                 lambda x: x - x.mean(-1, keepdim=True)),
+                ("if {} stood from back to front", lambda x: x.flip(0)),
+                ("if the last axis of {} stood from back to front", lambda x: x.flip(-1)),
+                ("if all of {} were 0", torch.zeros_like),
+                ("if all of {} were 1", torch.ones_like),
+                ("if {} were one more", lambda x: x + 1), ("if {} were one less", lambda x: x - 1),
+                ("if {} were squared", torch.square),
+                ("if {} were rounded to bfloat16", lambda x: x.bfloat16().to(x.dtype)),
+                ("if {} were sorted", lambda x: x.sort(-1).values))
+    if isinstance(value, str):
+        return (("if {} were in lower case", str.lower), ("if {} had no space around", str.strip),
+                ("if {} were read from its end", lambda x: x[::-1]))
+    if isinstance(value, list | tuple | bytes):
+        return (("if {} stood from back to front", lambda x: x[::-1]),
+                ("if {} had no first", lambda x: x[1:]), ("if {} had no last", lambda x: x[:-1]),
+                ("if {} were sorted", lambda x: type(x)(sorted(x))),
+                ("if {} held nothing twice", lambda x: type(x)(dict.fromkeys(x))))
+    return ()
+
+
+def attempt(change: Callable, value: Any) -> Any:
+    """The changed value; None where the change makes no sense."""
+    try:
+        return change(value)
+    except Exception:
+        return None
+
+
+def size(value: Any) -> int:
+    """How many numbers, or items, a value lets one compare."""
+    if isinstance(value, Tensor):
+        return value.numel()
+    if isinstance(value, dict):
+        value = list(value.values())
+    return sum(map(size, value)) if isinstance(value, list | tuple) else 1
