@@ -7,7 +7,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | `RMSNorm`, as it stands in `llama_edu.layers`, and its way back | a little PyTorch: tensors, `mean`, broadcasting; for the last exercise the chain rule | 125 |
+# | `RMSNorm`, as it stands in `llama_edu.layers`, and its way back | a little PyTorch: tensors, `mean`, broadcasting; for the last exercise the chain rule | 120 |
 
 # %%
 import statistics

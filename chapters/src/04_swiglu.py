@@ -8,7 +8,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | `FeedForward` from `llama_edu.layers`, `swiglu_width` from `llama_edu.config` | chapter 01; for one section the key/value heads of chapter 03 | 135 |
+# | `FeedForward` from `llama_edu.layers`, `swiglu_width` from `llama_edu.config` | chapter 01; for one section the key/value heads of chapter 03 | 140 |
 
 # %%
 import math

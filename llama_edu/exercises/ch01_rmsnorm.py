@@ -70,6 +70,13 @@ RMS_NORM = Exercise(
                   lambda x, eps: _centred(x) * torch.rsqrt(_variance(x) + eps),
                   "you subtracted the mean: that is LayerNorm. RMSNorm leaves the mean where it "
                   "is."),
+        _rms_slip("mean subtracted above only",
+                  lambda x, eps: _centred(x) * torch.rsqrt(mean_square(x) + eps),
+                  "you subtracted the mean from what is divided. RMSNorm leaves it where it is, "
+                  "above and below."),
+        _rms_slip("squared above", lambda x, eps: x.pow(2) * torch.rsqrt(mean_square(x) + eps),
+                  "you divided the squares. The squares are for the root alone: x itself is "
+                  "divided by it."),
         _rms_slip("standard deviation",
                   lambda x, eps: x * torch.rsqrt(_variance(x) + eps),
                   "you divided by the standard deviation, which measures from the mean. The root "
@@ -91,9 +98,7 @@ RMS_NORM = Exercise(
                   also=(lambda x, eps: x * torch.rsqrt(mean_square(x).clamp(min=eps)),)),
         _rms_slip("eps squared", lambda x, eps: x * torch.rsqrt(mean_square(x) + eps**2),
                   "you squared eps, too. It is added to the mean of the squares as it is.",
-                  also=(lambda x, eps: x * torch.rsqrt((x + eps).pow(2).mean(-1, keepdim=True)),
-                        lambda x, eps: x * torch.rsqrt((x.pow(2).mean(-1, keepdim=True)).sqrt()
-                                                       .add(eps).pow(2)))),
+                  also=(lambda x, eps: x * torch.rsqrt(mean_square(x + eps)),)),
         _rms_slip("length", lambda x, eps: x / (x.norm(dim=-1, keepdim=True) + eps),
                   "you divided by the token's length, the root of a sum. The root mean square is "
                   "the root of a mean.",
@@ -153,6 +158,8 @@ RMS_NORM = Exercise(
                       "its own.",
                       also=(lambda x, weight, eps: package_rms_norm(x, 1 / weight, eps),
                             lambda x, weight, eps: package_rms_norm(x, weight * weight, eps),
+                            lambda x, weight, eps: package_rms_norm(
+                                x, weight.sum().expand(weight.shape), eps),
                             lambda x, weight, eps: package_rms_norm(
                                 x, weight.mean().expand(weight.shape), eps))),
         Misconception("one plus weight",

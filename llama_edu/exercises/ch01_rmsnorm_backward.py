@@ -108,6 +108,9 @@ JACOBIAN = Exercise(
         _slip("half of it", lambda eye, outer, r, c, w: w * (r * eye - r**3 * outer / c / 2),
               "your second part is half of what it should be: the 2 of the square and the 1/2 "
               "of the root cancel."),
+        _slip("half, without 1/c", lambda eye, outer, r, c, w: w * (r * eye - r**3 * outer / 2),
+              "your second part has 1/2 where 1/c belongs: the 1/2 of the root is cancelled by "
+              "the 2 of the square, and the mean leaves 1/c."),
         _slip("twice of it", lambda eye, outer, r, c, w: w * (r * eye - 2 * r**3 * outer / c),
               "your second part is twice what it should be: the 2 of the square and the 1/2 "
               "of the root cancel."),
@@ -161,8 +164,7 @@ JACOBIAN = Exercise(
         _slip("weight on one part only",
               lambda eye, outer, r, c, w: w * r * eye - r**3 * outer / c,
               "you multiplied one part by the weight and not the other. It stands before both.",
-              also=(lambda eye, outer, r, c, w: r * eye - w * r**3 * outer / c,
-                    lambda eye, outer, r, c, w: w * r * eye - w.T * r**3 * outer / c)),
+              also=(lambda eye, outer, r, c, w: r * eye - w * r**3 * outer / c,)),
         _slip("weight on both sides",
               lambda eye, outer, r, c, w: w * r * eye - w * w.T * r**3 * outer / c,
               "your second part has the weight twice, in its row and in its column. x[j] moves "

@@ -103,6 +103,20 @@ PRE_NORM = Exercise(
                       lambda x, norm, sublayer: x + norm(x) + sublayer(norm(x)),
                       "you added norm(x) to the stream as well. The sum has two parts: x, and what "
                       "the sublayer returns."),
+        Misconception("multiplied by the norm",
+                      lambda x, norm, sublayer: x + norm(x) * sublayer(norm(x)),
+                      "you multiplied by norm(x). The sublayer reads it, and what it returns is "
+                      "added as it is.",
+                      also=(lambda x, norm, sublayer: x + norm(x) * sublayer(x),
+                            lambda x, norm, sublayer: x * sublayer(norm(x)) + x)),
+        Misconception("all parts added", lambda x, norm, sublayer: x + sublayer(x) + norm(x),
+                      "you added norm(x) to the stream, and the sublayer reads x. It is the "
+                      "other way round: x is added, and norm(x) is read.",
+                      also=(lambda x, norm, sublayer: norm(x) + norm(sublayer(x)),)),
+        Misconception("norm around all, and x", lambda x, norm, sublayer:
+                      x + norm(x + sublayer(norm(x))),
+                      "you normalised a sum. What is normalised is only what the sublayer reads.",
+                      also=(lambda x, norm, sublayer: x + norm(x + sublayer(x)),)),
         Misconception("done twice", lambda x, norm, sublayer: x + sublayer(norm(norm(x))),
                       "you called the norm or the sublayer twice. One step calls each once.",
                       also=(lambda x, norm, sublayer: x + sublayer(sublayer(norm(x))),
@@ -131,7 +145,7 @@ def _config(rng: Generator, *, n_layers: int, head_dim: int) -> Inputs:
     n_heads = 2 * count(rng, 2, 9)
     return {"config": ModelConfig(
         dim=n_heads * head_dim, n_layers=n_layers + count(rng, 1, 5), n_heads=n_heads,
-        n_kv_heads=2, hidden_dim=3 * n_heads * head_dim, vocab_size=count(rng, 100, 900),
+        n_kv_heads=2, hidden_dim=3 * n_heads * head_dim + 8, vocab_size=count(rng, 100, 900),
         norm_eps=1e-5, rope_theta=10_000.0, max_seq_len=64)}
 
 
@@ -161,7 +175,10 @@ COUNT_NORMS = Exercise(
         Misconception("three norms a block",
                       lambda config: (3 * config.n_layers + 1) * config.dim,
                       "you counted three norms a block. There are two, and one more after the "
-                      "last block."),
+                      "last block.", also=(lambda config: 3 * config.n_layers * config.dim,)),
+        Misconception("three at the ends", lambda config: (2 * config.n_layers + 3) * config.dim,
+                      "you counted two norms too many. Each layer has two, and one more stands "
+                      "after the last: none before the first."),
         Misconception("a bias too", lambda config: 2 * (2 * config.n_layers + 1) * config.dim,
                       "you counted a bias as well. That is LayerNorm; RMSNorm has a weight only."),
         Misconception("norms, not weights", lambda config: 2 * config.n_layers + 1,
@@ -214,7 +231,9 @@ COUNT_NORMS = Exercise(
                       also=(lambda config: config.n_layers * (config.dim + config.hidden_dim)
                             + config.dim,
                             lambda config: 2 * config.n_layers * config.dim + config.vocab_size,
-                            lambda config: (2 * config.n_layers + 1) * config.vocab_size)),
+                            lambda config: (2 * config.n_layers + 1) * config.vocab_size,
+                            lambda config: (2 * config.n_layers + 1) * config.n_heads,
+                            lambda config: (2 * config.n_layers + 1) * config.max_seq_len)),
         Misconception("a square", lambda config: (2 * config.n_layers + 1) * config.dim**2,
                       "you gave each norm a matrix. Its weight is a vector: dim numbers."),
         Misconception("embeddings too",

@@ -172,7 +172,10 @@ FOLD = Exercise(
         _bias_slip("bias through the new matrix", lambda g, s, w, b: b + (w * g) @ s,
                    "you sent the norm's bias through the scaled matrix. It is added after the "
                    "norm's weight, so it meets w alone.",
-                   also=(lambda g, s, w, b: b + w @ g * s.sum() / len(s),)),
+                   also=(lambda g, s, w, b: b + w @ g * s.sum() / len(s),
+                         lambda g, s, w, b: b + w @ (s + g))),
+        _bias_slip("multiplied with b", lambda g, s, w, b: b * (w @ s),
+                   "you multiplied the two biases. What w made of the norm's is added to b."),
         _bias_slip("norm's bias left out", lambda g, s, w, b: b,
                    "you left out what the norm adds. The layer must now add what w made of it."),
         _bias_slip("bias as it is", lambda g, s, w, b: b + s,
@@ -224,6 +227,9 @@ FOLD = Exercise(
                      "that the norm no longer does."),
         _matrix_slip("added", lambda g, w: w + g,
                      "you added the norm's weight. It scales the inputs, so it scales columns."),
+        _matrix_slip("one factor for all", lambda g, w: w * g.mean(),
+                     "you scaled all of w by one number. Each column has its own.",
+                     also=(lambda g, w: w * g.sum(), lambda g, w: w * g.norm())),
         _matrix_slip("squared", lambda g, w: w * g.pow(2),
                      "you multiplied by the norm's weight twice. Once is enough."),
         Misconception("transposed", lambda norm_weight, norm_bias, w, b:
@@ -237,7 +243,9 @@ FOLD = Exercise(
         Misconception("bias in the matrix", lambda norm_weight, norm_bias, w, b:
                       (w * norm_weight + norm_bias, b),
                       "you added the norm's bias to the matrix, where it would be multiplied by "
-                      "y. What does not depend on y belongs into the bias."),
+                      "y. What does not depend on y belongs into the bias.",
+                      also=(lambda norm_weight, norm_bias, w, b:
+                            (w * (norm_weight + norm_bias), b),)),
         Misconception("the other order", lambda norm_weight, norm_bias, w, b:
                       (b + w @ norm_bias, w * norm_weight),
                       "you returned the bias first. w comes first, as F.linear takes them."),

@@ -77,6 +77,11 @@ SQUARES = Exercise(
                       "u times |u|. A square is the sum of its halves.",
                       also=(_weights(SUMS, 1, -1, -1, 1), _weights(SUMS, 0.25, -0.25, 0.25, -0.25),
                             _weights(SUMS, 1, -1, 1, -1))),
+        Misconception("unequal shares", _weights(SUMS, 0.5, 0.5, -0.25, -0.25),
+                      "your two squares have different shares, so a² and b² stay: they go only if "
+                      "both squares have equal ones.",
+                      also=(_weights(SUMS, 0.25, 0.25, -0.5, -0.5),
+                            _weights(SUMS, 1, 1, -0.25, -0.25))),
         Misconception("all added", _weights(SUMS, 0.25, 0.25, 0.25, 0.25),
                       "you added the two squares: that is (a² + b²) / 2. Their difference holds "
                       "the product.", also=(_weights(SUMS, 1, 1, 1, 1),)),

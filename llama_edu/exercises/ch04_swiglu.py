@@ -100,7 +100,7 @@ SILU = Exercise(
                       also=(F.hardsigmoid, lambda x: x * (x / 4 + 0.5).clamp(0, 1))),
         Misconception("another activation", F.elu,
                       "that is another activation. SiLU is x times its sigmoid.",
-                      also=(F.logsigmoid, F.leaky_relu, F.selu, torch.tanh, torch.relu_,
+                      also=(F.logsigmoid, F.leaky_relu, F.selu, torch.tanh,
                             lambda x: x / (1 + x.abs()))),
         Misconception("other beta", lambda x: x * torch.sigmoid(x / 2),
                       "you changed the sigmoid's input. SiLU's gate is the sigmoid of x itself, "
@@ -199,6 +199,10 @@ SWIGLU = Exercise(
                       lambda x, w1, w2, w3: ((x @ w1.T) * torch.sigmoid(x @ w3.T)) @ w2.T,
                       "you gated with the sigmoid, and on w3's side. SwiGLU gates with SiLU, and "
                       "w1 feeds the gate."),
+        Misconception("another gate on w3",
+                      lambda x, w1, w2, w3: ((x @ w1.T) * F.gelu(x @ w3.T)) @ w2.T,
+                      "you gated with another function, and on w3's side. It is SiLU, of x W1.",
+                      also=(lambda x, w1, w2, w3: ((x @ w1.T) * F.relu(x @ w3.T)) @ w2.T,)),
         Misconception("SiLU twice", _gated_by(lambda gate: F.silu(F.silu(gate))),
                       "you applied SiLU once more than once. It is applied to x W1, and nowhere "
                       "else.",

@@ -62,6 +62,11 @@ def _residual(x: Tensor, w1: Tensor, w2: Tensor, w3: Tensor, grad: Tensor) -> Gr
     return right[0] + grad, *right[1:]
 
 
+def _subtracted(*given: Tensor) -> Gradients:
+    one, other = _one_way(0)(*given), _one_way(1)(*given)
+    return one[0] - other[0], *one[1:]
+
+
 def _multiplied(*given: Tensor) -> Gradients:
     one, other = _one_way(0)(*given), _one_way(1)(*given)
     return one[0] * other[0], *one[1:]
@@ -154,6 +159,8 @@ BACKWARD = Exercise(
         Misconception("averaged ways",
                       _then(lambda right, x, w1, w3: (right[0] / 2, *right[1:])),
                       "you took the mean of the two ways to x. They are added."),
+        Misconception("ways subtracted", _subtracted,
+                      "you subtracted one way to x from the other. They are added."),
         Misconception("ways multiplied", _multiplied,
                       "you multiplied the two ways to x. They are added, as each moves the result "
                       "by itself."),

@@ -256,6 +256,9 @@ PAID = Exercise(
                       also=(lambda config, n_kv_heads, multiple_of: _down(
                           config.hidden_dim + 2 * (config.n_kv_heads - n_kv_heads) * config.dim / 3,
                           multiple_of),)),
+        Misconception("three for two", _spends(9 / 4),
+                      "you turned the fraction round: what is saved counts twice, for wk and wv, "
+                      "and one more feature costs three times."),
         Misconception("narrower", _spends(-1),
                       "you made the layer narrower by what was saved. What was saved is spent: "
                       "the layer grows."),
