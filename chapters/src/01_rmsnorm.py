@@ -596,8 +596,8 @@ pairs = list(zip(runs["pre-norm"], runs["post-norm"], strict=True))
 for (losses, pre), (post_losses, post) in pairs:
     loss, post_loss = losses[-10:].mean(), post_losses[-10:].mean()
     share = (post[0] > pre[0]).float().mean()
-    print(f"larger with post-norm: {share:.0%} of the blocks;  at the end the"
-          f" loss is {loss:.1f} with pre-norm, {post_loss:.1f} with post-norm")
+    print(f"larger in {share:.0%} of the blocks;"
+          f"  loss with pre-norm {loss:.1f}, with post-norm {post_loss:.1f}")
     assert share == 1
     assert loss < 1 < 2 < post_loss
     assert post[-1].min() < 1e-3 * pre[-1].min()

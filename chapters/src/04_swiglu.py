@@ -693,7 +693,8 @@ def tell(n_chars: int, seed: int) -> str:
     return text[:n_chars]
 
 
-tell(130, seed=0)
+for sentence in tell(130, seed=0).split(". "):
+    print(sentence)
 
 # %% [markdown]
 # The reader has no attention: the twelve characters are placed side by side into one vector of 48
