@@ -7,7 +7,9 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "book")]
+
+import weave  # noqa: E402
 
 from llama_edu.claims import page, rows  # noqa: E402
 
@@ -26,11 +28,10 @@ def modules(path: Path) -> list[str]:
 
 
 def reference_page(path: Path) -> str:
-    blocks = [f"{path.stem}\n{'=' * len(path.stem)}\n"]
+    blocks = [f"llama_edu.{path.stem}\n{'=' * (len(path.stem) + 10)}\n"]
     for name in modules(path):
-        heading = name.removeprefix(f"llama_edu.{path.stem}").lstrip(".")
-        if heading:
-            blocks.append(f"{heading}\n{'-' * len(heading)}\n")
+        if name != f"llama_edu.{path.stem}":
+            blocks.append(f"{name}\n{'-' * len(name)}\n")
         blocks.append(f".. automodule:: {name}\n   :members:\n   :undoc-members:\n")
     return "\n".join(blocks)
 
@@ -117,8 +118,15 @@ def toctree(node: dict) -> str:
     return f"\n```{{toctree}}\n:hidden:\n{caption}\n{files}\n```\n"
 
 
+REFERENCE = write_reference()
+ROOMS = [file for file in REFERENCE if (ROOT / "llama_edu" / Path(file).stem).is_dir()]
 TOC = BOOK["toc"]
-TOC.insert(-1, {"title": "Reference", "children": [{"file": page} for page in write_reference()]})
+for title, files in (
+    ("Reference: what the chapters build", [file for file in REFERENCE if file not in ROOMS]),
+    ("Reference: rooms of the package", ROOMS),
+    ("Reference: the terminal", [weave.write_commands()]),
+):
+    TOC.insert(-1, {"title": title, "children": [{"file": file} for file in files]})
 
 project = html_title = BOOK["title"]
 author = ", ".join(person["name"] for person in BOOK["authors"])
@@ -129,15 +137,18 @@ exclude_patterns = [".*", "book/_build", "tests", "build"]
 extensions = [
     "myst_nb",
     "sphinx.ext.autodoc",
+    "sphinx.ext.viewcode",
     "sphinx_copybutton",
     "sphinx-mathjax-offline",
+    "weave",
 ]
 myst_enable_extensions = ["amsmath", "dollarmath"]
 myst_heading_anchors = 4
 nb_execution_mode = "off"  # outputs are committed
 nb_merge_streams = True
+nb_code_prompt_show = "show the drawing"  # of cells that only draw
+nb_code_prompt_hide = "hide the drawing"
 
-add_module_names = False
 default_role = "code"  # `b t c` in a docstring
 autodoc_member_order = "bysource"
 autodoc_inherit_docstrings = False
@@ -149,15 +160,18 @@ html_context = {"default_mode": "auto"}  # dark or light, as the reader's system
 html_static_path = ["static"]
 html_css_files = ["course.css", "fact_check.css"]
 html_js_files = [("fact_check.js", {"defer": "defer"})]  # does nothing on other pages
-html_copy_source = False
+html_favicon = "static/favicon.svg"
+html_search_scorer = str(ROOT / "book/static/scorer.js")
 html_show_sourcelink = False
+description = BOOK["description"]
 html_theme_options = {
     "navbar_persistent": [],
-    "use_download_button": False,
+    "use_download_button": True,  # of a chapter: its notebook
     "use_fullscreen_button": False,
     "show_toc_level": 2,
 }
-if "github" in BOOK:
+if "github" in BOOK:  # in book.yml, and nowhere else
+    html_baseurl = BOOK.get("site_url", "")
     html_theme_options |= {
         "repository_url": BOOK["github"],
         "repository_branch": "main",

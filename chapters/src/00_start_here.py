@@ -15,6 +15,7 @@
 
 # %%
 import math
+import textwrap
 from collections import Counter
 from copy import deepcopy
 from dataclasses import fields
@@ -45,10 +46,16 @@ torch.set_num_threads(1)  # for small models: threads would wait for one another
 # %%
 beginning = "Once upon a time"
 
+
+def wrapped(text: object) -> str:
+    """What a column of the book can hold."""
+    return "\n".join(textwrap.fill(line, 79) for line in str(text).split("\n"))
+
+
 teller, tokenizer = load("tales")
-print(beginning + generate(teller, tokenizer, beginning))
-print(
-    f"\n({sum(w.numel() for w in teller.parameters()):,} parameters told this)")
+print(wrapped(beginning + generate(teller, tokenizer, beginning)))
+n_parameters = sum(w.numel() for w in teller.parameters())
+print(f"\n({n_parameters:,} parameters told this)")
 
 # %% [markdown]
 # A *parameter* is one number that training has set. Now a model that answers: SmolLM2, a relative of the
@@ -66,8 +73,9 @@ else:
     print(f"{sum(w.numel() for w in relative.parameters()):,} parameters")
     for said in (yours, "Tell me about llamas in one sentence."):
         print("you:", said)
-        print("it: ", chat(relative, words, said, format="smollm2",
-                           temperature=0, max_new=40))
+        answer = chat(relative, words, said, format="smollm2",
+                      temperature=0, max_new=40)
+        print(wrapped(f"it:  {answer}"))
 
 # %% [markdown]
 # It answers in whole sentences, and not all of them are true. Ours called the llama *Lama mascina*; its
@@ -91,10 +99,8 @@ def tell(model, text: str, n: int = 50) -> str:
 
 
 unseen = list(tales.stories(30, seed=2026))  # it was trained on seed 0
-rows = [
-    torch.tensor([tokenizer.encode(tale, bos=True, eos=True)])
-    for tale in unseen
-]
+rows = [torch.tensor([tokenizer.encode(tale, bos=True, eos=True)])
+        for tale in unseen]
 
 
 @torch.no_grad()
@@ -105,18 +111,15 @@ def loss(model) -> float:
     return float(sum(sums)) / sum(row.shape[1] - 1 for row in rows)
 
 
-n_guessed = {
-    tale: row.shape[1] - 1
-    for tale, row in zip(unseen, rows, strict=True)
-}
+n_guessed = {tale: row.shape[1] - 1
+             for tale, row in zip(unseen, rows, strict=True)}
 floor = tales.floor_per_token(unseen, n_guessed.get)
 whole = loss(teller)
 print(f"the teller {whole:.2f}, the best possible {floor:.2f} nats per token")
-print(
-    f"a choice among {math.exp(whole):.2f} tokens, of {tokenizer.n_vocab} known"
-)
-assert 0 < whole - floor < 0.05 and round(math.log(tokenizer.n_vocab),
-                                          2) == 6.63
+print(f"a choice among {math.exp(whole):.2f} tokens,",
+      f"of {tokenizer.n_vocab} known")
+assert 0 < whole - floor < 0.05
+assert round(math.log(tokenizer.n_vocab), 2) == 6.63
 
 # %% [markdown]
 # The *loss* says how surprised a model is by the token that really comes next, on average over all
@@ -138,8 +141,8 @@ assert 0 < whole - floor < 0.05 and round(math.log(tokenizer.n_vocab),
 # %%
 def without_mask(ids: Tensor) -> Tensor:
     n = ids.shape[1]
-    # all may look
-    return teller(ids, mask=torch.ones(1, n, n, dtype=torch.bool))
+    all_may_look = torch.ones(1, n, n, dtype=torch.bool)
+    return teller(ids, mask=all_may_look)
 
 
 def without_position(ids: Tensor) -> Tensor:
@@ -157,8 +160,8 @@ def with_louder(*parts: str):
 # answer lies open: does the loss rise or fall?
 
 # %%
-worst_guess = "?"       # "mask", "position" or "norm"
-mask_guess = "?"        # "rises" or "falls"
+worst_guess = "?"  # "mask", "position" or "norm"
+mask_guess = "?"  # "rises" or "falls"
 
 # %% [markdown]
 # (About five seconds.)
@@ -169,7 +172,7 @@ broken = {"nothing": teller, "mask": without_mask, "position": without_position,
 losses = {part: loss(model) for part, model in broken.items()}
 for part, model in broken.items():
     print(f"--- broken: {part}. {losses[part]:.2f} nats per token")
-    print(tell(model, "Once upon a time"), "\n")
+    print(wrapped(tell(model, "Once upon a time")), "\n")
 
 # %%
 worst = max(losses, key=losses.get)
@@ -200,11 +203,9 @@ def loss_at_the_end(model, texts: list[Tensor]) -> float:
 at_the_end = {part: loss_at_the_end(broken[part], rows[:2])
               for part in ("nothing", "mask")}
 for part, value in at_the_end.items():
-    print(
-        f"broken: {part:8} {value:.2f} nats per token, at the end of the text")
+    print(f"broken: {part:8} {value:.2f} nats per token, at the text's end")
 all_rows, rows = rows, rows[:2]
-print(
-    f"the same two tales without a mask, read whole: {loss(without_mask):.2f}")
+print(f"the same two tales, no mask, read whole: {loss(without_mask):.2f}")
 rows = all_rows
 assert at_the_end["mask"] - at_the_end["nothing"] < 0.1
 
@@ -216,9 +217,9 @@ assert at_the_end["mask"] - at_the_end["nothing"] < 0.1
 
 # %%
 norms = [name for name, _ in teller.named_modules() if name.endswith("norm")]
-quiet_guess = "?"       # one of these names
+quiet_guess = "?"  # one of these names
 
-print(*norms)
+print(*norms, sep="\n")
 
 # %% [markdown]
 # (About three seconds.)
@@ -234,13 +235,14 @@ reveal("hurts least", quiet_guess, quiet)
 # What hurts depends on the place. Behind the last norm there is only a matrix product: double its weights,
 # and each score is exactly doubled. The highest stays the highest, so the tale is the same to the letter;
 # only the odds are sharper than they should be.
-#
+
 # %%
 last_doubled = with_louder("norm")
 with torch.no_grad():
     assert torch.equal(last_doubled(rows[0]), 2 * teller(rows[0]))
-assert tell(last_doubled, "Once upon a time") == tell(teller,
-                                                      "Once upon a time")
+tales_told = [tell(model, "Once upon a time")
+              for model in (teller, last_doubled)]
+assert tales_told[0] == tales_told[1]
 
 # %% [markdown]
 # And the first one? It feeds three matrices of the first attention. Two make a *query* (what a token looks
@@ -263,44 +265,42 @@ assert round(value, 3) == round(losses["norm"], 3)
 #
 # ## What is inside?
 #
-# Here is the whole machine, from the tokens up. Each part bears the number of the chapter that builds it.
+# Here is the whole machine, from the tokens up: on the left the model, on the right one of its blocks.
+# Each part bears the number of the chapter that builds it.
 
-# %%
-PARTS = {   # where it stands, and the chapter that builds it
-    "tokens": (0, 0, "05"), "embedding": (0, 1, "06"), "block 1": (0, 2, "06"),
-    "block 2": (0, 3, "06"), "block n": (0, 5, "06"), "final norm": (0, 6,
-                                                                     "01"),
-    "output": (0, 7, "06"), "next token": (0, 8, "07"), "norm": (3, 0, "01"),
-    "queries": (1.9, 1, "03"), "keys": (2.9, 1, "03"), "values": (4.1, 1, "03"),
-    "RoPE: turn by position": (2.4, 2, "02"), "match, mask": (2.4, 3, "03"),
-    "mix the values": (3, 4, "03"), "add": (3, 5, "06"),
-    "norm again": (3, 6, "01"), "SwiGLU": (3, 7, "04"), "add again": (3, 8,
-                                                                      "06")
+# %% tags=["hide-input"] mystnb={"image": {"alt": "A drawing of a Llama, read from the bottom up. Left: tokens, embedding, block 1, block 2 and so on to block n, final norm, output, next token. Right, inside each block: norm; queries, keys and values; RoPE turns queries and keys by position; match and mask; mix the values; add to what came in; norm again; SwiGLU; add again. Two lines lead past the parts to the additions. Each part bears the number of its chapter, 01 to 07."}}
+PARTS = {  # where it stands, and the chapter that builds it
+    "tokens": (0, 0, "05"), "embedding": (0, 1, "06"),
+    "block 1": (0, 2, "06"), "block 2": (0, 3, "06"),
+    "block n": (0, 5, "06"), "final norm": (0, 6, "01"),
+    "output": (0, 7, "06"), "next token": (0, 8, "07"),
+    "norm": (3, 0, "01"), "queries": (1.9, 1, "03"),
+    "keys": (2.9, 1, "03"), "values": (4.1, 1, "03"),
+    "RoPE: turn by position": (2.4, 2, "02"),
+    "match, mask": (2.4, 3, "03"), "mix the values": (3, 4, "03"),
+    "add": (3, 5, "06"), "norm again": (3, 6, "01"),
+    "SwiGLU": (3, 7, "04"), "add again": (3, 8, "06"),
 }
-WAYS = (("tokens", "embedding", "block 1", "block 2", "block n", "final norm",
-         "output", "next token"),
-        ("norm", "queries", "RoPE: turn by position", "match, mask",
-         "mix the values", "add", "norm again", "SwiGLU", "add again"),
-        ("norm", "keys", "RoPE: turn by position"), ("norm", "values",
-                                                     "mix the values"))
+WAYS = (
+    ("tokens", "embedding", "block 1", "block 2", "block n", "final norm",
+     "output", "next token"),
+    ("norm", "queries", "RoPE: turn by position", "match, mask",
+     "mix the values", "add", "norm again", "SwiGLU", "add again"),
+    ("norm", "keys", "RoPE: turn by position"),
+    ("norm", "values", "mix the values"),
+)
 TINTS = {"01": "#cfe8f7", "02": "#fdf3b5", "03": "#fbdcae", "04": "#bfe6da"}
 
-# %% [markdown]
-# On the left the model, on the right one of its blocks:
-
-# %% mystnb={"image": {"alt": "A drawing of a Llama, read from the bottom up. Left: tokens, embedding, block 1, block 2 and so on to block n, final norm, output, next token. Right, inside each block: norm; queries, keys and values; RoPE turns queries and keys by position; match and mask; mix the values; add to what came in; norm again; SwiGLU; add again. Two lines lead past the parts to the additions. Each part bears the number of its chapter, 01 to 07."}}
-fig, ax = plots.figure("Embed, n times the same block, norm, output", x="",
-                       y="", size=(6.4, 7))
+fig, ax = plots.figure(
+    "Embed, n times the same block, norm, output", x="", y="", size=(6.4, 7))
 for name, (x, y, chapter) in PARTS.items():
-    ax.text(
-        x, y, f"{name} $\\bf{{{chapter}}}$", ha="center", va="center",
-        fontsize=11,
-        bbox={"boxstyle": "round", "facecolor": TINTS.get(chapter, "#eeeeee")})
+    colour = TINTS.get(chapter, "#eeeeee")
+    ax.text(x, y, f"{name} $\\bf{{{chapter}}}$", ha="center", va="center",
+            fontsize=11, bbox={"boxstyle": "round", "facecolor": colour})
 for a, b in [pair for way in WAYS for pair in pairwise(way)]:
     ax.annotate("", PARTS[b][:2], PARTS[a][:2],
                 arrowprops={"arrowstyle": "->", "shrinkA": 13, "shrinkB": 13})
-# past a part, to the addition
-for low, high, edge in ((-0.6, 5, 3.3), (5.5, 8, 3.6)):
+for low, high, edge in ((-0.6, 5, 3.3), (5.5, 8, 3.6)):  # past a part
     ax.plot((3, 4.9, 4.9), (low, low, high), color="black", linewidth=1)
     ax.annotate("", (edge, high), (4.9, high), arrowprops={"arrowstyle": "->"})
 ax.annotate("", (3, -0.3), (3, -0.9), arrowprops={"arrowstyle": "->"})
@@ -339,8 +339,8 @@ _ = ax.axis("off")
 # token?
 
 # %%
-x = torch.arange(12).reshape(1, 2, 6)       # b t c: 0 to 5, then 6 to 11
-head_guess = None                           # three numbers, such as [0, 1, 2]
+x = torch.arange(12).reshape(1, 2, 6)  # b t c: 0 to 5, then 6 to 11
+head_guess = None  # three numbers, such as [0, 1, 2]
 
 # %%
 heads = rearrange(x, "b t (h d) -> b h t d", h=2)
@@ -368,7 +368,7 @@ einsum(x, weigh, "b t c, c -> b t")
 verdicts = dict.fromkeys(["A06", "B18", "B22", "D86", "E03",
                           "A20", "B15", "D67", "B36", "A90"], "?")
 
-claims.judge(verdicts)
+print(wrapped(claims.judge(verdicts)))
 
 # %% [markdown]
 # Write your verdicts into the next cell, as many as you like, and run it. It says at once whether you
@@ -382,12 +382,12 @@ verdicts |= {"A06": "?", "B18": "?", "B22": "?", "D86": "?", "E03": "?",
 verdicts |= {
     "A06": "right", "B18": "wrong", "B22": "imprecise", "D86": "wrong",
     "E03": "imprecise", "A20": "right", "B15": "imprecise", "D67": "wrong",
-    "B36": "wrong", "A90": "imprecise"
+    "B36": "wrong", "A90": "imprecise",
 }
 ### END SOLUTION
 
 judged = claims.judge(verdicts)
-print(judged)
+print(wrapped(judged))
 judged.boxes()
 
 # %% [markdown]
@@ -397,19 +397,18 @@ judged.boxes()
 # cent are right?
 
 # %%
-right_guess = None          # per cent
+right_guess = None  # per cent
 
 # %%
-ledger = [claim for claim in claims.ledger()
-          # T, S: traps and slips that we collected ourselves
-          if claim.writeup not in "TS"]
+ours = "TS"  # traps and slips that we collected ourselves
+ledger = [claim for claim in claims.ledger() if claim.writeup not in ours]
 kinds = Counter(claim.verdict for claim in ledger)
 print(len(ledger), "claims:",
       ", ".join(f"{n} {kind}" for kind, n in kinds.items()))
 print(sum(claim.compute is not None for claim in ledger),
       "are recomputed by a test")
-reveal("right, per cent", right_guess,
-       round(100 * kinds["right"] / len(ledger)))
+right = round(100 * kinds["right"] / len(ledger))
+reveal("right, per cent", right_guess, right)
 
 # %% [markdown]
 # "Open" means that it cannot be decided from what was published. Nobody who writes is safe, and neither
@@ -428,23 +427,19 @@ SETTINGS = {
     "hidden_dim": "width inside SwiGLU", "vocab_size": "tokens known",
     "norm_eps": "no norm divides by 0", "rope_theta": "slowness of RoPE",
     "max_seq_len": "tokens read at once", "rope_scaling": "RoPE slowed by",
-    "tied_embeddings": "one table, in and out"
+    "tied_embeddings": "one table, in and out",
 }
-shown = [
-    teller.config,
-    *(release(name).config for name in ("llama-3.2-1b", "llama-3.1-405b"))
-]
+shown = [teller.config, release("llama-3.2-1b").config,
+         release("llama-3.1-405b").config]
 
-assert {field.name
-        for field in fields(shown[0])} - {*SETTINGS} == {"own_head_dim"}
+names = {field.name for field in fields(shown[0])}
+assert names - {*SETTINGS} == {"own_head_dim"}
 print(f"{'':16}{'teller':>9}{'3.2 1B':>10}{'3.1 405B':>10}")
 for name, meaning in SETTINGS.items():
     values = [getattr(config, name) for config in shown]
-    # of rope_scaling
-    values = [getattr(value, "factor", value) for value in values]
-    print(
-        f"{name:16}{values[0]!s:>9}{values[1]!s:>10}{values[2]!s:>10}  {meaning}"
-    )
+    # Of rope_scaling, which has several numbers, we show one.
+    a, b, c = (getattr(value, "factor", value) for value in values)
+    print(f"{name:16}{a!s:>9}{b!s:>10}{c!s:>10}  {meaning}")
 
 # %% [markdown]
 # Heads that ask hold queries; heads that are asked hold keys and values. `norm_eps` is a tiny number
@@ -464,22 +459,21 @@ family = plots.family_tree(RELEASES)
 # %%
 for name in ("llama-1-7b", "llama-2-7b", "llama-3-8b", "llama-3.1-405b"):
     r = release(name)
-    print(
-        f"{r.name:15} {r.released} {parameters(r.config).total:>15,} parameters,"
-        f" context {r.config.max_seq_len:>7,}")
+    size, context = parameters(r.config).total, r.config.max_seq_len
+    print(f"{r.name:15} {r.released} {size:>15,} parameters,"
+          f" context {context:>7,}")
 
 # %% [markdown]
 # Llama 1 and Llama 2 of 7B have *the same* number of parameters. **Predict:** how many of the eleven
 # settings changed between them?
 
 # %%
-changed_guess = None        # 0 to 11
+changed_guess = None  # 0 to 11
 
 # %%
 one, two = release("llama-1-7b").config, release("llama-2-7b").config
-changed = [
-    name for name in SETTINGS if getattr(one, name) != getattr(two, name)
-]
+changed = [name for name in SETTINGS
+           if getattr(one, name) != getattr(two, name)]
 for name in changed:
     print(f"{name}: {getattr(one, name)} to {getattr(two, name)}")
 reveal("settings that changed", changed_guess, len(changed))
@@ -509,8 +503,8 @@ for name in ("llama-1-65b", "llama-2-70b", "llama-3-8b", "llama-3.1-405b"):
     size, tokens = parameters(r.config).total, r.training.tokens
     spent = training_flops(size, tokens)  # 6 * size * tokens
     advised = math.sqrt(spent / (6 * 20))  # 6 * advised * (20 * advised)
-    print(f"{r.name:15} {tokens / size:5.0f} tokens a parameter; advised:"
-          f" {advised / 1e9:4.0f}B, {advised / size:4.1f} times as dear to run")
+    print(f"{r.name:15} {tokens / size:4.0f} tokens a parameter; advised "
+          f"{advised / 1e9:4.0f}B, {advised / size:.1f} times as dear to run")
 assert abs(size / 402e9 - 1) < 0.01 and abs(tokens / 16.55e12 - 1) < 0.06
 
 # %% [markdown]
@@ -527,8 +521,9 @@ assert abs(size / 402e9 - 1) < 0.01 and abs(tokens / 16.55e12 - 1) < 0.06
 #
 # - **Guesses first.** Nothing records them; one remembers better what one has guessed.
 # - **Your turn, then ours.** A part is asked for before it is built. Who is stuck takes a hint, or reads on.
-# - **Twins.** A cell that begins with `# twin:` holds code that is the same, to the letter, as in the
-#   package `llama_edu`. A test makes sure of it.
+# - **Twins.** Where a part of the package is built, the cell holds the very code of the package
+#   `llama_edu`. A test makes sure of it.
+# - **Drawings.** The code of a cell that only draws is folded away. One click shows it.
 # - **Numbers.** A cell prints or asserts each number of the text, or its source is named.
 #
 # ## How the checks work

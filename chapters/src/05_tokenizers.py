@@ -7,7 +7,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | byte pair encoding, trained and applied; the rules of both families | Python: strings, bytes, dictionaries | 130 |
+# | byte pair encoding, trained and applied; the rules of both families | Python: strings, bytes, dictionaries | 140 |
 
 # %%
 import hashlib
@@ -63,16 +63,13 @@ def utf8_by_hand(character: str) -> bytes:
     if number < 0x80:
         return bytes([number])
     n = 2 if number < 0x800 else 3 if number < 0x10000 else 4
-    # the lowest six bits first
-    groups = [number >> 6 * i & 0b111111 for i in range(n)]
-    groups[-1] |= HEADS[n]
-    return bytes(
-        [groups[-1], *(0b10000000 | group for group in reversed(groups[:-1]))])
+    first, *rest = [number >> 6 * i & 0b111111 for i in reversed(range(n))]
+    return bytes([HEADS[n] | first, *(0b10000000 | group for group in rest)])
 
 
 for character in "aé羊🦙":
-    print(character, f"number {ord(character):6}  ",
-          *(f"{b:08b}" for b in utf8_by_hand(character)))
+    bits = " ".join(f"{byte:08b}" for byte in utf8_by_hand(character))
+    print(character, f"number {ord(character):6}  ", bits)
 
 # %% [markdown]
 # The `x` bits of `1110xxxx 10xxxxxx 10xxxxxx`, read in a row, are the number of 羊. That is all
@@ -81,14 +78,12 @@ for character in "aé羊🦙":
 
 # %% tags=["nbval-check-output"]
 sentences = parallel()
-characters = sorted(
-    {c
-     for lines in sentences.values()
-     for line in lines
-     for c in line} | {"🦙"})
+everything = "".join(line for lines in sentences.values() for line in lines)
+characters = sorted({*everything, "🦙"})
+n_bytes = Counter(len(c.encode()) for c in characters)
 assert all(utf8_by_hand(c) == c.encode() for c in characters)
-print(f"{len(characters):,} different characters; bytes each:",
-      dict(sorted(Counter(len(c.encode()) for c in characters).items())))
+print(f"{len(characters):,} different characters; of so many bytes:",
+      dict(sorted(n_bytes.items())))
 
 # %% [markdown]
 # We could stop here and give a model bytes: 256 tokens, and no text in the world is unknown. But a
@@ -120,16 +115,17 @@ for pair, n in Counter(pairwise(SENTENCE)).most_common(4):
 # numbered in the order of their birth. The smaller pair of numbers wins. The package's `grow`
 # yields one such merge after another. Watch the sentence.
 
-# %% mystnb={"image": {"alt": "The sentence small llamas call all llamas in rows. At the top 28 single letters; after one merge ll is one piece, after three all with its space, after eight merges the last two words are one piece, all llamas, and 7 pieces are left."}}
+# %%
 learnt = [merge.piece for merge in islice(grow({SENTENCE.encode(): 1}), 8)]
-letters = [bytes([byte]) for byte in SENTENCE.encode()]
-rows = [
-    merge_all(letters, {piece: i
-                        for i, piece in enumerate(learnt[:n])})
-    for n in range(9)
-]
+letters = [ALPHABET[byte] for byte in SENTENCE.encode()]
+rows = []
+for n in range(9):
+    ranks = {piece: rank for rank, piece in enumerate(learnt[:n])}
+    rows.append(merge_all(letters, ranks))
 assert (len(rows[0]), len(rows[-1])) == (28, 7)
+print("learnt:", *(piece.decode() for piece in learnt), sep=" | ")
 
+# %% tags=["hide-input"] mystnb={"image": {"alt": "The sentence small llamas call all llamas in rows. At the top 28 single letters; after one merge ll is one piece, after three all with its space, after eight merges the last two words are one piece, all llamas, and 7 pieces are left."}}
 fig, ax = plots.figure("Each merge makes one piece, and the text gets shorter",
                        x="", y="merges made", size=(6.4, 4.4))
 for y, row in enumerate(rows):
@@ -145,7 +141,6 @@ for y, row in enumerate(rows):
     ax.text(x + 0.5, y, f"{len(row)} pieces", va="center")
 ax.set(ylim=(8.6, -0.6), xlim=(-0.3, 33), yticks=range(9), xticks=[])
 ax.grid(visible=False)
-print("learnt:", *(piece.decode() for piece in learnt), sep=" | ")
 
 # %% [markdown]
 # Orange is what was just learnt, blue what was learnt before; a dot is a space. Nobody told the
@@ -173,19 +168,17 @@ for text in ("The llama's wool: 1234567 hairs!", "if x:\n        return x"):
     print(split(text))
 
 # %% [markdown]
-# (The first line, `# twin: ...`, promises that the cell equals the package; a test holds us to it.)
-# Read the pattern by what it does. A word keeps the *one* character before it, usually its space.
-# An apostrophe ending is a chunk. **Digits come in threes, from the left**: that is where `1234`
-# becomes `123` and `4`. Of a run of spaces, the last goes with the next word.
+# (These are the package's own lines; a test holds us to it.) Read the pattern by what it does. A
+# word keeps the *one* character before it, usually its space. An apostrophe ending is a chunk.
+# **Digits come in threes, from the left**: that is where `1234` becomes `123` and `4`. Of a run of
+# spaces, the last goes with the next word.
 #
 # Training then needs the text no more; it needs each chunk once, and how often it occurs.
 
 # %% twin="llama_edu.tokenizer.bpe.count_chunks"
 def count_chunks(text: str, pattern: str = LLAMA3_PATTERN) -> dict[bytes, int]:
-    return {
-        chunk.encode(): n
-        for chunk, n in Counter(split(text, pattern)).items()
-    }
+    return {chunk.encode(): n
+            for chunk, n in Counter(split(text, pattern)).items()}
 
 
 count_chunks(SENTENCE)
@@ -205,11 +198,12 @@ count_chunks(SENTENCE)
 
 # %%
 def train(chunks: dict[bytes, int], n_merges: int) -> list[tuple[int, int]]:
-    """Exercise 5.1 ●●○ 12 min. Chunks, and how often each occurs: the first merges, in order.
+    """Exercise 5.1 ●●○ 12 min. `chunks` says how often each chunk occurs. Return the first
+    `n_merges` merges, in order.
 
-    A merge is a pair of tokens. Bytes are 0 to 255; the merges make 256, 257, ... Of pairs that
-    are equally frequent the smaller goes first, as Python compares tuples. Where no pair is
-    left, there are fewer merges.
+    A merge is a pair of tokens. Bytes are the tokens 0 to 255; the merges make 256, 257 and so
+    on. Of pairs that are equally frequent the smaller goes first, as Python compares tuples.
+    Where no pair is left, there are fewer merges.
     """
     ### BEGIN SOLUTION
     words, merges = [(list(chunk), n) for chunk, n in chunks.items()], []
@@ -262,25 +256,24 @@ def join(parts: list[bytes], a: bytes, b: bytes) -> list[bytes]:
 
 def grow_naively(chunks: dict[bytes, int], n_merges: int) -> list[bytes]:
     """The first pieces that training finds, in order."""
-    words = [([chunk[i:i + 1]
-               for i in range(len(chunk))], n)
-             for chunk, n in chunks.items()]
+    words = {chunk: [ALPHABET[byte] for byte in chunk] for chunk in chunks}
     number = {piece: i for i, piece in enumerate(ALPHABET)}
     for _ in range(n_merges):
         counts = Counter()
-        for parts, n in words:
-            for pair in pairwise(parts):
+        for chunk, n in chunks.items():
+            for pair in pairwise(words[chunk]):
                 counts[pair] += n
-        a, b = min(counts, key=lambda p:
-                   (-counts[p], number[p[0]], number[p[1]]))
+        most = max(counts.values())
+        a, b = min((pair for pair in counts if counts[pair] == most),
+                   key=lambda pair: (number[pair[0]], number[pair[1]]))
         number[a + b] = len(number)
-        words = [(join(parts, a, b), n) for parts, n in words]
+        words = {chunk: join(parts, a, b) for chunk, parts in words.items()}
     return list(number)[256:]
 
 # %% [markdown]
 # `join` needs an index of its own, because a merge moves on by two. Each place of a pair counts as
-# often as its chunk occurs. The key of `min` puts high counts first and settles ties by number;
-# `number` keeps its pieces in the order of their birth, so it is the vocabulary too.
+# often as its chunk occurs. Of the pairs that stand most often, `min` takes the one of the smallest
+# numbers. `number` keeps its pieces in the order of their birth, so it is the vocabulary too.
 #
 # The package's `grow` gives the same merges and never counts twice. It remembers where each pair
 # stands and mends the counts next to each merge. A queue hands out the largest. With its three
@@ -288,8 +281,8 @@ def grow_naively(chunks: dict[bytes, int], n_merges: int) -> list[bytes]:
 # two agree, ties included? The slow one takes about ten seconds.
 
 # %%
-small_text = "\n".join(
-    [*sentences["English"], *sentences["Thai"], "aaa aaaa aaaaa"])
+small_text = "\n".join([*sentences["English"], *sentences["Thai"],
+                        "aaa aaaa aaaaa"])
 chunks = count_chunks(small_text)
 
 start = time.perf_counter()
@@ -323,21 +316,22 @@ print(f"naive {between - start:.2f} s, incremental {end - between:.3f} s")
 # SentencePiece library, and numbers then differ from the text.
 
 # %%
-LLAMA2_FILE = ""  # the path of your Llama 2 tokenizer.model, if you have one
+LLAMA2_FILE = ""    # the path of your Llama 2 tokenizer.model, if you have one
 folder = tempfile.TemporaryDirectory()
 library = sorted(Path(sysconfig.get_path("stdlib")).glob("*.py"))
-code = "".join(
-    file.read_text(encoding="utf-8", errors="replace") for file in library)
-practice = "\n".join(line for lines in sentences.values()
-                     for line in lines[:40]) + code[:400_000]
+code = "".join(file.read_text(encoding="utf-8", errors="replace")
+               for file in library)
+first_40 = [line for lines in sentences.values() for line in lines[:40]]
+practice = "\n".join(first_40) + code[:400_000]
 
 
 def train_sentencepiece(n_vocab: int, **other_settings) -> bytes:
     """The `.model` that SentencePiece learns from the practice text."""
-    llama2 = dict(
-        model_type="bpe", split_digits=True, byte_fallback=True,
-        character_coverage=0.99995, normalization_rule_name="identity",
-        remove_extra_whitespaces=False, allow_whitespace_only_pieces=True)
+    llama2 = {
+        "model_type": "bpe", "split_digits": True, "byte_fallback": True,
+        "character_coverage": 0.99995, "normalization_rule_name": "identity",
+        "remove_extra_whitespaces": False, "allow_whitespace_only_pieces": True,
+    }
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(practice.splitlines()), model_writer=model,
@@ -361,15 +355,14 @@ for name in ("llama3", "sentencepiece_32k", "smollm2"):
     if not installed.find(name):
         print(installed.how_to_get(name))
 
-new_file = installed.find("llama3") or new_file
-old_file = Path(LLAMA2_FILE) if LLAMA2_FILE else installed.find(
-    "sentencepiece_32k") or old_file
-REAL_NEW = new_file == installed.find("llama3")
-# the text's numbers hold
-REAL = REAL_NEW and old_file == installed.find("sentencepiece_32k")
+stand_in, llama3 = installed.find("sentencepiece_32k"), installed.find("llama3")
+new_file = llama3 or new_file
+old_file = Path(LLAMA2_FILE) if LLAMA2_FILE else stand_in or old_file
+REAL_NEW = new_file == llama3
+REAL = REAL_NEW and old_file == stand_in    # the text's numbers hold
 
-old_rebuilt, old = RebuiltSentencePiece.read(
-    old_file), SentencePieceTokenizer.read(old_file)
+old_rebuilt = RebuiltSentencePiece.read(old_file)
+old = SentencePieceTokenizer.read(old_file)
 new_rebuilt = BytePairs.load(new_file, special=LLAMA31_SPECIAL)
 new = TiktokenTokenizer(new_rebuilt.ranks, new_rebuilt.special,
                         pattern=LLAMA3_PATTERN, bos="<|begin_of_text|>",
@@ -389,13 +382,15 @@ for name, tokenizer in {"old": old, "new": new, "SmolLM2": smol}.items():
 #
 # ## Your turn: use a vocabulary
 #
-# Every single byte of the chunk is in `ranks`.
+# A merge may open a pair whose rank is lower than all that merged before it.
 
 # %%
 def encode(chunk: bytes, ranks: dict[bytes, int]) -> list[int]:
-    """Exercise 5.2 ●●○ 8 min. Tokens of a chunk: merge the pair of lowest rank, leftmost first.
+    """Exercise 5.2 ●●○ 8 min. Return the tokens of a chunk: merge the pair of lowest rank, where
+    it stands several times the leftmost, and look again, until no neighbours form a piece.
 
-    Do not look the whole chunk up first.
+    Every single byte of the chunk is in `ranks`. The dict may hold its pieces in any order. Do
+    not look the whole chunk up first.
     """
     ### BEGIN SOLUTION
     parts = [bytes([byte]) for byte in chunk]
@@ -403,7 +398,7 @@ def encode(chunk: bytes, ranks: dict[bytes, int]) -> list[int]:
                     for i, (a, b) in enumerate(pairwise(parts))
                     if a + b in ranks]:
         i = min(pairs)[1]
-        parts[i : i + 2] = [parts[i] + parts[i + 1]]
+        parts[i] += parts.pop(i + 1)
     return [ranks[part] for part in parts]
     ### END SOLUTION
 
@@ -440,9 +435,13 @@ def merge_steps(parts: Sequence, ranks: Mapping) -> Iterator[list]:
         parts[i : i + 2] = [parts[i] + parts[i + 1]]
 
 
-for step in merge_steps([bytes([byte]) for byte in b" rained"], new.ranks):
-    print(" | ".join(part.decode() + f" {new.ranks[part]}" * (len(part) > 1)
-                     for part in step))
+def with_rank(piece: bytes) -> str:
+    rank = f" {new.ranks[piece]}" if len(piece) > 1 else ""
+    return piece.decode() + rank
+
+
+for parts in merge_steps([ALPHABET[byte] for byte in b" rained"], new.ranks):
+    print(" | ".join(map(with_rank, parts)))
 
 # %% [markdown]
 # Reading it as a person, one would cut ` rained` into ` rain` and `ed`, and both are pieces of
@@ -452,6 +451,10 @@ for step in merge_steps([bytes([byte]) for byte in b" rained"], new.ranks):
 # guess. How often does it give another result?
 
 # %%
+def merged(chunk: bytes) -> list[bytes]:
+    return merge_all([ALPHABET[byte] for byte in chunk], new.ranks)
+
+
 def longest_first(chunk: bytes, ranks: dict[bytes, int]) -> list[bytes]:
     parts = []
     while chunk:
@@ -460,23 +463,14 @@ def longest_first(chunk: bytes, ranks: dict[bytes, int]) -> list[bytes]:
     return parts
 
 
+words = {name: {w.encode() for line in lines for w in split(line)}
+         for name, lines in sentences.items()}
 if REAL_NEW:
     assert longest_first(b" rained", new.ranks) == [b" rain", b"ed"]
     assert (new.ranks[b" rain"], new.ranks[b"ained"]) == (11_422, 2_692)
 for name in ("English", "German", "Hindi"):
-    words = [
-        w.encode()
-        for w in sorted({w
-                         for line in sentences[name]
-                         for w in split(line)})
-    ]
-    right = [
-        merge_all([bytes([byte]) for byte in word], new.ranks) for word in words
-    ]
-    other = sum(
-        longest_first(w, new.ranks) != r
-        for w, r in zip(words, right, strict=True))
-    print(f"{name}: {other} of {len(words)} words cut differently")
+    other = sum(longest_first(w, new.ranks) != merged(w) for w in words[name])
+    print(f"{name}: {other} of {len(words[name])} words cut differently")
 
 # %% [markdown]
 # In English few, in German a quarter. A model fed with the longest pieces still reads most words as
@@ -491,16 +485,17 @@ for name in ("English", "German", "Hindi"):
 
 # %%
 def domino(letters: bytes) -> dict[bytes, int]:
-    """Exercise 5.3 ●●● 12 min. Ranks with which the last letter moves every cut before it.
+    """Exercise 5.3 ●●● 12 min. Return ranks with which the last letter moves every cut before it:
+    encode `letters`, and then `letters[:-1]`, and the two have no piece in common.
 
-    The letters may be any, in any order, one or more; all differ. Pieces: each single letter,
-    and others of two letters at most; no rank twice. Encode `letters`, then `letters[:-1]`: the
-    two have no piece in common.
+    The letters may be any, in any order, one or more; all differ. Pieces are each single letter,
+    and others of two letters at most. No rank is given twice.
     """
     ### BEGIN SOLUTION
-    ranks = {bytes([letter]): rank for rank, letter in enumerate(letters)}
-    for i in reversed(range(len(letters) - 1)):
-        ranks[letters[i : i + 2]] = len(ranks)
+    ranks = {bytes([letter]): letter for letter in letters}
+    while len(letters) > 1:
+        ranks[letters[-2:]] = 256 + len(ranks)
+        letters = letters[:-1]
     return ranks
     ### END SOLUTION
 
@@ -554,37 +549,35 @@ guess = None    # how many of Llama 3's 128,000 pieces can merging not reach?
 # We try them all, which takes five to ten seconds. And we ask of every thousand ranks how many
 # pieces have a letter that is not Latin.
 
-# %% mystnb={"image": {"alt": "Share of pieces with letters that are not Latin, for each thousand of Llama 3's 128,000 ranks. It stays at about 3 percent up to rank 100,256, jumps to about 70 percent and stays there. Red ticks, the pieces that merging cannot reach, lie all to the right of the jump."}}
-def reached(piece: bytes, ranks: dict[bytes, int]) -> bool:
-    return len(merge_all([bytes([byte]) for byte in piece], ranks)) == 1
-
-
+# %%
 def not_latin(piece: bytes) -> bool:
-    return bool(
-        regex.search(r"(?!\p{Latin})\p{L}", piece.decode(errors="ignore")))
+    text = piece.decode(errors="ignore")
+    return bool(regex.search(r"(?!\p{Latin})\p{L}", text))
 
 
-# one training, from above
-ours = {piece: i for i, piece in enumerate([*ALPHABET, *fast])}
-assert all(reached(piece, ours) for piece in ours)
-alone = [piece for piece in new.ranks if not reached(piece, new.ranks)]
+of_one_training = {piece: i for i, piece in enumerate([*ALPHABET, *fast])}
+for piece in of_one_training:
+    whole = merge_all([ALPHABET[byte] for byte in piece], of_one_training)
+    assert whole == [piece]
+alone = [piece for piece in new.ranks if merged(piece) != [piece]]
 by_rank = sorted(new.ranks, key=new.ranks.get)
-starts = range(0, len(by_rank), 1_000)
-shares = [100 * sum(map(not_latin, block)) / len(block)
-          for block in (by_rank[i : i + 1_000] for i in starts)]
+shares = []
+for start in range(0, len(by_rank), 1_000):
+    block = by_rank[start : start + 1_000]
+    shares.append(100 * sum(map(not_latin, block)) / len(block))
+reveal("pieces out of reach", guess, len(alone))
 
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Share of pieces with letters that are not Latin, for each thousand of Llama 3's 128,000 ranks. It stays at about 3 percent up to rank 100,256, jumps to about 70 percent and stays there. Red ticks, the pieces that merging cannot reach, lie all to the right of the jump."}}
 fig, ax = plots.figure(
-    "After rank 100,256 the pieces come from somewhere else" if REAL_NEW else
-    "One training: no jump", x="rank", y="pieces with non-Latin letters (%)")
-ax.step(starts, shares, where="post")
+    "After rank 100,256 the pieces come from somewhere else" if REAL_NEW
+    else "One training: no jump",
+    x="rank", y="pieces with non-Latin letters (%)")
+ax.step(range(0, len(by_rank), 1_000), shares, where="post")
 ax.plot([new.ranks[piece] for piece in alone], [90] * len(alone), "|",
         color=plots.VERMILION)
-ax.text(0.7 * len(by_rank), 90, "pieces that merging\ncannot reach", ha="right",
-        va="center", color=plots.VERMILION)
+ax.text(0.7 * len(by_rank), 90, "pieces that merging\ncannot reach",
+        ha="right", va="center", color=plots.VERMILION)
 _ = ax.set(ylim=(0, 100))
-
-# %%
-reveal("pieces out of reach", guess, len(alone))
 
 # %% [markdown]
 # This is no order of learning. 588 pieces cannot be reached, all of them beyond rank 100,000; and
@@ -604,18 +597,15 @@ else:
     assert digest in inspect.getsource(cl100k_base)
     assert encoding_name_for_model("gpt-4") == "cl100k_base"
     print("the same SHA-256 as cl100k_base:", digest[:16], "...")
-    for name, block in {"older": by_rank[:N_OLDER],
-                        "added": by_rank[N_OLDER:]}.items():
-        print(
-            f"{name}: {len(block):7,} pieces, {sum(map(not_latin, block)) / len(block):5.1%} with"
-            f" letters not Latin, {len(set(alone) & set(block))} out of reach")
-    assert min(new.ranks[piece] for piece in alone) == 100_769
-    assert len(alone) == 588
-    print(
-        *(f"{part.decode()!r} {new.ranks[part]:,}"
-          for part in merge_all([bytes([byte])
-                                 for byte in " Việt".encode()], new.ranks)),
-        "but ' Việt' is a piece:", f"{new.ranks[' Việt'.encode()]:,}")
+    halves = {"older": by_rank[:N_OLDER], "added": by_rank[N_OLDER:]}
+    for name, block in halves.items():
+        share = sum(map(not_latin, block)) / len(block)
+        print(f"{name}: {len(block):7,} pieces, {share:5.1%} with letters not",
+              f"Latin, {len({*alone} & {*block})} out of reach")
+    assert (len(alone), min(map(new.ranks.get, alone))) == (588, 100_769)
+    viet = " Việt".encode()
+    print(*(f"{part.decode()!r} {new.ranks[part]:,}" for part in merged(viet)),
+          "but ' Việt' is a piece:", f"{new.ranks[viet]:,}")
     assert new.pieces(" Việt") == new_rebuilt.pieces(" Việt") == [" Việt"]
 
 # %% [markdown]
@@ -632,20 +622,22 @@ else:
 #
 # Merging by rank does not look ahead. With the same pieces, could a word do with fewer? Forget how
 # pieces come about: any that spell the chunk, side by side, will do. Trying every way of cutting is
-# hopeless (47 bytes have more ways than a machine can try). Every single byte is in `ranks`.
+# hopeless: 47 bytes have more ways than a machine can try.
 
 # %%
 def fewest(chunk: bytes, ranks: dict[bytes, int]) -> int:
-    """Exercise 5.4 ●●● 10 min. The smallest number of pieces that spell the chunk.
+    """Exercise 5.4 ●●● 10 min. Return the smallest number of pieces that spell the chunk.
 
-    An empty chunk needs 0.
+    Every single byte is in `ranks`. An empty chunk needs 0 pieces.
     """
     ### BEGIN SOLUTION
-    best = [0]
-    for end in range(1, len(chunk) + 1):
-        best.append(1 + min(
-            best[start] for start in range(end) if chunk[start:end] in ranks))
-    return best[-1]
+    reached, n = {0}, 0
+    while len(chunk) not in reached:
+        reached = {end for start in reached
+                   for end in range(start + 1, len(chunk) + 1)
+                   if chunk[start:end] in ranks}
+        n += 1
+    return n
     ### END SOLUTION
 
 
@@ -666,21 +658,12 @@ guess = None    # the name of a language, as in "German"
 too_long = {"English": 0, "German": 6, "French": 5, "Spanish": 9, "Swahili": 33,
             "Russian": 13, "Arabic": 16, "Hindi": 0, "Thai": 5, "Korean": 1,
             "Japanese": 1, "Chinese": 2}
-for name, lines in sentences.items():
-    words = [
-        w.encode() for w in sorted({w
-                                    for line in lines
-                                    for w in split(line)})
-    ]
+for name, chunks in words.items():
     if report.passed:
-        merged = [
-            len(merge_all([bytes([b]) for b in w], new.ranks)) for w in words
-        ]
-        longer = sum(m > fewest(w, new.ranks)
-                     for m, w in zip(merged, words, strict=True))
+        longer = sum(len(merged(w)) > fewest(w, new.ranks) for w in chunks)
         assert not REAL_NEW or longer == too_long[name]
         too_long[name] = longer
-    print(f"{name:9}{too_long[name]:3} of {len(words)} words")
+    print(f"{name:9}{too_long[name]:3} of {len(chunks)} words")
 reveal("most words too long", guess, max(too_long, key=too_long.get))
 
 # %% [markdown]
@@ -689,9 +672,10 @@ reveal("most words too long", guess, max(too_long, key=too_long.get))
 #
 # ### BEGIN SOLUTION
 # **Discussion of 5.4.** The Swahili ` Jumapili`, Sunday, takes four tokens where three would do.
-# The table `best` is *dynamic programming*: each rest is solved once. *Longest
-# first*, from either side, is close and no proof; *every way* is right and takes longer than your
-# patience.
+# The set `reached` holds every place where `n` pieces can end, so each place is looked at once a
+# step, however many ways lead to it. A table `best[end]` of the fewest for each beginning does the
+# same; both are *dynamic programming*. *Longest first*, from either side, is close and no proof;
+# *every way* is right and takes longer than your patience.
 # ### END SOLUTION
 #
 # *A good place to rest. So far a vocabulary was trained, used, and doubted. The second half asks
@@ -711,25 +695,24 @@ reveal("most words too long", guess, max(too_long, key=too_long.get))
 # | special pieces | `<s>` 1, `</s>` 2 | 256 of them, after the ranks |
 
 # %%
-MINE = "The llama was born on 2024-04-18."     # write your own sentence here
+MINE = "Born on 2024-04-18."    # write your own sentence here
 
 
 def cut_by_smol(text: str) -> list[str]:
     return [smol.decode([i]) for i in smol.encode(text, bos=False, eos=False)]
 
 
+cutters = {"old": old.pieces, "new": new.pieces, "SmolLM2": cut_by_smol}
 for text in ("1234", "  return", "羊驼", "🦙", MINE):
     print(repr(text))
-    for name, cut in {
-            "old": old.pieces, "new": new.pieces, "SmolLM2": cut_by_smol
-    }.items():
+    for name, cut in cutters.items():
         print(f"   {name:9}{display(cut(text))}")
-assert not REAL_NEW or [new.ranks[piece] for piece in (b"!", b"A")] == [0, 32]
+if REAL_NEW:
+    assert (new.ranks[b"!"], new.ranks[b"A"]) == (0, 32)
+if installed.find("smollm2"):
+    assert cut_by_smol("1234") == ["1", "2", "3", "4"]
 assert [piece for piece, *_ in old_rebuilt.file.pieces[1:3]] == ["<s>", "</s>"]
 assert len(new.special) == 256 and min(new.special.values()) == len(new.ranks)
-assert not installed.find("smollm2") or cut_by_smol("1234") == [
-    "1", "2", "3", "4"
-]
 
 # %% [markdown]
 # There is the answer to our question. Llama 2's training was told that no piece may hold two
@@ -739,17 +722,14 @@ assert not installed.find("smollm2") or cut_by_smol("1234") == [
 # (`�` stands for bytes that are no whole character.)
 
 # %% tags=["nbval-check-output"]
-old_pieces = [
-    text for text, _, kind in old_rebuilt.file.pieces if kind == NORMAL
-]
-two_digits = [
-    piece for piece in old_pieces if len(regex.findall("[0-9]", piece)) > 1
-]
+old_pieces = [text for text, _, kind in old_rebuilt.file.pieces
+              if kind == NORMAL]
+two_digits = [text for text in old_pieces if regex.search("[0-9].*[0-9]", text)]
+numbers = [piece for piece in new.ranks if piece.isdigit()]
+lengths = Counter(map(len, numbers))
 print("old: pieces with two digits or more:", len(two_digits))
-print("new: pieces of digits, by length:   ",
-      dict(sorted(Counter(len(p) for p in new.ranks if p.isdigit()).items())))
-assert not REAL_NEW or max(
-    rank for p, rank in new.ranks.items() if p.isdigit()) < N_OLDER
+print("new: pieces of digits, by length:   ", dict(sorted(lengths.items())))
+assert not REAL_NEW or max(map(new.ranks.get, numbers)) < N_OLDER
 
 # %% [markdown]
 # One digit a token is slow and regular: the last token of a number is always its ones. With threes
@@ -759,13 +739,16 @@ assert not REAL_NEW or max(
 # The dummy prefix has a reason too. With it, `the` at the start of a text is the same piece as
 # inside it, where a space stands before it. In Llama 3 the two are different tokens.
 #
-# Write Llama 2's rules, without any merge: the vocabulary `ids` has single characters only, among
-# them `▁` for a space. BOS, the token that begins a text, is 1, and byte number `b` is token
-# `3 + b`. Do not forget what comes before a text.
+# Write Llama 2's rules, without any merge. BOS, the token that begins a text, is 1, and byte number
+# `b` is token `3 + b`. Do not forget what comes before a text.
 
 # %%
 def llama2_tokens(text: str, ids: dict[str, int]) -> list[int]:
-    """Exercise 5.5 ●●○ 8 min. BOS, then the text by Llama 2's rules. An empty text is BOS alone."""
+    """Exercise 5.5 ●●○ 8 min. Return the tokens of a text by Llama 2's rules, BOS first.
+
+    `ids` has single characters only, among them `▁`, which stands for a space. A character that
+    is not in `ids` is spelled in bytes. An empty text is BOS alone, without a dummy prefix.
+    """
     ### BEGIN SOLUTION
     tokens = [1]
     for character in (" " + text if text else "").replace(" ", "▁"):
@@ -791,18 +774,15 @@ check("5.5", llama2_tokens)
 # > that.
 
 # %%
-message = "<|eot_id|>"
+message, begin = "<|eot_id|>", "<|begin_of_text|>"
 as_text = new.encode(message, bos=False, eos=False)
-allowed = new.encode(message, bos=False, eos=False,
-                     allow_special={"<|eot_id|>"})
+allowed = new.encode(message, bos=False, eos=False, allow_special={message})
+twice = new.encode(begin + "Hi", bos=True, eos=False, allow_special={begin})
 
 print("as text:", len(as_text), "tokens", display(new.pieces(message)))
-print(
-    "allowed:", allowed, "   BOS twice:",
-    new.encode("<|begin_of_text|>Hi", bos=True, eos=False,
-               allow_special={"<|begin_of_text|>"}))
+print("allowed:", allowed, "   BOS twice:", twice)
 assert new.decode(as_text) == message
-assert allowed == [new.special["<|eot_id|>"]]
+assert allowed == [new.special[message]]
 
 # %% [markdown]
 # The last line shows another frequent mistake: a prompt that already has its BOS, encoded with
@@ -824,9 +804,9 @@ assert allowed == [new.special["<|eot_id|>"]]
 
 # %%
 right = BytePairs.train(
-    "\n".join([*sentences["English"], *[sample("digits")] * 3]), n_vocab=600,
-    special=["<|eot_id|>"])
-text = "The llama is high."  # write your own texts
+    "\n".join([*sentences["English"], *[sample("digits")] * 3]),
+    n_vocab=600, special=["<|eot_id|>"])
+text = "The llama is high."     # write your own texts
 print(f"{'right':8}", display(right.pieces(text)))
 for letter, suspect in suspects("5.6").items():
     differs = suspect(text) != right.pieces(text)
@@ -836,10 +816,9 @@ for letter, suspect in suspects("5.6").items():
 # Exercise 5.6 ●●● 15 min. Which mistake is in which suspect?
 found = {"a": "?", "b": "?", "c": "?", "d": "?", "e": "?", "f": "?"}
 ### BEGIN SOLUTION
-found = {
-    "a": "leftmost pair first", "b": "normalised", "c": "special pieces obeyed",
-    "d": "healthy", "e": "digits from the right", "f": "longest piece first"
-}
+found = {"a": "leftmost pair first", "b": "normalised",
+         "c": "special pieces obeyed", "d": "healthy",
+         "e": "digits from the right", "f": "longest piece first"}
 ### END SOLUTION
 
 check("5.6", found)
@@ -865,8 +844,7 @@ for text in texts.values():
         ids = original.encode(text, bos=True, eos=True)
         assert rebuilt.encode(text, bos=True, eos=True) == ids
         assert rebuilt.decode(ids) == original.decode(ids) == text
-print(len(texts),
-      "texts, the same tokens from the library and from Python, and back")
+print(len(texts), "texts: the same tokens from library and Python, and back")
 
 # %% [markdown]
 # The package's tests ask the same of thousands of random Unicode strings.
@@ -878,31 +856,27 @@ print(len(texts),
 # say *the same*. The English ones make 569 tokens in Llama 3's vocabulary.
 
 # %%
-# tokens of the same sentences in Chinese, English being 569
-guess_chinese = None
+guess_chinese = None    # tokens of the same in Chinese, English being 569
 guess_hindi = None      # and in Hindi
 
 # %%
-count = {
-    name: {
-        kind: len(tokenizer.encode(text, bos=False, eos=False))
-        for kind, text in texts.items()
-    }
-    for name, tokenizer in (("old", old), ("new", new), ("SmolLM2", smol))
-}
-n_old, n_new, n_smol = count.values()
+vocabularies = {"old": old, "new": new, "SmolLM2": smol}
+n_tokens = {kind: {name: len(tokenizer.encode(text, bos=False, eos=False))
+                   for name, text in texts.items()}
+            for kind, tokenizer in vocabularies.items()}
+n_old, n_new, n_smol = n_tokens.values()
 
-print(
-    f"{'':9}characters   tokens: old    new  SmolLM2   a character: old   new  SmolLM2"
-)
+print(f"{'':20}{'tokens':>12}{'':18}tokens a character")
+columns = "".join(f"{kind:>9}" for kind in vocabularies)
+print(f"{'':9}{'characters':>11}{columns}{columns}")
 for name, text in texts.items():
-    tokens = "".join(f"{n[name]:8,}" for n in count.values())
-    print(f"{name:9}{len(text):10,}{tokens:>31}",
-          "".join(f"{n[name] / len(text):8.2f}" for n in count.values()))
+    tokens = "".join(f"{n[name]:9,}" for n in n_tokens.values())
+    each = "".join(f"{n[name] / len(text):9.2f}" for n in n_tokens.values())
+    print(f"{name:9}{len(text):11,}{tokens}{each}")
 assert not REAL_NEW or n_new["English"] == 569
-assert not installed.find("smollm2") or [
-    n_smol[name] for name in ("English", "Thai", "Korean")
-] == [629, 3_693, 2_725]
+if installed.find("smollm2"):
+    few = [n_smol[name] for name in ("English", "Thai", "Korean")]
+    assert few == [629, 3_693, 2_725]
 
 # %% [markdown]
 # So how far off were you?
@@ -916,50 +890,46 @@ print(reveal("Hindi", guess_hindi, n_new["Hindi"]))
 # (1.14) and Chinese (1.13). In Llama 3 all three pay less, and Chinese is left at the top with
 # 0.80. But a Chinese character says more than a letter. Compare both measures:
 
-# %% mystnb={"image": {"alt": "Two panels, twelve languages, one mark for each of three vocabularies. Tokens per character: in the new vocabulary English lowest with 0.22, Chinese highest with 0.80; in the old one Korean highest with 1.15. Tokens for the same sentences relative to English: in the new vocabulary Chinese 1.1 and Hindi 2.2; in the old one Hindi is at 4.0. SmolLM2's has English at 0.24 and Korean at 2.03 tokens a character, and Thai costs 5.9 times as much as English."}}
-order = sorted(LANGUAGES, key=lambda name: n_new[name])
-per_character = [{n: c[n] / len(texts[n])
-                  for n in order}
-                 for c in (n_old, n_new, n_smol)]
-same_text = [{n: c[n] / c["English"]
-              for n in order}
-             for c in (n_old, n_new, n_smol)]
-looks = (("o", plots.VERMILION, "old, 32k"), ("D", plots.BLUE, "new, 128k"),
-         ("^", plots.GREEN, "SmolLM2, 49k"))
-
-fig, panels = plots.figure(
-    "Dear by the character, cheap by the sentence: look at Chinese", x="", y="",
-    columns=2, size=(6.4, 4.6))
-for ax, tables, title in zip(
-        panels, (per_character, same_text),
-    ("tokens per character",
-     "tokens for the same sentences\n(English = 1 in each)"), strict=True):
-    for y, name in enumerate(order):
-        ax.plot([table[name] for table in tables[:2]], [y, y], color="#bbbbbb",
-                linewidth=3, zorder=1)
-    for table, (mark, colour, label) in zip(tables, looks, strict=True):
-        ax.plot([table[n] for n in order], range(12), mark, color=colour,
-                label=label)
-    ax.set(yticks=range(12), yticklabels=order if ax is panels[0] else [],
-           xlim=(0, None))
-    ax.set_xlabel(title)
-    ax.get_yticklabels()[order.index("Chinese")].set_fontweight("bold")
-_ = panels[1].legend(loc="lower right")
-
 # %%
+order = sorted(LANGUAGES, key=lambda name: n_new[name])
+per_character = [{name: n[name] / len(texts[name]) for name in order}
+                 for n in n_tokens.values()]
+same_text = [{name: n[name] / n["English"] for name in order}
+             for n in n_tokens.values()]
 if REAL:
-    dearest = [sorted(table, key=table.get)[-3:] for table in per_character[:2]]
-    assert dearest == [["Chinese", "Japanese", "Korean"],
-                       ["Korean", "Japanese", "Chinese"]]
+    old_dearest, new_dearest = (sorted(table, key=table.get)[-3:]
+                                for table in per_character[:2])
+    assert old_dearest == ["Chinese", "Japanese", "Korean"]
+    assert new_dearest == ["Korean", "Japanese", "Chinese"]
     assert round(same_text[1]["Chinese"], 2) == 1.13
     assert round(same_text[1]["Hindi"], 1) == 2.2
     assert same_text[0]["Hindi"] > 3.9
     assert all(n_new[name] < n_old[name] for name in texts)
+print("the same sentences, times English:")
 for name in ("Chinese", "Hindi", "Thai"):
-    print(
-        f"{name}: the same sentences cost",
-        ", ".join(f"{n[name] / n['English']:.1f} times English in {kind}"
-                  for kind, n in count.items()))
+    ratios = zip(n_tokens, (table[name] for table in same_text), strict=True)
+    print(f"{name:9}", ", ".join(f"{r:.1f} in {kind}" for kind, r in ratios))
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels, twelve languages, one mark for each of three vocabularies. Tokens per character: in the new vocabulary English lowest with 0.22, Chinese highest with 0.80; in the old one Korean highest with 1.15. Tokens for the same sentences relative to English: in the new vocabulary Chinese 1.1 and Hindi 2.2; in the old one Hindi is at 4.0. SmolLM2's has English at 0.24 and Korean at 2.03 tokens a character, and Thai costs 5.9 times as much as English."}}
+looks = (("o", plots.VERMILION, "old, 32k"), ("D", plots.BLUE, "new, 128k"),
+         ("^", plots.GREEN, "SmolLM2, 49k"))
+titles = ("tokens per character",
+          "tokens for the same sentences\n(English = 1 in each)")
+fig, panels = plots.figure(
+    "Dear by the character, cheap by the sentence: look at Chinese",
+    x="", y="", columns=2, size=(6.4, 4.6))
+tables_of = (per_character, same_text)
+for ax, tables, title in zip(panels, tables_of, titles, strict=True):
+    for y, name in enumerate(order):
+        ax.plot([table[name] for table in tables[:2]], [y, y],
+                color="#bbbbbb", linewidth=3, zorder=1)
+    for table, (mark, colour, label) in zip(tables, looks, strict=True):
+        ax.plot([table[name] for name in order], range(12), mark,
+                color=colour, label=label)
+    ax.set(yticks=range(12), yticklabels=order if ax is panels[0] else [],
+           xlim=(0, None), xlabel=title)
+    ax.get_yticklabels()[order.index("Chinese")].set_fontweight("bold")
+_ = panels[1].legend(loc="lower right")
 
 # %% [markdown]
 # In Llama 3 Chinese is the dearest of the twelve by the character, and by the sentence it is only
@@ -974,23 +944,17 @@ for name in ("Chinese", "Hindi", "Thai"):
 # How large must a vocabulary be? We train both ways on the same text and measure bytes per token on
 # text held back: the last third of the sentences, and other files of Python's library. The
 # byte-level ranks of 8,192 contain those of every smaller vocabulary, so we train once and cut.
-# The trainings below take some seconds each.
 
 # %%
-held = {
-    "twelve languages": "\n".join(s for lines in sentences.values()
-                                  for s in lines[40:]),
-    "Python code": code[1_000_000:1_060_000]
-}
-learnt = [
-    merge.piece for merge in islice(grow(count_chunks(practice)), 8_192 - 256)
-]
+last_20 = [line for lines in sentences.values() for line in lines[40:]]
+held = {"twelve languages": "\n".join(last_20),
+        "Python code": code[1_000_000:1_060_000]}
+merges = islice(grow(count_chunks(practice)), 8_192 - 256)
+learnt = [*ALPHABET, *(merge.piece for merge in merges)]
 
 
 def byte_level(n_vocab: int) -> BytePairs:
-    return BytePairs(
-        {piece: i
-         for i, piece in enumerate([*ALPHABET, *learnt][:n_vocab])})
+    return BytePairs({piece: i for i, piece in enumerate(learnt[:n_vocab])})
 
 
 def sentence_pieces(n_vocab: int, **other_settings) -> SentencePieceTokenizer:
@@ -1003,9 +967,8 @@ try:
     train_sentencepiece(512)
 except RuntimeError as refused:
     smallest = int(regex.search(r"512 vs (\d+)", str(refused))[1])
-    print(
-        f"SentencePiece refuses 512 pieces: this text needs {smallest:,} before the first merge"
-    )
+    print("SentencePiece refuses 512 pieces: this text needs",
+          f"{smallest:,} before the first merge")
 
 # %% [markdown]
 # That is the first surprise. SentencePiece's trainer gives every character of the text a piece of
@@ -1015,39 +978,46 @@ except RuntimeError as refused:
 # %%
 guess = None    # "twelve languages", "Python code", "both" or "neither"
 
-# %% mystnb={"image": {"alt": "Bytes per token against vocabulary size from 512 to 8,192. Byte-level training rises steadily, from 1.3 to 2.6 in twelve languages and from 2.3 to 4.1 on code. SentencePiece starts at 1,175 pieces, passes it in twelve languages to reach 2.7, and stays behind on code at 3.6."}}
-sizes = (512, 1024, 2048, 4096, 8192)
-curves = {name: {} for name in held}
-for n in sorted({*sizes, smallest}):
-    words = [("byte level", byte_level(n))]
-    if n >= smallest:
-        words.append(("SentencePiece", sentence_pieces(n)))
-    for way, tokenizer in words:
-        for name, text in held.items():
-            n_tokens = len(tokenizer.encode(text, bos=False, eos=False))
-            curves[name].setdefault(way, []).append(
-                (n, len(text.encode()) / n_tokens))
+# %% [markdown]
+# Now the trainings, some seconds each.
 
+# %%
+sizes = sorted({512, 1024, smallest, 2048, 4096, 8192})
+trained = {"byte level": {n: byte_level(n) for n in sizes},
+           "SentencePiece": {n: sentence_pieces(n) for n in sizes
+                             if n >= smallest}}
+
+
+def bytes_per_token(tokenizer, text: str) -> float:
+    tokens = tokenizer.encode(text, bos=False, eos=False)
+    return len(text.encode()) / len(tokens)
+
+
+curves = {name: {way: {n: bytes_per_token(tokenizer, text)
+                       for n, tokenizer in of_size.items()}
+                 for way, of_size in trained.items()}
+          for name, text in held.items()}
+print(f"{'':31}", *(f"{n:7,}" for n in sizes))
+for name, ways in curves.items():
+    for way, curve in ways.items():
+        row = (f"{curve[n]:7.2f}" if n in curve else 7 * " " for n in sizes)
+        print(f"{name + ', ' + way:31}", *row)
+wins = [name for name, ways in curves.items()
+        if ways["SentencePiece"][8192] > ways["byte level"][8192]]
+reveal("SentencePiece leads", guess, ("neither", *wins[:1], "both")[len(wins)])
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bytes per token against vocabulary size from 512 to 8,192. Byte-level training rises steadily, from 1.3 to 2.6 in twelve languages and from 2.3 to 4.1 on code. SentencePiece starts at 1,175 pieces, passes it in twelve languages to reach 2.7, and stays behind on code at 3.6."}}
 fig, panels = plots.figure(
     "SentencePiece pays an entrance fee; then each way has its text",
     x="vocabulary size", y="bytes per token", columns=2)
 for ax, (name, ways) in zip(panels, curves.items(), strict=True):
-    for (way, points), style in zip(ways.items(), ("o-", "s--"), strict=True):
-        ax.semilogx(*zip(*points, strict=True), style, base=2, label=way)
-    ax.set(title=name, ylim=(0.8, 4.4), xticks=sizes,
-           xticklabels=[f"{n:,}" for n in sizes])
+    for (way, curve), style in zip(ways.items(), ("o-", "s--"), strict=True):
+        ax.semilogx([*curve], [*curve.values()], style, base=2, label=way)
+    ticks = [512 * 2**i for i in range(5)]
+    ax.set(title=name, ylim=(0.8, 4.4), xticks=ticks,
+           xticklabels=[f"{n:,}" for n in ticks])
 panels[1].set_ylabel("")
 _ = panels[0].legend(loc="upper left")
-for name, ways in curves.items():
-    for way, points in ways.items():
-        print(f"{name}, {way}: bytes per token",
-              {n: round(value, 2)
-               for n, value in points})
-wins = [
-    name for name, ways in curves.items()
-    if ways["SentencePiece"][-1] > ways["byte level"][-1]
-]
-reveal("SentencePiece leads", guess, ("neither", *wins[:1], "both")[len(wins)])
 
 # %% [markdown]
 # The curves keep rising: each doubling still buys something. At its smallest size SentencePiece has
@@ -1065,8 +1035,8 @@ reveal("SentencePiece leads", guess, ("neither", *wins[:1], "both")[len(wins)])
 WITH_MARKS = LLAMA3_PATTERN.replace(r"[^\r\n\p{L}\p{N}]?\p{L}+",
                                     r"[^\r\n\p{L}\p{M}\p{N}]?[\p{L}\p{M}]+")
 word = "रविवार"  # Sunday
-print("Llama 3's pattern:", len(split(word)), "chunks;  with marks:",
-      len(split(word, WITH_MARKS)))
+print("Llama 3's pattern:", len(split(word)), "chunks")
+print("with marks:", len(split(word, WITH_MARKS)))
 
 # %% [markdown]
 # Suspicion is no proof. We change one rule at a time, train again with 8,192 pieces, and count
@@ -1074,59 +1044,57 @@ print("Llama 3's pattern:", len(split(word)), "chunks;  with marks:",
 # after your guess takes about ten seconds.
 
 # %%
-# "scripts", "digits", or "neither" if it is less than a tenth of the gap
-guess = None
+guess = None    # "scripts", "digits", or "neither": under a tenth of the gap
 
 # %%
 held |= {name: "\n".join(sentences[name][40:]) for name in ("Hindi", "Thai")}
+with_marks = BytePairs.train(practice, n_vocab=8_192, pattern=WITH_MARKS)
 trained = {
     "byte level": byte_level(8_192),
-    "byte level, marks are letters": BytePairs.train(practice, n_vocab=8_192,
-                                                     pattern=WITH_MARKS),
+    "byte level, marks are letters": with_marks,
     "SentencePiece": sentence_pieces(8_192),
-    "SentencePiece, digits together": sentence_pieces(8_192,
-                                                      split_digits=False),
+    "SentencePiece, digits together": sentence_pieces(
+        8_192, split_digits=False),
     "SentencePiece, across scripts": sentence_pieces(
-        8_192, split_by_unicode_script=False)
+        8_192, split_by_unicode_script=False),
 }
-print(f"{'':30}", *(f"{name:>16}" for name in held))
-n_held = {
-    rule: {
-        name: len(tokenizer.encode(text, bos=False, eos=False))
-        for name, text in held.items()
-    }
-    for rule, tokenizer in trained.items()
-}
-for rule, counts in n_held.items():
-    print(f"{rule:30}", *(f"{n:16,}" for n in counts.values()))
+n_held = {rule: {name: len(tokenizer.encode(text, bos=False, eos=False))
+                 for name, text in held.items()}
+          for rule, tokenizer in trained.items()}
+print(" " * 31 + "".join(f"{name:>{len(name) + 2}}" for name in held))
+for rule, row in n_held.items():
+    columns = (f"{n:{len(name) + 2},}" for name, n in row.items())
+    print(f"{rule:31}" + "".join(columns))
+
 plain, marks, pieces, digits, across = n_held.values()
 gap = {name: pieces[name] - plain[name] for name in held}
 saved = {name: pieces[name] - across[name] for name in held}
+won = {"scripts": saved["Python code"],
+       "digits": pieces["Python code"] - digits["Python code"],
+       "neither": gap["Python code"] / 10}
+reveal("costs most on code", guess, max(won, key=won.get))
+
+# %% [markdown]
+# And where do the places in a vocabulary go? We count the pieces that have Thai letters.
+
+# %%
+thai = {}
+for rule in ("SentencePiece", "SentencePiece, digits together",
+             "SentencePiece, across scripts"):
+    vocabulary = map(trained[rule].inner.id_to_piece, range(8_192))
+    thai[rule] = sum(bool(regex.search(r"\p{Thai}", p)) for p in vocabulary)
+for rule, n in thai.items():
+    print(f"pieces with Thai letters: {rule:31}{n}")
 assert saved["Python code"] > gap["Python code"] / 2
-assert pieces["Python code"] - digits["Python code"] < gap["Python code"] / 10
+assert won["digits"] < won["neither"]
 assert saved["twelve languages"] < gap["twelve languages"] < 0
-assert plain["Hindi"] - marks["Hindi"] > 20 > 5 > abs(plain["Thai"]
-                                                      - marks["Thai"])
-thai = {
-    rule: sum(
-        bool(regex.search(r"\p{Thai}", trained[rule].inner.id_to_piece(i)))
-        for i in range(8_192))
-    for rule in trained
-    if rule.startswith("SentencePiece")
-}
+assert digits["twelve languages"] > plain["twelve languages"]
+assert plain["Hindi"] - marks["Hindi"] > 20
+assert abs(plain["Thai"] - marks["Thai"]) < 5
 assert thai["SentencePiece"] == max(thai.values()) > min(thai.values())
-assert digits["twelve languages"] > pieces["twelve languages"]
-# the same Python, so the same code, as in the text
-if plain["twelve languages"] == 5_790:
+if plain["twelve languages"] == 5_790:      # the same Python as in the text
     assert digits["twelve languages"] == 5_805
     assert [*thai.values()] == [322, 240, 181]
-print("pieces with Thai letters:", thai)
-won = {
-    "scripts": saved["Python code"],
-    "digits": pieces["Python code"] - digits["Python code"],
-    "neither": gap["Python code"] / 10
-}
-reveal("costs most on code", guess, max(won, key=won.get))
 
 # %% [markdown]
 # **On code, scripts decide.** Letting pieces cross them wins back more than half of the gap here;
@@ -1144,16 +1112,14 @@ reveal("costs most on code", guess, max(won, key=won.get))
 # %% tags=["nbval-check-output"]
 for kind in dict.fromkeys(r.tokenizer for r in RELEASES):
     group = [r for r in RELEASES if r.tokenizer == kind]
-    sizes_of_vocabulary = sorted({r.config.vocab_size for r in group})
-    print(
-        f"{kind}: {len(group)} releases, {sizes_of_vocabulary} tokens, first {group[0].id}"
-    )
+    of_group = sorted({r.config.vocab_size for r in group})
+    print(f"{kind}: {len(group)} releases, {of_group} tokens, "
+          f"first {group[0].id}")
 for name in ("llama-2-7b", "llama-3-8b", "llama-3.2-1b", "llama-3.1-405b"):
     count = parameters(release(name).config)
     tables = count.embedding + count.output
-    print(
-        f"{name:15} {tables:14,} parameters around the blocks, {tables / count.total:.1%} of all"
-    )
+    print(f"{name:15} {tables:14,} parameters around the blocks, "
+          f"{tables / count.total:5.1%} of all")
 
 # %% [markdown]
 # (The 32,016 are Code Llama's, which has sixteen pieces more, for filling gaps in a program.) The
@@ -1175,80 +1141,63 @@ claims.judge({"E32": "?", "B24": "?", "D67": "?", "D66": "?"})
 # token before and after, and how many tokens fewer that is.
 
 # %%
-# characters, old tokens, new tokens
-COUNTED = {
+COUNTED = {     # characters, old tokens, new tokens
     "English prose": (340_563, 96_395, 81_799),
     "English with code": (480_937, 150_281, 123_391),
     "Python": (903_746, 280_148, 210_561),
-    "Chinese characters": (83_008, 112_729, 62_725)
+    "Chinese characters": (83_008, 112_729, 62_725),
 }
-samples = {
-    name: (len(texts[name]), n_old[name], n_new[name])
-    for name in ("English", "Swahili", "python", "Chinese", "Korean", "Arabic")
-}
+names = ("English", "Swahili", "python", "Chinese", "Korean", "Arabic")
+samples = {name: (len(texts[name]), n_old[name], n_new[name]) for name in names}
 for title, table in {"with Llama 2's file": COUNTED, "here": samples}.items():
     for name, (n, before, after) in table.items():
-        fewer = f"{1 - after / before:6.1%}"
-        print(
-            f"{title:20} {name:19}{n / before:5.2f} -> {n / after:.2f}  {fewer}"
-        )
+        print(f"{title:20} {name:19}{n / before:5.2f} -> {n / after:.2f}",
+              f"{1 - after / before:7.1%}")
         assert not REAL or n / before < n / after
-print(
-    f"{'Llama 3 paper':20} {'English':19} 3.17 -> 3.94  {1 - 3.17 / 3.94:6.1%}")
+print(f"{'Llama 3 paper':20} {'English':19} 3.17 -> 3.94",
+      f"{1 - 3.17 / 3.94:7.1%}")
 
 # %% [markdown]
 # Then the Chinese characters, one by one. Here too the last line was counted with Llama 2's file.
 
 # %%
 ideographs = [chr(number) for number in range(0x4E00, 0x4E00 + 20_902)]
-by_bytes = Counter(
-    len(merge_all([bytes([b])
-                   for b in c.encode()], new.ranks))
-    for c in ideographs)
+by_bytes = Counter(len(merged(c.encode())) for c in ideographs)
 known = sum(c in old_rebuilt.ids for c in ideographs)
-print(
-    f"new: tokens for each of 20,902 characters: {dict(sorted(by_bytes.items()))}"
-)
+print("new: characters by tokens:", dict(sorted(by_bytes.items())))
 print(f"old: {known:,} characters are a piece, {20_902 - known:,} take three")
 
-running = [c for c in texts["Chinese"] if c in set(ideographs)]
+running = [c for c in texts["Chinese"] if "\u4e00" <= c <= ideographs[-1]]
 single = {"old": sum(c in old_rebuilt.ids for c in running),
           "new": sum(c.encode() in new.ranks for c in running)}
-for name, n in single.items():
-    print(
-        f"{name}: of the characters in our running text, {n / len(running):.0%} are one piece"
-    )
-new_pieces = [piece.decode(errors="ignore") for piece in new.ranks]
-groups = [
-    sum(bool(regex.search(r"\p{Han}{2}", piece))
-        for piece in pieces)
-    for pieces in (old_pieces, new_pieces)
-]
-print(
-    f"pieces of two Chinese characters or more: old {groups[0]:,}, new {groups[1]:,}"
-)
-assert not REAL or groups == [3, 1_442]
-print(
-    "with Llama 2's file: 700 characters are a piece; of another running text 80.7 % are one",
-    "piece, in Llama 3 98.9 %")
+both = {"old": old_pieces,
+        "new": [piece.decode(errors="ignore") for piece in new.ranks]}
+two = regex.compile(r"\p{Han}{2}")
+longer = {name: sum(bool(two.search(piece)) for piece in pieces)
+          for name, pieces in both.items()}
+for name in both:
+    print(f"{name}: {single[name] / len(running):.0%} of the characters in our",
+          f"running text are one piece;\n     {longer[name]:,} pieces have two",
+          "Chinese characters or more")
+assert not REAL or longer == {"old": 3, "new": 1_442}
+print("with Llama 2's file: 700 characters are a piece; of another running",
+      "text 80.7 % are one, in Llama 3 98.9 %", sep="\n")
 
 # %% [markdown]
 # And is one algorithm faster? Times are of this machine; yours will differ.
 
 # %%
 text = code[:60_000]
-for name, tokenizer in {
-        "sentencepiece, C++": old, "tiktoken, Rust": new,
-        "old rebuilt": old_rebuilt, "new rebuilt": new_rebuilt
-}.items():
+ways = {"sentencepiece, C++": old, "tiktoken, Rust": new,
+        "old rebuilt": old_rebuilt, "new rebuilt": new_rebuilt}
+for name, tokenizer in ways.items():
     seconds = []
     for _ in range(5):
         start = time.process_time()
         tokenizer.encode(text, bos=False, eos=False)
         seconds.append(time.process_time() - start)
-    print(
-        f"{name:19} {len(text) / min(seconds) / 1e6:5.2f} million characters a second"
-    )
+    per_second = len(text) / min(seconds) / 1e6
+    print(f"{name:19} {per_second:5.2f} million characters a second")
 
 # %% [markdown]
 # Now the verdicts. The boxes read from the ledger of published claims, and do each sum again.

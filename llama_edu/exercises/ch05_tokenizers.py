@@ -1,156 +1,41 @@
 """The exercise of chapter 05 on training by byte pairs: count, choose, merge, and again."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from itertools import islice, pairwise
+from collections.abc import Callable
+from itertools import pairwise
 
 from torch import Generator
 
-from ..tokenizer.bpe import ALPHABET, grow
 from .data import Exercise, Inputs, Misconception, Probe, count
-
-Pair = tuple[int, int]
-Chunks = Mapping[bytes, int]
-Words = list[tuple[list[int], int]]         # the tokens of each chunk, and how often it occurs
-
-
-def _package_train(chunks: Chunks, n_merges: int) -> list[Pair]:
-    """The first merges of `grow`; its pieces become numbers in the order of their birth."""
-    token, merges = {piece: i for i, piece in enumerate(ALPHABET)}, []
-    for merge in islice(grow(chunks), n_merges):
-        merges.append((token[merge.left], token[merge.right]))
-        token[merge.piece] = len(token)
-    return merges
-
-
-# -- the parts of a training step, with room for slips ------------------------------------------
-
-
-def _counted(words: Words, *, pairs_of: Callable[[list[int]], Iterable[Pair]] = pairwise,
-             once: bool = False) -> Counter:
-    """How often each pair occurs; `once`: as if every chunk occurred once."""
-    counts: Counter = Counter()
-    for tokens, n in words:
-        for pair in pairs_of(tokens):
-            counts[pair] += 1 if once else n
-    return counts
-
-
-def _apart(tokens: list[int]) -> list[Pair]:
-    """Pairs that share no token with the same pair before them: (a, a) once in `a a a`."""
-    found, free = [], {}
-    for i, pair in enumerate(pairwise(tokens)):
-        if free.get(pair, 0) <= i:
-            found.append(pair)
-            free[pair] = i + 2
-    return found
-
-
-def _smallest(counts: Counter) -> Pair:
-    return min(counts, key=lambda pair: (-counts[pair], pair))
-
-
-def _first(counts: Counter) -> Pair:
-    return max(counts, key=counts.__getitem__)
-
-
-def _merged(tokens: list[int], pair: Pair, new: int, *, most: int = 1000,
-            step: int = 2, either: bool = False) -> list[int]:
-    """The usual loop: at most `most` merges, each of which moves on by `step`."""
-    wanted = (pair, pair[::-1]) if either else (pair,)
-    done, i = [], 0
-    while i < len(tokens):
-        if most and tuple(tokens[i : i + 2]) in wanted:
-            done, i, most = [*done, new], i + step, most - 1
-        else:
-            done, i = [*done, tokens[i]], i + 1
-    return done
-
-
-def _from_the_right(tokens: list[int], pair: Pair, new: int) -> list[int]:
-    return _merged(tokens[::-1], pair[::-1], new)[::-1]
-
-
-def _last_lost(tokens: list[int], pair: Pair, new: int) -> list[int]:
-    done, i = [], 0
-    while i < len(tokens) - 1:
-        found = (tokens[i], tokens[i + 1]) == pair
-        done, i = [*done, new if found else tokens[i]], i + (2 if found else 1)
-    return done
-
-
-def _standing_still(tokens: list[int], pair: Pair, new: int) -> list[int]:
-    """The loop without `i += 1`: at the first token that does not merge it turns for ever."""
-    done, i = [], 0
-    while i < len(tokens):
-        if tuple(tokens[i : i + 2]) == pair:
-            done.append(new)
-            i += 2
-        else:
-            done.append(tokens[i])
-    return done
-
-
-def _trainer(*, counted: Callable = _counted, choose: Callable = _smallest,
-             merged: Callable = _merged, first: int = 256,
-             goes_on: Callable[[Counter], object] = bool) -> Callable:
-    def train(chunks: Chunks, n_merges: int) -> list[Pair]:
-        words = [(list(chunk), n) for chunk, n in chunks.items()]
-        merges: list[Pair] = []
-        for new in range(first, first + n_merges):
-            counts = counted(words)
-            if not goes_on(counts):
-                break
-            merges.append(choose(counts))
-            words = [(merged(tokens, merges[-1], new), n) for tokens, n in words]
-        return merges
-    return train
-
-
-# -- mistakes that are no slip in one part -------------------------------------------------------
-
-
-def _across(chunks: Chunks, n_merges: int) -> list[Pair]:
-    return _package_train({b"".join(chunk * n for chunk, n in chunks.items()): 1}, n_merges)
-
-
-def _in_a_row(chunks: Chunks, n_merges: int) -> list[Pair]:
-    return _package_train({b"".join(chunks): 1}, n_merges)
-
-
-def _counted_once(chunks: Chunks, n_merges: int) -> list[Pair]:
-    """The most frequent pairs of the first count, however many are asked for."""
-    counts = _counted([(list(chunk), n) for chunk, n in chunks.items()])
-    return sorted(counts, key=lambda pair: (-counts[pair], pair))[:n_merges]
-
-
-def _never_cleared(chunks: Chunks, n_merges: int) -> list[Pair]:
-    """Each round counts on top of the rounds before."""
-    so_far: Counter = Counter()
-
-    def counted(words: Words) -> Counter:
-        so_far.update(_counted(words))
-        return so_far
-
-    return _trainer(counted=counted)(chunks, n_merges)
-
-
-def _ties_by(key: Callable[[Mapping[int, bytes], Pair], object]) -> Callable:
-    """Ties by what the two tokens spell instead of by their numbers."""
-    def train(chunks: Chunks, n_merges: int) -> list[Pair]:
-        spelling = dict(enumerate(ALPHABET))
-
-        def choose(counts: Counter) -> Pair:
-            a, b = best = min(counts, key=lambda pair: (-counts[pair], key(spelling, pair)))
-            spelling[len(spelling)] = spelling[a] + spelling[b]
-            return best
-
-        return _trainer(choose=choose)(chunks, n_merges)
-    return train
-
-
-def _longest_first(spelling: Mapping[int, bytes], pair: Pair) -> object:
-    return -len(spelling[pair[0]] + spelling[pair[1]]), pair
+from .pairs import (
+    Chunks,
+    across,
+    apart,
+    asked_for,
+    changed_at_the_end,
+    counted_once,
+    counted_pairs,
+    except_the,
+    first_seen,
+    from_the_right,
+    in_a_row,
+    last_lost,
+    last_seen,
+    longest_first,
+    merged,
+    never_cleared,
+    of_one_number,
+    on_changed_chunks,
+    on_characters,
+    overwritten,
+    package_train,
+    runs_as_one,
+    standing_still,
+    the_commonest_chunk,
+    ties_by,
+    ties_by_spelling,
+    too_far_in_place,
+    trainer,
+)
 
 
 def _probe(name: str, n_merges: int, chunks: Callable[[Generator], Chunks]) -> Probe:
@@ -160,7 +45,7 @@ def _probe(name: str, n_merges: int, chunks: Callable[[Generator], Chunks]) -> P
 
 
 TRAIN = Exercise(
-    "5.1", "Train a vocabulary", "The idea", _package_train,
+    "5.1", "Train a vocabulary", "The idea", package_train,
     probes=(
         _probe("a sentence", 6, lambda rng: {
             b"small": count(rng, 1, 4), b" llamas": 5, b" call": 3, b" all": 2}),
@@ -187,77 +72,165 @@ TRAIN = Exercise(
         _probe("no chunk", 2, lambda rng: {}),
     ),
     misconceptions=(
-        Misconception("the first seen wins", _trainer(choose=_first),
+        Misconception("the first seen wins", trainer(choose=first_seen),
                       "of equally frequent pairs you took the one that you saw first. Then the "
                       "order of the text decides; take the smaller pair."),
-        Misconception("the larger pair wins", _trainer(choose=lambda counts: max(
+        Misconception("the larger pair wins", trainer(choose=lambda counts: max(
             counts, key=lambda pair: (counts[pair], pair))),
                       "of equally frequent pairs you took the larger. `max` over (count, pair) "
                       "does that; take the smaller pair."),
-        Misconception("ties by spelling", _ties_by(
+        Misconception("ties by spelling", ties_by_spelling(
             lambda spelling, pair: (spelling[pair[0]], spelling[pair[1]])),
                       "of equally frequent pairs you took the one that is spelled first. Tokens "
                       "are compared by number: a new piece is larger than every byte.",
-                      also=(_ties_by(lambda spelling, pair: spelling[pair[0]] + spelling[pair[1]]),
-                            _ties_by(_longest_first))),
-        Misconception("each chunk once", _trainer(
-            counted=lambda words: _counted(words, once=True)),
+                      also=(ties_by_spelling(longest_first), ties_by_spelling(
+                          lambda spelling, pair: spelling[pair[0]] + spelling[pair[1]]))),
+        Misconception("each chunk once", trainer(
+            counted=lambda words: counted_pairs(words, once=True)),
                       "you counted each chunk once. A chunk that occurs n times has its pairs n "
-                      "times.", also=(_trainer(counted=lambda words: _counted(words, once=True),
-                                               choose=_first),)),
-        Misconception("a pair once a chunk", _trainer(
-            counted=lambda words: _counted(words, pairs_of=lambda tokens: {*pairwise(tokens)})),
+                      "times.", also=(trainer(counted=lambda words: counted_pairs(words, once=True),
+                                               choose=first_seen),)),
+        Misconception("a pair once a chunk", trainer(
+            counted=lambda words: counted_pairs(
+                words, pairs_of=lambda tokens: {*pairwise(tokens)})),
                       "you counted a pair once in a chunk that has it several times. Every place "
                       "counts."),
-        Misconception("across borders", _across,
+        Misconception("across borders", across,
                       "you counted pairs across the border of two chunks. Merges stay inside a "
-                      "chunk; that is what the chunks are for.", also=(_in_a_row,)),
-        Misconception("overlaps left out", _trainer(
-            counted=lambda words: _counted(words, pairs_of=_apart)),
+                      "chunk; that is what the chunks are for.", also=(in_a_row,)),
+        Misconception("overlaps left out", trainer(
+            counted=lambda words: counted_pairs(words, pairs_of=apart)),
                       "you counted (a, a) in `a a a` once. We count every place where a pair "
                       "stands, overlapping ones too, although only one can merge."),
-        Misconception("the rarest", _trainer(choose=lambda counts: min(
+        Misconception("the rarest", trainer(choose=lambda counts: min(
             counts, key=lambda pair: (counts[pair], pair))),
                       "you took the rarest pair. The most frequent one saves the most tokens."),
-        Misconception("counted once for all", _counted_once,
+        Misconception("counted once for all", counted_once,
                       "you took the most frequent pairs of the first count. After each merge the "
                       "neighbours are others: merge, and count again."),
-        Misconception("counts kept from before", _never_cleared,
+        Misconception("counts kept from before", never_cleared,
                       "your counts still hold those of earlier rounds. After a merge its pair is "
                       "gone, and its neighbours stand in other pairs: begin each count anew."),
-        Misconception("stopped at pairs that stand once", _trainer(
+        Misconception("stopped at pairs that stand once", trainer(
             goes_on=lambda counts: max(counts.values(), default=0) > 1),
                       "you stopped where the best pair stands only once. Stop where no pair is "
                       "left, or when there are as many merges as were asked for."),
-        Misconception("nothing merged", _trainer(merged=lambda tokens, pair, new: tokens),
+        Misconception("nothing merged", trainer(merged=lambda tokens, pair, new: tokens),
                       "you never merged: the same pair comes again. A slice of a list never "
                       "equals a tuple; compare tuple(tokens[i : i + 2]) with the pair."),
-        Misconception("merged from the right", _trainer(merged=_from_the_right),
+        Misconception("merged from the right", trainer(merged=from_the_right),
                       "you merged from the right: `a a a` became `a, aa`. From the left it is "
                       "`aa, a`."),
-        Misconception("only the first place", _trainer(
-            merged=lambda tokens, pair, new: _merged(tokens, pair, new, most=1)),
+        Misconception("only the first place", trainer(
+            merged=lambda tokens, pair, new: merged(tokens, pair, new, most=1)),
                       "you merged the first place in a chunk only. The pair merges wherever it "
                       "stands."),
-        Misconception("the second stays", _trainer(
-            merged=lambda tokens, pair, new: _merged(tokens, pair, new, step=1)),
+        Misconception("the second stays", trainer(
+            merged=lambda tokens, pair, new: merged(tokens, pair, new, step=1)),
                       "the second half of each pair is still there, after the new token. A merge "
                       "uses up both: move on by two."),
-        Misconception("the last token lost", _trainer(merged=_last_lost),
+        Misconception("the last token lost", trainer(merged=last_lost),
                       "you lost the last token of a chunk where it does not merge. A loop over "
                       "pairs ends one token early."),
-        Misconception("either order", _trainer(
-            merged=lambda tokens, pair, new: _merged(tokens, pair, new, either=True)),
+        Misconception("either order", trainer(
+            merged=lambda tokens, pair, new: merged(tokens, pair, new, either=True)),
                       "you merged the pair in the other order as well. `ab` and `ba` are "
                       "different pieces."),
-        Misconception("new tokens from elsewhere", _trainer(first=257),
+        Misconception("new tokens from elsewhere", trainer(first=257),
                       "your new tokens have other numbers. Bytes are 0 to 255, so the first merge "
-                      "makes 256.", also=(_trainer(first=255), _trainer(first=1),
-                                          _trainer(first=0))),
-        Misconception("no pair left", _trainer(goes_on=lambda counts: True),
+                      "makes 256.", also=(trainer(first=255), trainer(first=1),
+                                          trainer(first=0))),
+        Misconception("another order of ties", ties_by(lambda pair: pair[::-1]),
+                      "of equally frequent pairs you took another one. Tuples are compared by "
+                      "their first numbers, and by the second ones where those are equal.",
+                      also=tuple(map(ties_by, (
+                          sum, max, lambda pair: (-pair[0], pair[1]),
+                          lambda pair: (pair[0], -pair[1]), lambda pair: (pair[1], -pair[0]),
+                          lambda pair: (-pair[1], pair[0]), lambda pair: pair[0] * pair[1])))),
+        Misconception("every second pair", trainer(
+            counted=lambda words: counted_pairs(
+                words, pairs_of=lambda tokens: zip(tokens[::2], tokens[1::2], strict=False))),
+                      "you cut each chunk into twos and counted those. Neighbours overlap: `abc` "
+                      "has the pairs `ab` and `bc`."),
+        Misconception("order left out", trainer(
+            counted=lambda words: counted_pairs(words, pairs_of=lambda tokens: [
+                (min(pair), max(pair)) for pair in pairwise(tokens)])),
+                      "you counted `ab` and `ba` as one pair. The order of a pair is part of it."),
+        Misconception("characters for bytes", on_characters,
+                      "you decoded the chunks and counted characters. Pieces grow from bytes: "
+                      "list(chunk) gives their numbers."),
+        Misconception("the last two never merge", except_the(last=1),
+                      "the last two tokens of a chunk never merge with you. The last pair begins "
+                      "at len(tokens) - 2."),
+        Misconception("the first two never merge", except_the(first=1),
+                      "the first two tokens of a chunk never merge with you. The first pair "
+                      "begins at 0."),
+        Misconception("too far in place", trainer(merged=too_far_in_place),
+                      "after a merge in the list itself you moved on by two. The list is one "
+                      "shorter by then, so a token is passed over: move on by one."),
+        Misconception("one merge too many", asked_for(lambda n: n + 1),
+                      "you made one merge more than was asked for."),
+        Misconception("one merge too few", asked_for(lambda n: max(n - 1, 0)),
+                      "you made one merge too few. New tokens are range(256, 256 + n_merges)."),
+        Misconception("one merge at most", asked_for(lambda n: min(n, 1)),
+                      "you stopped after one merge. Is `return` inside the loop?"),
+        Misconception("merges sorted", changed_at_the_end(sorted),
+                      "you sorted the merges. Their order is the order in which they were made.",
+                      also=(changed_at_the_end(lambda merges: merges[::-1]),)),
+        Misconception("the new token too", changed_at_the_end(lambda merges: [
+            (*pair, 256 + i) for i, pair in enumerate(merges)]),
+                      "you gave the new token with each pair. It is known by its place in the "
+                      "list: the first is 256."),
+        Misconception("the last seen wins", trainer(choose=last_seen),
+                      "of equally frequent pairs you took the one that you saw last (`>=` for "
+                      "`>`). Take the smaller pair."),
+        Misconception("counts overwritten", trainer(counted=overwritten),
+                      "a later chunk overwrites the count of an earlier one. Add: "
+                      "counts[pair] += n."),
+        Misconception("one number for all", of_one_number,
+                      "every merge makes the same token with you. Each needs a number of its own."),
+        Misconception("no end asked for", asked_for(lambda n: 10_000),
+                      "you went on until no pair was left. n_merges says how many are wanted.",
+                      also=(asked_for(lambda n: n or 10_000),)),
+        Misconception("no merges", asked_for(lambda n: 0),
+                      "you made no merge. n_merges is the number of merges, not of tokens."),
+        Misconception("pairs of bytes only", trainer(
+            counted=lambda words: counted_pairs(words, pairs_of=lambda tokens: [
+                pair for pair in pairwise(tokens) if max(pair) < 256])),
+                      "you counted pairs of bytes only. What has merged may merge again."),
+        Misconception("round the end", trainer(
+            counted=lambda words: counted_pairs(words, pairs_of=lambda tokens: zip(
+                tokens, tokens[1:] + tokens[:1], strict=True))),
+                      "you counted the last token of a chunk with its first. They are no "
+                      "neighbours."),
+        Misconception("one left out between", trainer(
+            counted=lambda words: counted_pairs(words, pairs_of=lambda tokens: zip(
+                tokens, tokens[2:], strict=False))),
+                      "you counted tokens that have another between them. A pair is two "
+                      "neighbours."),
+        Misconception("runs as one", trainer(merged=runs_as_one),
+                      "a pair that stands twice in a row became one token. Each place makes one."),
+        Misconception("chunks changed", on_changed_chunks(lambda chunk, n: (chunk.strip(), n)),
+                      "you changed the chunks before you counted. Spaces and capital letters are "
+                      "bytes like others.",
+                      also=(on_changed_chunks(lambda chunk, n: (chunk.lstrip(), n)),)),
+        Misconception("long chunks count more", on_changed_chunks(
+            lambda chunk, n: (chunk, n * len(chunk))),
+                      "you weighed a chunk with more than the times it occurs.",
+                      also=(on_changed_chunks(lambda chunk, n: (chunk, n * n)),)),
+        Misconception("pairs turned round", changed_at_the_end(
+            lambda merges: [pair[::-1] for pair in merges]),
+                      "your pairs have their tokens the wrong way round: (left, right)."),
+        Misconception("one flat list", changed_at_the_end(
+            lambda merges: [token for pair in merges for token in pair]),
+                      "you gave one flat list of tokens. A merge is a pair: a list of tuples."),
+        Misconception("one chunk", the_commonest_chunk,
+                      "you trained on the most frequent chunk alone. A pair counts in all chunks "
+                      "together."),
+        Misconception("no pair left", trainer(goes_on=lambda counts: True),
                       "you asked for the best pair where none is left. Stop there, with fewer "
                       "merges."),
-        Misconception("the index stands still", _trainer(merged=_standing_still),
+        Misconception("the index stands still", trainer(merged=standing_still),
                       "your loop never ends. Each way through it has to move its index on."),
     ),
     hints=(

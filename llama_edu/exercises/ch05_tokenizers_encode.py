@@ -1,120 +1,40 @@
 """The exercise of chapter 05 on using a vocabulary: encode by rank."""
 
-from collections.abc import Callable, Mapping
-from itertools import islice, pairwise
+from itertools import islice
 
 from torch import Generator
 
 from ..tokenizer.bpe import grow
-from ..tokenizer.merging import merge_all, merge_steps
+from ..tokenizer.merging import merge_all
 from .data import Exercise, Inputs, Misconception, Probe, count
-from .texts import ALL_CHANGES, Change, hard_probes, touched
-
-Ranks = Mapping[bytes, int]
-
-
-def bytes_of(chunk: bytes) -> list[bytes]:
-    """Every byte as a piece of its own."""
-    return [chunk[i : i + 1] for i in range(len(chunk))]
-
-
-def _package_encode(chunk: bytes, ranks: Ranks) -> list[int]:
-    return [ranks[part] for part in merge_all(bytes_of(chunk), ranks)]
-
-
-def _merging(key: Callable[[list[bytes], int, Ranks], object]) -> Callable:
-    """Encode by merging one known pair after another, that of the smallest key first."""
-    def encode(chunk: bytes, ranks: Ranks) -> list[int]:
-        parts = bytes_of(chunk)
-        while places := [i for i, (a, b) in enumerate(pairwise(parts)) if a + b in ranks]:
-            i = min(places, key=lambda i: (key(parts, i, ranks), i))
-            parts[i : i + 2] = [parts[i] + parts[i + 1]]
-        return [ranks[part] for part in parts]
-    return encode
-
-
-def longest_first(chunk: bytes, ranks: Ranks) -> list[bytes]:
-    """The longest piece that fits, again and again from the left."""
-    parts = []
-    while chunk:
-        size = next(n for n in range(len(chunk), 0, -1) if chunk[:n] in ranks)
-        parts, chunk = [*parts, chunk[:size]], chunk[size:]
-    return parts
-
-
-def _one_merge(chunk: bytes, ranks: Ranks) -> list[int]:
-    steps = [*islice(merge_steps(bytes_of(chunk), ranks), 2)]
-    return [ranks[part] for part in steps[-1]]
-
-
-def _in_sweeps(chunk: bytes, ranks: Ranks) -> list[int]:
-    """From left to right whatever forms a piece, and again until nothing does."""
-    parts, before = bytes_of(chunk), 0
-    while len(parts) != before:
-        before, i = len(parts), 0
-        while i < len(parts) - 1:
-            if parts[i] + parts[i + 1] in ranks:
-                parts[i : i + 2] = [parts[i] + parts[i + 1]]
-            i += 1
-    return [ranks[part] for part in parts]
-
-
-def _frequency(parts: list[bytes], i: int, ranks: Ranks) -> int:
-    return -list(pairwise(parts)).count((parts[i], parts[i + 1]))
-
-
-def _byte_is_token(chunk: bytes, ranks: Ranks) -> list[int]:
-    parts = merge_all(bytes_of(chunk), ranks)
-    return [part[0] if len(part) == 1 else ranks[part] for part in parts]
-
-
-def _characters(names: Mapping[str, int], characters: list[str]) -> list[int]:
-    return [names[part] for part in merge_all(characters, names)]
-
-
-def _on_text(errors: str) -> Callable:
-    """The same algorithm on str: pieces decoded, characters in place of bytes."""
-    return lambda chunk, ranks: _characters(
-        {piece.decode(errors=errors): rank for piece, rank in ranks.items()},
-        list(chunk.decode(errors=errors)))
-
-
-def _from_characters(chunk: bytes, ranks: Ranks) -> list[int]:
-    """The bytes of a character stay together from the start, if that is a piece."""
-    parts = [part for c in chunk.decode(errors="surrogateescape")
-             for whole in [c.encode(errors="surrogateescape")]
-             for part in ([whole] if whole in ranks else bytes_of(whole))]
-    return [ranks[part] for part in merge_all(parts, ranks)]
-
-
-def _by_place(chunk: bytes, ranks: Ranks) -> list[int]:
-    """The order of the dict instead of the ranks."""
-    place = {piece: i for i, piece in enumerate(ranks)}
-    return [ranks[part] for part in merge_all(bytes_of(chunk), place)]
-
-
-def _one_sweep(order: Callable[[Ranks], list[bytes]]) -> Callable:
-    """Each piece of the vocabulary in turn, once, merged wherever it stands."""
-    def encode(chunk: bytes, ranks: Ranks) -> list[int]:
-        parts = bytes_of(chunk)
-        for piece in order(ranks):
-            i = 0
-            while i < len(parts) - 1:
-                if parts[i] + parts[i + 1] == piece:
-                    parts[i : i + 2] = [piece]
-                i += 1
-        return [ranks[part] for part in parts]
-    return encode
-
-
-def _after_bytes(change: Callable[[bytes], bytes]) -> Callable:
-    return lambda chunk, ranks: _package_encode(change(chunk), ranks)
-
-
-def _after(errors: str) -> Callable[[Change], Callable]:
-    """Encode a chunk that went through text, and was changed there."""
-    return lambda change: _after_bytes(
-        lambda chunk: change(chunk.decode(errors=errors)).encode(errors=errors))
+from .encoders import (
+    after,
+    after_bytes,
+    all_places,
+    among,
+    at_the_end,
+    by_parts,
+    by_place,
+    byte_is_token,
+    bytes_of,
+    each_side,
+    every_place,
+    fewest_pieces,
+    frequency,
+    from_characters,
+    in_sweeps,
+    longest_first,
+    longest_from_the_right,
+    merged_ones_shifted,
+    merging,
+    on_text,
+    one_merge,
+    one_sweep,
+    package_encode,
+    place_of_the_part,
+    with_neighbours,
+)
+from .texts import ALL_CHANGES, hard_probes, touched
 
 
 def _backwards(rng: Generator, chunk: bytes, *pieces: bytes, more: str = "\ufffd") -> Inputs:
@@ -140,7 +60,7 @@ def _vocabulary(rng: Generator, *pieces: bytes) -> dict[bytes, int]:
 
 
 ENCODE = Exercise(
-    "5.2", "Encode by rank", "How is a vocabulary used?", _package_encode,
+    "5.2", "Encode by rank", "How is a vocabulary used?", package_encode,
     probes=(
         Probe("two steps", lambda rng: {
             "chunk": b"llama", "ranks": _vocabulary(rng, b"ll", b"am", b"lla", b"ama")}),
@@ -166,6 +86,15 @@ ENCODE = Exercise(
             rng, b"Llama LLAMA", b"Ll", b"am", b"LL", b"AM", b"Lla", b"lam", b"ama", b"MA")),
         Probe("a merge that opens a pair of lower rank", lambda rng: _backwards(
             rng, b"abcdab", b"abc", b"ab", b"cd")),
+        Probe("a merge takes the next place away", lambda rng: _backwards(
+            rng, b"ababc", b"aba", b"ab")),
+        Probe("ranks of one, two and three digits", lambda rng: {
+            "chunk": b"efgefh", "ranks": {b"ef": 10 + count(rng, 0, 9), b"fg": 9, b"fh": 100,
+                                          b"e": 1, b"f": 2, b"g": 3, b"h": 4}}),
+        Probe("the first half stands before", lambda rng: _backwards(
+            rng, b"acab", b"cab", b"ab")),
+        Probe("fewer pieces would do", lambda rng: _backwards(
+            rng, b"stuvw", b"vw", b"uvw", b"tu", b"stu")),
         Probe("a merge across characters", lambda rng: _backwards(
             rng, "Aé羊".encode(), b"A\xc3", "é".encode(), "羊".encode())),
         Probe("half a character", lambda rng: _backwards(rng, b"a\xf0\x9f", b"\xf0\x9f")),
@@ -178,19 +107,92 @@ ENCODE = Exercise(
                           ranks[part] for part in longest_first(chunk, ranks)],
                       "you took the longest piece that fits, from left to right. That is another "
                       "algorithm: merge the pair of lowest rank, again and again."),
-        Misconception("the most frequent pair", _merging(_frequency),
+        Misconception("the most frequent pair", merging(frequency),
                       "you merged the pair that is most frequent in this chunk. Frequency was for "
                       "training; now the rank decides."),
-        Misconception("the leftmost pair", _merging(lambda parts, i, ranks: 0),
+        Misconception("the leftmost pair", merging(lambda parts, i, ranks: 0),
                       "you merged the first known pair from the left. Of all known pairs, the one "
                       "of lowest rank goes first."),
-        Misconception("the rightmost place", _merging(
+        Misconception("the rightmost place", merging(
             lambda parts, i, ranks: (ranks[parts[i] + parts[i + 1]], -i)),
                       "where a pair stands several times you began at the right. The leftmost goes "
                       "first: `aaa` is `aa, a`."),
-        Misconception("one merge only", _one_merge,
+        Misconception("the rightmost pair", merging(lambda parts, i, ranks: -i),
+                      "you merged the first known pair from the right. Of all known pairs, the one "
+                      "of lowest rank goes first."),
+        Misconception("every place at once", every_place,
+                      "you merged the pair at all its places in one go. The first merge may open a "
+                      "pair of lower rank: merge once, and look again."),
+        Misconception("merged pieces left alone", each_side,
+                      "what has merged never merges again with you. A piece of two bytes may be "
+                      "half of a longer one: look at it and its neighbours too."),
+        Misconception("the place of the first half", place_of_the_part,
+                      "you merged where the first half of the pair stands, parts.index(a). It may "
+                      "stand elsewhere before: keep the pair's own place."),
+        Misconception("half of the pair stays", with_neighbours(0, 1),
+                      "after a merge the second half still stands there. A merge uses up both: "
+                      "parts[i : i + 2] = [...]."),
+        Misconception("a neighbour lost", with_neighbours(0, 3),
+                      "a merge takes out three parts with you. parts[i : i + 2] is two."),
+        Misconception("ranks as text", merging(lambda parts, i, ranks: str(
+            ranks[parts[i] + parts[i + 1]])),
+                      "you compared ranks as text, where \"10\" comes before \"9\". They are "
+                      "numbers."),
+        Misconception("the fewest pieces", fewest_pieces,
+                      "you looked for the fewest pieces. That is another question (it comes "
+                      "later): merge the pair of lowest rank, again and again."),
+        Misconception("the longest from the right", longest_from_the_right,
+                      "you took the longest piece that fits, from right to left. That is another "
+                      "algorithm: merge the pair of lowest rank, again and again."),
+        Misconception("ranks moved by 256", merged_ones_shifted,
+                      "you added 256 to the tokens of what has merged. Here the rank is the token, "
+                      "of single bytes and of longer pieces."),
+        Misconception("length before rank", merging(
+            lambda parts, i, ranks: len(parts[i] + parts[i + 1])),
+                      "you let the length of a piece decide. Only its rank does.",
+                      also=tuple(merging(lambda parts, i, ranks, sign=sign: (
+                          sign * len(parts[i] + parts[i + 1]), ranks[parts[i] + parts[i + 1]]))
+                                 for sign in (1, -1))),
+        Misconception("spelling before rank", merging(
+            lambda parts, i, ranks: parts[i] + parts[i + 1]),
+                      "you merged the piece that is spelled first. `min` over pieces compares "
+                      "bytes; compare ranks[a + b].", also=(merging(
+                          lambda parts, i, ranks: (parts[i], parts[i + 1])),)),
+        Misconception("the ranks of the parts", by_parts(lambda a, b: a + b),
+                      "you compared the ranks of the two parts. What decides is the rank of the "
+                      "piece that they make, ranks[a + b].",
+                      also=tuple(map(by_parts, (lambda a, b: (a, b), min, max,
+                                                 lambda a, b: (b, a))))),
+        Misconception("the last pair left out", among(lambda parts: range(len(parts) - 2)),
+                      "you never look at the last two neighbours. The last pair begins at "
+                      "len(parts) - 2."),
+        Misconception("the first pair left out", among(lambda parts: range(1, len(parts) - 1)),
+                      "you never look at the first two neighbours. The first pair begins at 0."),
+        Misconception("a fixed number of rounds", among(
+            all_places, rounds=lambda chunk: len(chunk) // 2),
+                      "you stopped after a number of rounds. Go on until no neighbours form a "
+                      "piece.", also=(*(among(all_places, rounds=lambda chunk, n=n: n)
+                                        for n in (2, 3, 4)),
+                                      among(all_places, rounds=lambda chunk: len(chunk) - 2))),
+        Misconception("no end foreseen", among(all_places, end=lambda known: True),
+                      "you asked for the best pair where none is known. When no neighbours form a "
+                      "piece, you are done.", also=(among(
+                          all_places, rounds=lambda chunk: len(chunk) - 1,
+                          end=lambda known: True),)),
+        Misconception("nothing merged", lambda chunk, ranks: [ranks[b] for b in bytes_of(chunk)],
+                      "you gave the tokens of single bytes. Neighbours that form a piece merge."),
+        Misconception("the wrong way round", at_the_end(lambda tokens: tokens[::-1]),
+                      "your tokens come in the reverse order. They follow the text."),
+        Misconception("tokens sorted", at_the_end(sorted),
+                      "you sorted the tokens. They follow the text."),
+        Misconception("each token once", at_the_end(lambda tokens: [*dict.fromkeys(tokens)]),
+                      "you gave each token once. A piece that stands twice has its token twice."),
+        Misconception("single bytes left out", lambda chunk, ranks: [
+            ranks[part] for part in merge_all(bytes_of(chunk), ranks) if len(part) > 1],
+                      "you left out the bytes that did not merge. They are pieces too."),
+        Misconception("one merge only", one_merge,
                       "you merged once. Merge again and again, until no neighbours form a piece."),
-        Misconception("whatever meets", _in_sweeps,
+        Misconception("whatever meets", in_sweeps,
                       "you went from left to right and merged all that forms a piece. In each "
                       "round only one pair merges: the one of lowest rank."),
         Misconception("rank 0 left out", lambda chunk, ranks: [
@@ -198,34 +200,36 @@ ENCODE = Exercise(
                 piece: rank for piece, rank in ranks.items() if rank})],
                       "you left out the piece of rank 0. Python takes 0 for false: ask `in ranks`, "
                       "not whether the rank is true."),
-        Misconception("the highest rank", _merging(
+        Misconception("the highest rank", merging(
             lambda parts, i, ranks: -ranks[parts[i] + parts[i + 1]]),
                       "you merged the pair of the highest rank. The lowest was learnt first.",
-                      also=(_merging(lambda parts, i, ranks:
+                      also=(merging(lambda parts, i, ranks:
                                      (-ranks[parts[i] + parts[i + 1]], -i)),)),
         Misconception("the whole chunk first", lambda chunk, ranks: (
-            [ranks[chunk]] if chunk in ranks else _package_encode(chunk, ranks)),
+            [ranks[chunk]] if chunk in ranks else package_encode(chunk, ranks)),
                       "you looked the whole chunk up first. Only what the merges make counts."),
-        Misconception("a byte is its own token", _byte_is_token,
+        Misconception("a byte is its own token", byte_is_token,
                       "you took a byte's value for its token. A byte is a piece like any other: "
                       "its token is ranks[byte]."),
-        Misconception("the dict's order", _by_place,
+        Misconception("the dict's order", by_place,
                       "you merged in the order of the dict. A dict may hold its pieces in any "
                       "order; the rank is the value, ranks[piece].",
-                      also=(_one_sweep(list),)),
-        Misconception("one sweep", _one_sweep(lambda ranks: sorted(ranks, key=ranks.__getitem__)),
+                      also=(one_sweep(list),)),
+        Misconception("one sweep", one_sweep(lambda ranks: sorted(ranks, key=ranks.__getitem__)),
                       "you went through the vocabulary once. A merge may open a pair of lower "
                       "rank: after each, look at all neighbours anew."),
-        Misconception("text instead of bytes", _on_text("replace"),
+        Misconception("text instead of bytes", on_text("replace"),
                       "you merged characters (str). Pieces are bytes, and a merge may join the "
                       "half of a character to the one before: stay with bytes throughout.",
-                      also=(_on_text("ignore"), _on_text("strict"), _from_characters)),
+                      also=(on_text("ignore"), on_text("strict"), from_characters)),
         Misconception("broken bytes dropped",
-                      _after_bytes(lambda chunk: chunk.decode(errors="ignore").encode()),
-                      "you decoded the chunk and lost bytes that are no text. Encoding never "
-                      "needs to decode.", also=(_after_bytes(
-                          lambda chunk: chunk.decode(errors="replace").encode()),)),
-        *touched(_after("surrogateescape"), _after("strict")),
+                      after_bytes(lambda chunk: chunk.decode(errors="ignore").encode()),
+                      "you decoded the chunk. Bytes that are no text are lost then, or raise: "
+                      "encoding never needs to decode.", also=(after_bytes(
+                          lambda chunk: chunk.decode(errors="replace").encode()),
+                                                 after_bytes(
+                          lambda chunk: chunk.decode().encode()))),
+        *touched(after("surrogateescape"), after("strict")),
     ),
     hints=(
         "Start with a list of single bytes: chunk[i : i + 1] is bytes, chunk[i] is a number.",

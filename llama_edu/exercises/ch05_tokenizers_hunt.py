@@ -14,7 +14,7 @@ from ..tokenizer import BytePairs
 from ..tokenizer.base import cut
 from ..tokenizer.bpe import ALPHABET, LLAMA3_PATTERN, split
 from ..tokenizer.merging import merge_all
-from .ch05_tokenizers_encode import longest_first
+from .encoders import longest_first
 from .hunts import HEALTHY, Bug, Hunt
 
 TURN = "<|eot_id|>"

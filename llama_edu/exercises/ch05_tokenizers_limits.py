@@ -1,14 +1,26 @@
 """The exercise of chapter 05 that asks what ranks can do: one letter more moves every cut."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Generator
 
 from ..tokenizer.merging import merge_all
-from .ch05_tokenizers_encode import bytes_of
 from .data import Exercise, Inputs, Misconception, Probe
+from .encoders import bytes_of
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What ranks do to the letters: a verdict, and how it shows."""
+
+    verdict: str
+    shown: str = field(compare=False)
+
+    def __repr__(self) -> str:
+        return self.shown
 
 
 def _two_cuts(answer: Callable[[bytes], Any], letters: bytes) -> Any:
@@ -25,30 +37,45 @@ def _two_cuts(answer: Callable[[bytes], Any], letters: bytes) -> Any:
     common = [f"`{_text(piece)}`" for piece in other if piece in one]
     both = ", ".join(f"`{_text(chunk)}` -> {_text(b'|'.join(cut))}" for chunk, cut in cuts.items())
     if common:
-        return f"{both}: both have {', '.join(common)}"
-    return f"no piece in common: `{_text(letters)}`, `{_text(letters[:-1])}`"
+        return Seen(_broken(ranks, letters), f"{both}: both have {', '.join(common)}")
+    return Seen("right", f"no piece in common: `{_text(letters)}`, `{_text(letters[:-1])}`")
 
 
-def _complaint(ranks: dict, letters: bytes) -> str:
-    """Why these are no ranks of the letters; empty if they are."""
+def _broken(ranks: dict[bytes, int], letters: bytes) -> str:
+    """Why the last letter does not move every cut."""
+    given = [ranks[pair] for pair in _pairs(letters) if pair in ranks]
+    if not given:
+        return "no pair"
+    if len(given) < len(letters) - 1:
+        return "a pair missing"
+    return "rising" if given == sorted(given) else "not falling throughout"
+
+
+def _complaint(ranks: dict, letters: bytes) -> Seen | None:
+    """Why these are no ranks of the letters; None if they are."""
     for piece, rank in ranks.items():
+        if isinstance(rank, bytes):
+            return Seen("turned round", f"{piece!r} is no piece: from pieces to ranks, please")
         if type(piece) is not bytes:
-            return f"{piece!r} is no piece: pieces are bytes ({type(piece).__name__})"
+            kind = type(piece).__name__
+            return Seen(kind, f"{piece!r} is no piece: pieces are bytes ({kind})")
         if type(rank) is not int:
-            return f"the rank of `{_text(piece)}` is {rank!r}; ranks are whole numbers"
+            return Seen("no whole number",
+                        f"the rank of `{_text(piece)}` is {rank!r}; ranks are whole numbers")
     missing = [piece for piece in bytes_of(letters) if piece not in ranks]
     if missing and any(byte not in letters for byte in b"".join(ranks)):
-        return "your ranks are for other letters than the ones that you were given"
+        return Seen("others", "your ranks are for other letters than the ones that you were given")
     if missing:
-        return f"`{_text(missing[0])}` has no rank: every single letter needs one"
+        return Seen("missing", f"`{_text(missing[0])}` has no rank: every single letter needs one")
     if long := [piece for piece in ranks if len(piece) > 2]:
-        return f"piece `{_text(long[0])}` has {len(long[0])} letters; two at most"
+        return Seen("long", f"piece `{_text(long[0])}` has {len(long[0])} letters; two at most")
     named: dict[int, bytes] = {}
     for piece, rank in ranks.items():
         if rank in named:
-            return f"`{_text(named[rank])}` and `{_text(piece)}` have the same rank, {rank}"
+            return Seen("twice", f"`{_text(named[rank])}` and `{_text(piece)}` have the same rank, "
+                                 f"{rank}")
         named[rank] = piece
-    return ""
+    return None
 
 
 def _text(piece: bytes) -> str:
@@ -69,14 +96,46 @@ def _chain(letters: bytes) -> dict[bytes, int]:
     return _ranked(letters, _pairs(letters)[::-1])
 
 
-def _starting_at(number: int) -> Callable[[bytes], dict[bytes, int]]:
-    """The ranks of the pairs begin at a number that single letters have as well."""
-    return lambda letters: {one: i for i, one in enumerate(bytes_of(letters))} | {
-        pair: number + i for i, pair in enumerate(_pairs(letters)[::-1])}
+Ranks = dict[bytes, int]
+Answer = Callable[[bytes], Ranks]
 
 
-def _last_pair_first(letters: bytes) -> dict[bytes, int]:
+def _numbered(pairs: Callable[[bytes], list[bytes]]) -> Answer:
+    return lambda letters: _ranked(letters, pairs(letters))
+
+
+def _wrong_for(wrong: Answer, holds: Callable[[int], bool]) -> Answer:
+    """A slip that shows with some numbers of letters only."""
+    return lambda letters: (wrong if holds(len(letters)) else _chain)(letters)
+
+
+def _at_all_sizes(*wrongs: Answer) -> tuple[Answer, ...]:
+    """What goes wrong from so many letters on, or for an even or an odd number of them."""
+    above = [lambda n, most=most: n > most for most in (0, 1, 2, 3, 6, 7, 12)]
+    parity = [lambda n: n % 2 == 0, lambda n: n % 2 == 1, lambda n: n % 2 == 1 and n > 1]
+    return tuple(_wrong_for(wrong, holds) for wrong in wrongs for holds in (*above, *parity))
+
+
+def _one_rank(letters: bytes) -> Ranks:
+    return dict.fromkeys(_chain(letters), 0)
+
+
+def _last_pair_first(letters: bytes) -> Ranks:
     return _ranked(letters, _pairs(letters)[-1:] + _pairs(letters)[:-1])
+
+
+def _first_pairs_swapped(letters: bytes) -> list[bytes]:
+    first, second, *rest = [*_pairs(letters)[::-1], b"", b""]
+    return [piece for piece in (second, first, *rest) if piece]
+
+
+def _of_text(letters: bytes) -> dict:
+    return {piece.decode(): rank for piece, rank in _chain(letters).items()}
+
+
+def _of_numbers(letters: bytes) -> dict:
+    return {piece[0] if len(piece) == 1 else piece: rank
+            for piece, rank in _chain(letters).items()}
 
 
 def _drawn(rng: Generator, n: int) -> Inputs:
@@ -97,49 +156,62 @@ DOMINO = Exercise(
         Probe("twenty-one letters", lambda rng: _drawn(rng, 21)),
     ),
     misconceptions=(
-        Misconception("in the order of the text", lambda letters: _ranked(letters, _pairs(letters)),
+        Misconception("in the order of the text", _numbered(_pairs),
                       "your first pair has the lowest rank, so it merges first whatever comes "
                       "behind. The chain has to start where the letter is added.",
-                      also=(lambda letters: _ranked(letters, _pairs(letters)[::2]),)),
-        Misconception("the last pair only", _last_pair_first,
-                      "the last pair merges first, and then all goes as it would without it. What "
-                      "does the pair before it need to do next?"),
-        Misconception("pairs that share no letter", lambda letters: _ranked(
-            letters, _pairs(letters)[1::2]),
-                      "none of your pairs share a letter, so none ever takes one from another, and "
-                      "the front never hears of the end.",
-                      also=(lambda letters: _ranked(letters, _pairs(letters)[::-1][::2]),
-                            lambda letters: _ranked(letters, _pairs(letters)[::-1][1::2]))),
-        Misconception("pieces too long", lambda letters: _ranked(
-            letters, [letters[:n] for n in range(2, len(letters) + 1)]),
+                      also=_at_all_sizes(_numbered(_pairs))),
+        Misconception("not falling throughout", _last_pair_first,
+                      "somewhere a pair merges before the one behind it, so what happens behind "
+                      "never gets in front of it. Every pair has to wait for the next one.",
+                      also=_at_all_sizes(_last_pair_first, _numbered(_first_pairs_swapped))),
+        Misconception("a pair missing", _numbered(lambda letters: _pairs(letters)[::-2]),
+                      "two neighbours of `letters` have no piece of their own. Where pairs share "
+                      "no letter, none takes one from another: the front never hears of the end.",
+                      also=_at_all_sizes(_numbered(lambda letters: _pairs(letters)[1:]))),
+        Misconception("no pair", _numbered(lambda letters: []),
+                      "none of your pieces is a pair that stands in `letters`, so nothing ever "
+                      "merges. The pairs are letters[i : i + 2].",
+                      also=_at_all_sizes(_numbered(lambda letters: []))),
+        Misconception("pieces too long", _numbered(lambda letters: [letters]),
                       "one of your pieces has more than two letters. With pairs alone it is "
                       "possible, and then every cut moves.",
-                      also=(lambda letters: _ranked(
-                          letters, [letters[-n:] for n in range(2, len(letters) + 1)]),
-                            lambda letters: _ranked(letters, [letters]),
-                            lambda letters: _ranked(letters, [*_pairs(letters)[::-1], letters]))),
+                      also=_at_all_sizes(_numbered(lambda letters: [
+                          *_pairs(letters)[::-1], *([letters] if len(letters) > 2 else [])]))),
         Misconception("other letters", lambda letters: _chain(b"abcdef"),
                       "your ranks are for other letters than the ones that you were given. Make "
                       "them from `letters`: there may be any, in any order, and from one to many.",
-                      also=(lambda letters: _chain(b"stuvwxyz"), lambda letters: _chain(
-                          b"abcdefghijklmnopqrst"), lambda letters: _chain(b"ABCDEF"))),
-        Misconception("no single letters", lambda letters: {
+                      also=(*(lambda letters, own=own: _chain(own) for own in (
+                          b"stuvwxyz", b"abcdefghijklmnopqrst", b"ABCDEF")),
+                            *_at_all_sizes(lambda letters: _chain(b"ABCDEF")))),
+        Misconception("a single letter missing", lambda letters: {
             pair: rank for rank, pair in enumerate(_pairs(letters)[::-1])},
-                      "single letters have no rank with you. A letter that finds no partner needs "
-                      "a token as well."),
-        Misconception("a rank twice", _starting_at(0),
+                      "a single letter has no rank with you. A letter that finds no partner needs "
+                      "a token as well.", also=_at_all_sizes(lambda letters: {
+                          pair: rank for rank, pair in enumerate(_pairs(letters)[::-1])})),
+        Misconception("a rank twice", _one_rank,
                       "two of your pieces have the same rank. A rank is the token's number, so "
-                      "each piece needs its own.",
-                      also=(_starting_at(1), lambda letters: dict.fromkeys(_chain(letters), 0))),
-        Misconception("letters, not bytes", lambda letters: {
-            piece.decode(): rank for piece, rank in _chain(letters).items()},
+                      "each piece needs its own.", also=_at_all_sizes(_one_rank)),
+        Misconception("letters, not bytes", _of_text,
                       "your pieces are text (str). Pieces of a vocabulary are bytes: "
                       "letters[i : i + 2] is."),
-        Misconception("numbers, not bytes", lambda letters: {
-            **{letters[i]: i for i in range(len(letters))},
-            **{pair: len(letters) + i for i, pair in enumerate(_pairs(letters)[::-1])}},
+        Misconception("numbers, not bytes", _of_numbers,
                       "your single letters are numbers: letters[i] is one. letters[i : i + 1] is "
                       "a piece of one byte."),
+        Misconception("tuples, not bytes", lambda letters: {
+            tuple(piece): rank for piece, rank in _chain(letters).items()},
+                      "your pieces are tuples of numbers. bytes(pair) makes a piece of them.",
+                      also=(lambda letters: {
+                          tuple(piece) if len(piece) > 1 else piece: rank
+                          for piece, rank in _chain(letters).items()},)),
+        Misconception("turned round", lambda letters: {
+            rank: piece for piece, rank in _chain(letters).items()},
+                      "your dict leads from ranks to pieces. It is asked the other way: "
+                      "ranks[piece]."),
+        Misconception("no whole numbers", lambda letters: {
+            piece: float(rank) for piece, rank in _chain(letters).items()},
+                      "your ranks are no whole numbers. A rank is a place in a list.",
+                      also=(lambda letters: {piece: rank if len(piece) == 1 else float(rank)
+                                             for piece, rank in _chain(letters).items()},)),
     ),
     hints=(
         "Which pairs must fight over the same letter?",

@@ -107,6 +107,48 @@ WEIGHTS = Exercise(
               weight=lambda s, m, q: s * (q if q < 8 else q - 16) + m),
         _slip("eight for the minimum", "you read the block as if it were Q4_0, s (q - 8), and left "
               "the minimum out.", weight=lambda s, m, q: s * (q - 8)),
+        _slip("three bits", "you kept three bits of a lower half. `byte & 15` keeps four.",
+              q=lambda b: [byte & 7 for byte in b] + [byte >> 4 for byte in b]),
+        _slip("15 for 16", "you took a byte apart by 15. Four bits count to 15, so there are 16 of "
+              "them: `% 16` and `// 16`, or `& 15` and `>> 4`.",
+              q=lambda b: [byte % 15 for byte in b] + [byte // 15 for byte in b]),
+        _slip("the fifth bit", "you masked with 16, which keeps the fifth bit alone. `byte & 15` "
+              "keeps the lower four.",
+              q=lambda b: [byte & 16 for byte in b] + [byte >> 4 for byte in b]),
+        _slip("shifted by three", "you shifted the upper halves by three bits. They lie four bits "
+              "up.", q=lambda b: [byte & 15 for byte in b] + [byte >> 3 for byte in b]),
+        _slip("fractions of sixteen", "you divided by 16 with `/`, so a lower half is left behind "
+              "as a fraction. q is whole: `//`, or `>> 4`.",
+              q=lambda b: [byte & 15 for byte in b] + [byte / 16 for byte in b]),
+        _slip("bytes not taken apart", "you took whole bytes for q. Each holds two numbers from 0 "
+              "to 15.", q=lambda b: [*b, *b]),
+        _slip("lower halves twice", "you took the lower halves twice. The second sixteen numbers "
+              "are the upper halves.", q=lambda b: [byte & 15 for byte in b] * 2),
+        _slip("upper halves twice", "you took the upper halves twice. The first sixteen numbers "
+              "are the lower halves, `byte & 15`.", q=lambda b: [byte >> 4 for byte in b] * 2),
+        _slip("bytes from back to front", "you went through a block's bytes from back to front. "
+              "The first byte holds numbers 0 and 16.", q=lambda b: _halves(b[::-1])),
+        _slip("fifteen steps", "you divided by 15, as if s were the whole span. It is one step: "
+              "s q + m.", weight=lambda s, m, q: s * q / 15 + m),
+        _slip("stored, not read", "you computed (q - m) / s, the way in. The way out is s q + m.",
+              weight=lambda s, m, q: (q - m) / s if s else m),
+        _slip("divided by the scale", "you divided by the scale. A step has the size s, and q of "
+              "them are taken: s q + m.", weight=lambda s, m, q: q / s + m if s else m),
+        _slip("scale forgotten", "you left the scale out. q counts steps, and a step has the size "
+              "s.", weight=lambda s, m, q: q + m),
+        _slip("q alone", "you returned the numbers q. A weight is s q + m.",
+              weight=lambda s, m, q: float(q)),
+        _slip("downwards from the minimum", "you counted down from the minimum. The steps go up: "
+              "s q + m.", weight=lambda s, m, q: m - s * q),
+        _slip("whole numbers for float16", "you read scale and minimum as whole numbers of two "
+              'bytes. They are float16, "e" in a format.', form="<hh"),
+        _slip("q from one", "you counted q from 1. It counts steps from the minimum, and begins at "
+              "0.", weight=lambda s, m, q: s * (q + 1) + m),
+        _slip("steps from the top", "you counted steps from the top, 15 - q. They count from the "
+              "minimum upwards.", weight=lambda s, m, q: s * (15 - q) + m),
+        _slip("eight bytes at a time", "you took the two halves of eight bytes at a time. First "
+              "come the lower halves of all 16 bytes, then all the upper ones.",
+              q=lambda b: _halves(b[:8]) + _halves(b[8:])),
         _slip("scale and minimum exchanged", "you exchanged scale and minimum. The scale comes "
               "first.", weight=lambda s, m, q: m * q + s),
         _slip("big-endian", "you read the two float16 with the higher byte first. All numbers of "

@@ -51,6 +51,13 @@ def _by_columns(name: str, w: Tensor, n_heads: int, n_kv_heads: int, *, own: boo
     return halves_to_pairs(w, d)
 
 
+def _by_pattern(w: Tensor, head_dim: int, pattern: str) -> Tensor:
+    return rearrange(w, pattern, two=2, h=len(w) // head_dim)
+
+
+MIXED = ("(two d h) c -> (d two h) c", "(h two d) c -> (two h d) c", "(h two d) c -> (d h two) c",
+         "(h two d) c -> (d two h) c", "(two d h) c -> (h d two) c", "(two h d) c -> (d h two) c")
+
 ROWS = Exercise(
     "9.3", "Sort the rows back", "The idea: why rows, why q and k", _package_rows,
     probes=(
@@ -93,6 +100,23 @@ ROWS = Exercise(
                       "you sorted the values too. RoPE does not touch them."),
         Misconception("all four", _rows(heads={"q": "h", "k": "k", "v": "k", "o": "h"}),
                       "you sorted all four projections. RoPE touches queries and keys alone."),
+        Misconception("o too", _rows(heads={"q": "h", "k": "k", "o": "h"}),
+                      "you sorted o_proj too. It reads values, which RoPE never turned; its rows "
+                      "make the stream."),
+        Misconception("v and o", _rows(heads={"v": "k", "o": "h"}),
+                      "you sorted the values and the way out, and left queries and keys. RoPE "
+                      "turns queries and keys."),
+        Misconception("heads by group", lambda name, w, n_heads, n_kv_heads: _rows(
+            heads={"q": "h", "k": "k"})(name, w, n_heads // n_kv_heads, n_kv_heads),
+                      "you cut into n_heads / n_kv_heads heads: so many queries share a key head. "
+                      "Queries have n_heads heads, keys n_kv_heads.",
+                      also=(lambda name, w, n_heads, n_kv_heads: _rows(
+                          heads={"q": "h", "k": "k"})(name, w, n_heads, n_heads // n_kv_heads),)),
+        Misconception("halves exchanged", _rows(heads={"q": "h", "k": "k"}, sort=lambda w, d:
+                                                w.unflatten(0, (-1, 2, d // 2)).flip(1).reshape(
+                                                    w.shape)),
+                      "you exchanged the halves of each head. They are to be interleaved: a row of "
+                      "the first, then one of the second."),
         Misconception("second half first", _rows(heads={"q": "h", "k": "k"}, sort=lambda w, d:
                                                  rearrange(w, "(h two d) c -> h d two c", two=2,
                                                            d=d // 2).flip(2).reshape(w.shape)),
@@ -102,7 +126,9 @@ ROWS = Exercise(
                                                rearrange(w, "(d two h) c -> (d h two) c", two=2,
                                                          h=len(w) // d)),
                       "you exchanged the number of heads and their width: heads lie one behind "
-                      "another, so `h` is the outermost letter."),
+                      "another, so `h` is the outermost letter, on both sides.",
+                      also=tuple(_rows(heads={"q": "h", "k": "k"}, sort=partial(
+                          _by_pattern, pattern=pattern)) for pattern in MIXED)),
         Misconception("across heads", _rows(heads={"q": "1", "k": "1"}),
                       "you sorted across heads, as if all rows were one. Each head is sorted by "
                       "itself."),
@@ -161,6 +187,17 @@ def _quarter_turn(w: Tensor, head_dim: int) -> Tensor:
     return rearrange([-second, first], "two h d c -> (h two d) c")
 
 
+def _signs(n: int) -> Tensor:
+    """One, minus one, one, ..."""
+    return 1.0 - 2.0 * (torch.arange(n) % 2)
+
+
+def _twice(w: Tensor, head_dim: int, which: int) -> Tensor:
+    """The evens, or the odds, for both halves, the second mirrored."""
+    half = w.unflatten(0, (-1, head_dim))[:, which::2]
+    return torch.cat([half, -half], 1).flatten(0, 1)
+
+
 def _third_inputs(rng: Generator, heads: int, kv_heads: int, head_dim: int) -> Inputs:
     wq, wk = (normal(rng, n * head_dim, len(POSITIONS)) for n in (heads, kv_heads))
     return {"wq": wq, "wk": wk, "head_dim": head_dim}
@@ -191,14 +228,16 @@ THIRD = Exercise(
                           w, "(n two) c -> n two c", two=2).flip(1).reshape(w.shape),)),
         Misconception("mirrored halves of unsorted rows",
                       lambda w, head_dim: _negated(w, head_dim, "two d"),
-                      "you changed signs by halves in rows that are still in Meta's order. Sort "
-                      "them first."),
+                      "you mirrored by halves, by sign or by exchange, in rows that are still in "
+                      "Meta's order. Sort them first.",
+                      also=(lambda w, head_dim: pairs_to_halves(
+                          _negated(w, head_dim, "two d"), head_dim),)),
         Misconception("sorted the other way", lambda w, head_dim: _negated(
             halves_to_pairs(w, head_dim), head_dim, "two d"),
                       "you interleaved the rows. Meta's neighbours have to come apart: evens "
                       "first, then odds.",
-                      also=(lambda w, head_dim: _negated(
-                          halves_to_pairs(w, head_dim), head_dim, "d two"),)),
+                      also=(halves_to_pairs, lambda w, head_dim: _negated(
+                          halves_to_pairs(w, head_dim), head_dim, "d two"))),
         Misconception("signs in pairs, then unsorted halves", lambda w, head_dim: _negated(
             pairs_to_halves(w, head_dim), head_dim, "d two"),
                       "you sorted the rows and then changed every second sign. After sorting, the "
@@ -212,6 +251,27 @@ THIRD = Exercise(
             -pairs_to_halves(w, head_dim)[len(w) // 2:]]),
                       "you changed the sign of the lower half of the matrix. It is half of each "
                       "head that needs it."),
+        Misconception("columns changed", lambda w, head_dim: pairs_to_halves(w, head_dim).flip(1),
+                      "you changed columns. A row makes a feature, so sorting and mirroring are "
+                      "done to rows; a column reads the stream.",
+                      also=(lambda w, head_dim: pairs_to_halves(w, head_dim) * _signs(w.shape[1]),
+                            lambda w, head_dim: w.flip(1), lambda w, head_dim: w
+                            * _signs(w.shape[1]))),
+        Misconception("half of the features twice", lambda w, head_dim: _twice(w, head_dim, 0),
+                      "you took the same features for both halves. The evens are one half, the "
+                      "odds the other.", also=(lambda w, head_dim: _twice(w, head_dim, 1),)),
+        Misconception("one row mirrored", lambda w, head_dim: pairs_to_halves(w, head_dim) * (
+            1 - 2.0 * (torch.arange(len(w)) % head_dim == head_dim - 1))[:, None],
+                      "you changed the sign of one row a head. Each of its pairs turns, so the "
+                      "whole second half needs it.",
+                      also=(lambda w, head_dim: pairs_to_halves(w, head_dim) * (
+                          1 - 2.0 * (torch.arange(len(w)) % head_dim == head_dim // 2))[:, None],
+                            lambda w, head_dim: pairs_to_halves(w, head_dim) * (
+                                1 - 2.0 * (torch.arange(len(w)) % head_dim == 0))[:, None])),
+        Misconception("heads from back to front", lambda w, head_dim: _package_third(
+            w, head_dim).unflatten(0, (-1, head_dim)).flip(0).flatten(0, 1),
+                      "each head is right, and they stand in another order. Which key head a query "
+                      "head meets depends on its place."),
         Misconception("features from back to front", lambda w, head_dim: rearrange(
             w, "(h d) c -> h d c", d=head_dim).flip(1).reshape(w.shape),
                       "you turned each head's features from back to front. That exchanges quick "

@@ -11,9 +11,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from llama_edu.config import ModelConfig
 from llama_edu.exercises import check, suspects
 from llama_edu.exercises.ch09_real_weights_rows import THIRD, _scores
 from llama_edu.exercises.judge import SEED
+from llama_edu.family.accounting import parameters
 from llama_edu.formats.safetensors_file import DTYPES
 from llama_edu.layers import rotate
 
@@ -153,6 +155,19 @@ def test_two_bytes_for_every_file_are_named(dtype: torch.dtype):
     assert check("9.1", answer).diagnosis == "two bytes always"
 
 
+def test_the_first_dtype_of_a_file_is_not_that_of_all():
+    def answer(content: bytes, name: str) -> Tensor:
+        n = int.from_bytes(content[:8], "little")
+        header = json.loads(content[8:8 + n])
+        header.pop("__metadata__", None)
+        start, end = header[name]["data_offsets"]
+        dtype = DTYPES[next(iter(header.values()))["dtype"]]
+        numbers = torch.frombuffer(bytearray(content[8 + n + start:8 + n + end]), dtype=dtype)
+        return numbers.view(header[name]["shape"])
+
+    assert check("9.1", answer).diagnosis == "one dtype for the file"
+
+
 @pytest.mark.parametrize("join", [torch.cat, torch.stack])
 @pytest.mark.parametrize("axis", [0, 1])
 def test_joined_norms_are_named_whatever_becomes_of_the_embedding(join: Callable, axis: int):
@@ -188,6 +203,32 @@ def test_a_head_as_wide_as_the_columns_say_is_named(own: bool, fixed: bool):
 def test_rows_turned_round_across_the_heads_are_named(sort: Callable):
     said = check("9.4", lambda w, d: sort(w, d).flip(0)).diagnosis
     assert said == "all rows from back to front"
+
+
+# -- the speed ----------------------------------------------------------------------------------
+
+
+def speed(config: ModelConfig, gb_per_second: float, bits: int, contexts: list[int]) -> float:
+    """Bits for bits: another way to count what a step reads."""
+    p, c = parameters(config), config
+    weights = p.attention + p.feed_forward + p.norms + c.vocab_size * c.dim
+    cached = 2 * c.n_layers * c.n_kv_heads * c.head_dim * sum(contexts)
+    return len(contexts) * 8e9 * gb_per_second / (weights * bits + cached * 16)
+
+
+def test_a_step_counted_in_bits_passes():
+    assert check("9.6", speed).passed
+
+
+@pytest.mark.parametrize(("mistake", "diagnosis"), [
+    (lambda *v: sum(speed(*v[:3], [n]) for n in v[3]), "speeds added"),
+    (lambda *v: len(v[3]) / sum(1 / speed(*v[:3], [n]) for n in v[3]),
+     "weights read for each text"),
+    (lambda *v: speed(*v[:3], [max(v[3])] * len(v[3])), "all as long as the longest"),
+    (lambda *v: speed(*v) / len(v[3]), "one text's tokens"),
+])  # fmt: skip
+def test_what_several_texts_share_is_named(mistake: Callable, diagnosis: str):
+    assert check("9.6", mistake).diagnosis == diagnosis
 
 
 # -- the hunt -----------------------------------------------------------------------------------
