@@ -907,7 +907,7 @@ ax.plot(gate[~before, unit], carried[~before, unit], ".", color=plots.SKY,
         markersize=3, label="before another character")
 ax.plot(gate[before, unit], carried[before, unit], "^", color=plots.VERMILION,
         markersize=4, label="before v")
-ax.legend()
+ax.legend();
 
 # %% [markdown]
 # The v's lie where the gate is open *and* the carried value negative. A wide gate alone does not
