@@ -24,7 +24,7 @@ from .surroundings import undisturbed
 
 SEED = 1                        # that of the outcomes compared
 MOST = 600                      # places that are tried
-MOST_LINES = 2_000_000          # of Python, over all of them: seconds
+MOST_LINES = 800_000            # of Python, over all of them: a few seconds
 ENGINE = {"judge", "probing", "compare", "data", "surroundings", "show", "gradients"}
 
 
