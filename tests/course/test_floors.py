@@ -17,8 +17,8 @@ FLOORS = [
      "formats.names", "formats.source", "formats.strict_json"},
     {"model", "sampling", "compress.quant", "formats", "training.packing"},
     {"generation", "inference.decoding", "losses", "data", "checkpoint",
-     "training.state", "training.text_files"},
-    {"inference", "training_loop", "formats.convert"},
+     "training.adapter_files", "training.state", "training.text_files"},
+    {"inference", "training_loop", "formats.convert", "training.lora"},
     {"plots", "exercises", "explorers", "claims"},
     {"training"},  # carries out a recipe, and draws its curve
     {"cli"},  # up here, because `llama-edu progress` reads the exercises
