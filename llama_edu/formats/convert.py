@@ -51,11 +51,11 @@ def convert(path: str | Path, target: str | Path, *, format: str, shards: int = 
         raise ValueError(f"{shards} shards of GGUF were asked for; it is one file. Leave shards "
                          "out, or choose hf or meta.")
     source = open_source(path, tokenizer=tokenizer)
-    if adapter is not None:
-        source = adapter_files.adapted(source, adapter_files.read(Path(adapter), source.config))
     if source.tokenizer is not None:
         load_tokenizer(source, path)        # or the target would be refused when it is loaded
-    dtype = dtype or widest(source)
+    dtype = dtype or widest(source)     # of the model alone: an adapter's sums are in float32
+    if adapter is not None:
+        source = adapter_files.adapted(source, adapter_files.read(Path(adapter), source.config))
     if dtype not in kinds:
         raise ValueError(f"dtype {dtype!r} was asked for; {format} has {', '.join(kinds)}. "
                          "Choose one.")

@@ -44,17 +44,21 @@ class Adapter:
 
 @torch.no_grad()
 def add(weight: Tensor, a: Tensor, b: Tensor, scale: float) -> Tensor:
-    """W + scale B A, `out in`, in float32 or wider, and rounded once to the dtype of W."""
-    return (widen(weight) + scale * widen(b) @ widen(a)).type_as(weight)
+    """W + scale B A, `out in`, in float32 or wider: it is for the caller to round it, once."""
+    return widen(weight) + scale * widen(b) @ widen(a)
 
 
 def adapted(source: Source, adapter: Adapter) -> Source:
-    """The same model with an adapter merged into it, tensor by tensor, when each is read."""
+    """The same model with an adapter merged into it, tensor by tensor, when each is read.
+
+    The sums are in float32 or wider, whatever the files hold.
+    """
 
     def added(name: str, stored: Stored) -> Stored:
         a, b = adapter.factors[name.removesuffix(".weight")]
         scale = adapter.alpha / adapter.rank
-        return replace(stored, read=lambda: add(stored.read(), a, b, scale))
+        return replace(stored, read=lambda: add(stored.read(), a, b, scale),
+                       dtype=torch.promote_types(stored.dtype, torch.float32))
 
     return replace(source, tensors={
         name: added(name, stored) if name.removesuffix(".weight") in adapter.factors else stored
@@ -85,6 +89,9 @@ def read(folder: Path, config: ModelConfig) -> Adapter:
     shapes = {name.removesuffix(".weight"): shape for name, shape in tensor_shapes(config)
               if len(shape) == 2 and not (name == "output.weight" and config.tied_embeddings)}
     del shapes["tok_embeddings"]
+    if strange := next((layer for layer in halves if layer not in shapes), None):
+        raise ValueError(f"the adapter has a path for {strange}; this model has no such linear "
+                         "layer. Take the model that it was trained on.")
     for layer, found in halves.items():
         _check(layer, found, shapes, rank)
     return Adapter(rank, alpha, {
@@ -125,9 +132,6 @@ def _layer(name: str) -> tuple[str, str]:
 
 def _check(layer: str, found: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]],
            rank: int) -> None:
-    if layer not in shapes:
-        raise ValueError(f"the adapter has a path for {layer}; this model has no such linear "
-                         "layer. Take the model that it was trained on.")
     out, into = shapes[layer]
     given = {half: tuple(w.shape) for half, w in sorted(found.items())}
     if given != {"A": (rank, into), "B": (out, rank)}:

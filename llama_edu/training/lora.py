@@ -57,7 +57,7 @@ class LoRALinear(nn.Module):
     def merged(self) -> nn.Linear:
         """The same map as one ordinary layer; its weights are added in float32 and rounded once."""
         weight = weight_of(self.base)
-        whole = adapter_files.add(weight, self.a, self.b, self.scale)
+        whole = adapter_files.add(weight, self.a, self.b, self.scale).type_as(weight)
         with torch.device("meta"):      # no memory for numbers that are replaced at once
             layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
         layer.weight = nn.Parameter(whole, requires_grad=False)

@@ -272,7 +272,7 @@ def test_a_bias_is_refused_and_nothing_is_replaced():
 
 def test_a_model_without_an_adapter_cannot_be_merged_or_saved(tmp_path):
     for act in (merge, lambda model: lora.save_adapter(tmp_path / "x", model)):
-        with pytest.raises(ValueError, match="the model has no adapter; one is needed. Give it one"):
+        with pytest.raises(ValueError, match="the model has no adapter; one is needed. Give it"):
             act(loud_model(CONFIG))
     assert list(tmp_path.iterdir()) == []
 
