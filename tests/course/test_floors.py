@@ -16,7 +16,7 @@ FLOORS = [
     {"layers", "prompts", "compress.surgery",
      "formats.names", "formats.source", "formats.strict_json"},
     {"model", "sampling", "compress.quant", "formats", "training.packing"},
-    {"generation", "inference.decoding", "losses", "data", "checkpoint",
+    {"generation", "inference.decoding", "losses", "data", "checkpoint", "alignment.messages",
      "training.adapter_files", "training.state", "training.text_files"},
     {"inference", "training_loop", "formats.convert", "training.lora"},
     {"plots", "exercises", "explorers", "claims"},
