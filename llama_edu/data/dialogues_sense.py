@@ -1,0 +1,144 @@
+"""Whether a short tale makes sense: told whole, in order, of the same people and things all along."""
+
+import re
+from collections.abc import Iterator
+from itertools import pairwise
+
+from .dialogues_reading import mentions, outcome, plain, read_tale, sentences, words
+from .dialogues_words import CAST, COLOURS, ENDS, FEELINGS, KINDS, OPENING, PLACES, TALE, THINGS
+
+LOSS = re.compile(r"\b(?:lost|took|blew|ran|fell|flew|stole|dropped|gone|broke|missing|away)\b")
+MEETING = r"\b(?:came|met|meets|friend|named|called)\b|\b{name} the \w+\b"
+COMMON = set("""a about after again all also am an and any are as ask asked at away be because but by
+    called came can cried day did do down for forever friend from gave go good got happily has he her
+    here hid him his home house how i in inside is it its just kept laughed like little lived long looked
+    loved made many me more much my near new next no not of off old one or other out over played
+    ran said she sky slept small smiled so some somebody something still stole that their them there these
+    they this time to too tree under until up us very walked wanted we wept what where which while
+    who will with wood would yes you young your""".split())
+
+
+def _alternatives(words: tuple[str, ...]) -> str:
+    return f"(?:{'|'.join(words)})"
+
+
+NAME = _alternatives(tuple(CAST))
+SLOTS = {"{hero:who}": rf"an? {_alternatives(KINDS)} named {NAME}",
+         "{helper:helpers}": rf"an? {_alternatives(KINDS)} named {NAME}",
+         "{look:colour} ": rf"(?:{_alternatives(COLOURS)} )?",
+         "{thing:toy}": _alternatives(THINGS), "{thing}": _alternatives(THINGS),
+         "{place:spot}": _alternatives(PLACES), "{mood:feeling}": _alternatives(FEELINGS),
+         "{hero.They}": "(?:He|She)", "{hero.they}": "(?:he|she)",
+         "{hero}": rf"{NAME}(?: the {_alternatives(KINDS)})?",
+         "{helper}": rf"{NAME}(?: the {_alternatives(KINDS)})?"}
+
+
+def _pattern(template: str) -> re.Pattern:
+    """The sentences of a template, whatever fills its slots."""
+    text = template.replace(".", r"\.")
+    for slot, words in SLOTS.items():
+        text = text.replace(slot.replace(".", r"\."), words)
+    return re.compile(text, re.I)
+
+
+STEPS = [[_pattern(text) for text in templates] for templates in (
+    OPENING, *(TALE[step] for step in ("outing", "mishap", "grief", "meeting")),
+    [text for ends in ENDS.values() for text in ends])]
+END = len(STEPS) - 1
+KNOWN = COMMON | {word for templates in (OPENING, *TALE.values(), *ENDS.values())
+                  for text in templates for word in re.findall(r"[a-z]+", plain(
+                      re.sub(r"\{.*?\}", " ", text)))} | {
+    word.lower() for names in (CAST, KINDS, THINGS, COLOURS, PLACES, FEELINGS) for word in names}
+
+
+def sense(tale: str) -> float:
+    """The share of checks that hold: kept / (kept + found wrong). 1 for every tale of the grammar.
+
+    Kept: a beginning with somebody and something, a loss, an end; each sentence that the grammar
+    knows. Wrong: each of the first three that is missing; a sentence with words that are not of this
+    world or said twice; one out of its turn; a name, thing, place, colour, kind or pronoun that is
+    another than before; text after the last full stop. An unknown sentence in known words is
+    neither, so a tale in other words can be right.
+    """
+    parts = sentences(tale)
+    if not parts:
+        return 0.0
+    steps = [_step(part) for part in parts]
+    whole = list(_wholeness(tale, parts, steps[-1]))
+    kept = sum(whole) + sum(step is not None for step in steps)
+    wrong = whole.count(False) + len(list(_wrong_forms(parts, steps))) + len(list(_slips(parts)))
+    return kept / (kept + wrong) if kept else 0.0
+
+
+def _step(sentence: str) -> int | None:
+    """Which step of a tale a sentence is."""
+    return next((i for i, step in enumerate(STEPS)
+                 if any(pattern.fullmatch(sentence) for pattern in step)), None)
+
+
+def _wholeness(tale: str, parts: list[str], last: int | None) -> Iterator[bool]:
+    """Whether there is a beginning, a loss, and an end; what comes last tells which step it is."""
+    start = " ".join(parts[:2])
+    yield bool(mentions(start, [*CAST, *KINDS])) and bool(mentions(start, THINGS))
+    yield any(LOSS.search(plain(part)) for part in parts)
+    ends = last == END or (last is None and len(parts) > 1 and bool(outcome(tale)))
+    yield ends and bool(re.search(r"[.!?][\"'\u201d)]*\s*$", tale))
+
+
+def _wrong_forms(parts: list[str], steps: list[int | None]) -> Iterator[str]:
+    """Sentences that are none, that were said before, or that come out of their turn."""
+    latest = -1
+    for i, (part, step) in enumerate(zip(parts, steps, strict=True)):
+        if step is None and not _readable(part):
+            yield part
+        if part in parts[:i] or (step is not None and step <= latest):
+            yield part
+        latest = max(latest, -1 if step is None else step)
+
+
+def _readable(sentence: str) -> bool:
+    said = re.findall(r"[^\W_]+", plain(sentence))
+    return len(said) > 1 and KNOWN.issuperset(said) and all(a != b for a, b in pairwise(said))
+
+
+def _slips(parts: list[str]) -> Iterator[str]:
+    """Words that contradict what was told before them."""
+    tale = " ".join(parts)
+    names = mentions(tale, CAST, meant=False)
+    yield from names[2:]
+    for name in names[1:2]:
+        met = re.compile(MEETING.format(name=name.lower()))
+        if not any(name.lower() in words(part) and met.search(plain(part)) for part in parts):
+            yield name
+    yield from mentions(tale, THINGS, meant=False)[1:]
+    yield from mentions(tale, PLACES)[1:]
+    yield from _contradictions(plain(tale))
+    yield from _wrong_pronouns(parts)
+
+
+def _contradictions(tale: str) -> Iterator[str]:
+    """Another colour of a thing, another kind of somebody."""
+    for thing in THINGS:
+        yield from _others(rf"\b({'|'.join(COLOURS)}) {thing}\b", tale)
+    for name in CAST:
+        kinds = "|".join(KINDS)
+        yield from _others(rf"\b({kinds}) (?:named|called) {name.lower()}\b", tale,
+                           rf"\b{name.lower()} the ({kinds})\b")
+
+
+def _others(pattern: str, tale: str, *more: str) -> list[str]:
+    """All but one of the different words that the patterns find."""
+    return list(dict.fromkeys(word for each in (pattern, *more)
+                              for word in re.findall(each, tale)))[1:]
+
+
+def _wrong_pronouns(parts: list[str]) -> Iterator[str]:
+    """He for a girl, or she for a boy, as long as nobody else is there."""
+    hero = read_tale(parts[0]).hero
+    if not hero:
+        return
+    wrong = {"she": {"he", "him", "his"}, "he": {"she", "her", "hers"}}[CAST[hero]["they"]]
+    for part in parts:
+        if set(mentions(part, CAST)) - {hero} or mentions(part, KINDS)[1:]:
+            return
+        yield from wrong & set(words(part))
