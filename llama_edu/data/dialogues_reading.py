@@ -15,7 +15,7 @@ from .dialogues_words import CAST, COLOURS, ENDINGS, FEELINGS, KINDS, LENGTHS, P
 Talk = Sequence[Mapping[str, str]]              # messages: {"role": ..., "content": ...}
 
 NOT = {"not", "no", "never", "nor", "nobody", "nothing", "neither", "without", "cannot"}
-REACH = 5                       # words, its own counted, that a "not" turns round, unless a comma or "but" stops it
+REACH = 6                       # words, its own counted, that a "not" turns round, unless a comma or "but" stops it
 GOOD = {"found", "find", "back", "happy", "glad", "smiled", "laughed", "friends", "safe", "saw",
         "see", "seen", "returned"}
 BAD = {"sad", "lost", "lose", "gone", "cried", "alone", "lonely", "upset", "cross", "broken",
@@ -111,9 +111,11 @@ def mentions(text: str, known: Iterable[str], *, meant: bool = True) -> list[str
 
 
 def mood_of(sentence: str) -> int:
-    """Above 0 for what ends well, below 0 for what ends badly, 0 for neither."""
-    return sum((1 if meant else -1) * ((word in GOOD) - (word in BAD))
-               for word, meant in unturned(sentence))
+    """1 for what ends well, -1 for what ends badly, 0 for neither: the last word of a mood decides.
+    """
+    moods = [1 if straight is (word in GOOD) else -1
+             for word, straight in unturned(sentence) if word in GOOD | BAD]
+    return moods[-1] if moods else 0
 
 
 def sentences(text: str) -> list[str]:

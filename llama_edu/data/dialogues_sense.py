@@ -4,18 +4,19 @@ import re
 from collections.abc import Iterator
 from itertools import pairwise
 
-from .dialogues_reading import mentions, outcome, plain, read_tale, sentences, words
+from .dialogues_reading import BAD, GOOD, mentions, outcome, plain, read_tale, sentences, words
 from .dialogues_words import CAST, COLOURS, ENDS, FEELINGS, KINDS, OPENING, PLACES, TALE, THINGS
+from .tales_words import RULES
 
-LOSS = re.compile(r"\b(?:lost|took|blew|ran|fell|flew|stole|dropped|gone|broke|missing|away)\b")
+LOSS = re.compile(r"\b(?:lost|took(?! (?:it|her|him) to\b)|blew|ran|fell|flew|stole|dropped|gone|broke|missing|away)\b")
 MEETING = r"\b(?:came|met|meets|friend|named|called)\b|\b{name} the \w+\b"
-COMMON = set("""a about after again all also am an and any are as ask asked at away be because but by
-    called came can cried day did do down for forever friend from gave go good got happily has he her
-    here hid him his home house how i in inside is it its just kept laughed like little lived long looked
-    loved made many me more much my near new next no not of off old one or other out over played
-    ran said she sky slept small smiled so some somebody something still stole that their them there these
-    they this time to too tree under until up us very walked wanted we wept what where which while
-    who will with wood would yes you young your""".split())
+COMMON = set("""a about after again all alone also always am an as ask asked because could cried did
+    done end far flew for forever friends had has have he her here hers hid him his home how i if inside
+    into is just keep kept laugh laughed let lived looked loved made make man many much my myself name named new
+    no nobody off old only or other our out over people played sat seen she side sky slept
+    smiled some somebody something stole still story tail tale than that their there these this too tree
+    tried two until us very wait walked wanted we wept what where which while who why with woman would
+    yes you your""".split())
 
 
 def _alternatives(words: tuple[str, ...]) -> str:
@@ -45,10 +46,10 @@ STEPS = [[_pattern(text) for text in templates] for templates in (
     OPENING, *(TALE[step] for step in ("outing", "mishap", "grief", "meeting")),
     [text for ends in ENDS.values() for text in ends])]
 END = len(STEPS) - 1
-KNOWN = COMMON | {word for templates in (OPENING, *TALE.values(), *ENDS.values())
-                  for text in templates for word in re.findall(r"[a-z]+", plain(
-                      re.sub(r"\{.*?\}", " ", text)))} | {
-    word.lower() for names in (CAST, KINDS, THINGS, COLOURS, PLACES, FEELINGS) for word in names}
+KNOWN = COMMON | GOOD | BAD | {
+    word for text in [*OPENING, *RULES, *CAST, *KINDS, *THINGS, *COLOURS, *PLACES, *FEELINGS,
+                      *(text for rules in (TALE, ENDS, RULES) for rule in rules.values() for text in rule)]
+    for word in re.findall(r"[a-z]+", re.sub(r"\{.*?\}", " ", text).lower())}
 
 
 def sense(tale: str) -> float:
