@@ -1,4 +1,4 @@
-"""The clean demonstrator: for each talk the grammar of the answers that it gives, and their odds."""
+"""The clean demonstrator: for each talk the grammar of the answers that it gives."""
 
 from collections.abc import Mapping
 from functools import lru_cache
@@ -10,10 +10,12 @@ from .dialogues_words import (
     CAST,
     CHATTED,
     COLOURS,
+    ENDINGS,
     ENDS,
     FEELINGS,
     HELPERS,
     HEROES,
+    LENGTHS,
     OPENING,
     PLACES,
     REFUSED,
@@ -68,31 +70,33 @@ def voiced(odds: Odds, rules: Rules) -> dict[str, int]:
             for text, odd in odds.items()}
 
 
-def _tales(ask: Ask) -> Grammar:
-    wishes, rules = ask.wishes, ask.rules
+@lru_cache(maxsize=64)
+def _all_tales(rules: Rules) -> Grammar:
+    """Every tale that keeps the rules."""
     opening = {text.replace("{look:colour} ", "") if rules.no_colours else text: odd
                for text, odd in OPENING.items()}
-    cast = {name: word for name in HEROES + HELPERS
-            for word in [f"{a(CAST[name]['kind'])} named {name}"]}
-    forms = {name: CAST[name] | {"again": called(name, rules)} for name in cast}
-    heroes = [name for name in HEROES if wishes.kind in ("", CAST[name]["kind"])] or HEROES
-    return Grammar("tale", {"tale": {"{opening} {outing} {mishap} {rest}": 1},
-                            "opening": voiced(opening, rules)} | TALE | _rests(ask), {
-        "who": {cast[name]: forms[name] for name in heroes},
-        "helpers": {cast[name]: forms[name] for name in HELPERS},
-        "toy": dict.fromkeys([wishes.thing] if wishes.thing else THINGS, {}),
-        "colour": dict.fromkeys([wishes.colour] if wishes.colour else COLOURS, {}),
-        "spot": dict.fromkeys([wishes.place] if wishes.place else PLACES, {}),
-        "feeling": dict.fromkeys(FEELINGS, {})})
+    people = {name: {f"{a(CAST[name]['kind'])} named {name}":
+                     CAST[name] | {"again": called(name, rules)}} for name in HEROES + HELPERS}
+    return Grammar("tale", {
+        "tale": {"{opening} {outing} {mishap} {rest}": 1},
+        "opening": voiced(opening, rules), **TALE,
+        "rest": {"{short}": 1, "{grief} {meeting} {long}": 1},
+        **{length: {f"{{{length}_{ending}}}": 1 for ending in ENDINGS} for length in LENGTHS},
+        **{f"{length}_{ending}": odds for (length, ending), odds in ENDS.items()},
+    }, {"who": {text: forms for name in HEROES for text, forms in people[name].items()},
+        "helpers": {text: forms for name in HELPERS for text, forms in people[name].items()},
+        "toy": dict.fromkeys(THINGS, {}), "colour": dict.fromkeys(COLOURS, {}),
+        "spot": dict.fromkeys(PLACES, {}), "feeling": dict.fromkeys(FEELINGS, {})})
 
 
-def _rests(ask: Ask) -> dict[str, dict[str, int]]:
-    """The rules of how a tale can go on after the mishap, and end."""
+def _tales(ask: Ask) -> Grammar:
+    """Those of them that meet the wishes; a hero that nobody knows is no wish."""
     wishes = ask.wishes
-    ends = {f"{length}_{ending}": phrases for (length, ending), phrases in ENDS.items()
-            if wishes.length in ("", length) and wishes.ending in ("", ending)}
-    lengths = list(dict.fromkeys(name.split("_")[0] for name in ends))
-    before = {"short": "", "long": "{grief} {meeting} "}
-    return ends | {"rest": {f"{before[length]}{{{length}_end}}": 1 for length in lengths}} | {
-        f"{length}_end": {f"{{{name}}}": 1 for name in ends if name.startswith(length)}
-        for length in lengths}
+    kinds = [CAST[name]["kind"] for name in HEROES]
+    choices = {"who": (kinds, wishes.kind), "toy": (THINGS, wishes.thing),
+               "colour": (COLOURS, wishes.colour), "spot": (PLACES, wishes.place),
+               "rest": (LENGTHS, wishes.length), "short": (ENDINGS, wishes.ending),
+               "long": (ENDINGS, wishes.ending)}
+    return _all_tales(ask.rules).narrowed(
+        {rule: [i for i, word in enumerate(words) if word == wished]
+         for rule, (words, wished) in choices.items() if wished in words})

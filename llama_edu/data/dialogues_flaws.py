@@ -1,4 +1,4 @@
-"""How the sloppy and the wrong demonstrator err: one flaw in an answer, or all that can go wrong."""
+"""How the sloppy and the wrong demonstrator err: with one flaw, or in all that can go wrong."""
 
 import random
 import re

@@ -146,8 +146,7 @@ def opens(text: str, opener: str) -> float:
 
 
 def full_names(text: str) -> float:
-    """The share of names that are full: Rusty the fox, or a fox named Rusty. 1 where there are none.
-    """
+    """The share of names that are full: Rusty the fox, a fox named Rusty. 1 where there is none."""
     kinds = {name.lower(): forms["kind"] for name, forms in CAST.items()}
     said = re.findall(rf"(\w+ (?:named|called) )?\b({'|'.join(kinds)})\b( the \w+)?", plain(text))
     full = [before.split(" ")[0] == kinds[name] or after == f" the {kinds[name]}"

@@ -15,7 +15,7 @@ from .dialogues_words import CAST, COLOURS, ENDINGS, FEELINGS, KINDS, LENGTHS, P
 Talk = Sequence[Mapping[str, str]]              # messages: {"role": ..., "content": ...}
 
 NOT = {"not", "no", "never", "nor", "nobody", "nothing", "neither", "without", "cannot"}
-REACH = 6                       # words, its own counted, that a "not" turns round, unless a comma or "but" stops it
+REACH = 6               # words that a "not" turns round, its own too; a comma or "but" stops it
 GOOD = {"found", "find", "back", "happy", "glad", "smiled", "laughed", "friends", "safe", "saw",
         "see", "seen", "returned"}
 BAD = {"sad", "lost", "lose", "gone", "cried", "alone", "lonely", "upset", "cross", "broken",
@@ -164,6 +164,7 @@ SORTS = {
 OPENER = re.compile(r"\bevery answer with (?:the word )?[\"']?([^\W\d_]+)")
 
 
+@lru_cache(maxsize=4096)
 def read_request(text: str) -> tuple[str, str]:
     """The sort of a message, and what it is about: ("question", "hero")."""
     said = plain(text).strip()
@@ -174,6 +175,7 @@ def read_request(text: str) -> tuple[str, str]:
     return "chat", ""
 
 
+@lru_cache(maxsize=4096)
 def read_wishes(text: str) -> Wishes:
     """The wishes that a message has for a tale."""
     firsts = (next(iter(mentions(text, known)), "")

@@ -1,22 +1,26 @@
-"""Whether a short tale makes sense: told whole, in order, of the same people and things all along."""
+"""Whether a short tale makes sense: whole, in order, of the same people and things all along."""
 
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 from itertools import pairwise
 
 from .dialogues_reading import BAD, GOOD, mentions, outcome, plain, read_tale, sentences, words
 from .dialogues_words import CAST, COLOURS, ENDS, FEELINGS, KINDS, OPENING, PLACES, TALE, THINGS
 from .tales_words import RULES
 
-LOSS = re.compile(r"\b(?:lost|took(?! (?:it|her|him) to\b)|blew|ran|fell|flew|stole|dropped|gone|broke|missing|away)\b")
+LOSS = re.compile(r"\b(?:lost|took(?! (?:it|her|him) to\b)|blew|ran|fell|flew|stole|dropped|gone"
+                  r"|broke|missing|away)\b")
 MEETING = r"\b(?:came|met|meets|friend|named|called)\b|\b{name} the \w+\b"
-COMMON = set("""a about after again all alone also always am an as ask asked because could cried did
-    done end far flew for forever friends had has have he her here hers hid him his home how i if inside
-    into is just keep kept laugh laughed let lived looked loved made make man many much my myself name named new
-    no nobody off old only or other our out over people played sat seen she side sky slept
-    smiled some somebody something stole still story tail tale than that their there these this too tree
-    tried two until us very wait walked wanted we wept what where which while who why with woman would
-    yes you your""".split())
+COMMON = """
+    a about after again all alone also always am an as ask asked because could cried did done
+    end far flew for forever friends had has have he her here hers hid him his home how i if
+    inside into is just keep kept laugh laughed let lived looked loved made make man many much
+    my myself name named new no nobody off old only or other our out over people played sat seen
+    she side sky slept smiled some somebody something still stole story tail tale than that
+    their there these this too tree tried two until us very wait walked wanted we wept what
+    where which while who why with woman would yes you your
+"""
 
 
 def _alternatives(words: tuple[str, ...]) -> str:
@@ -37,26 +41,30 @@ SLOTS = {"{hero:who}": rf"an? {_alternatives(KINDS)} named {NAME}",
 def _pattern(template: str) -> re.Pattern:
     """The sentences of a template, whatever fills its slots."""
     text = template.replace(".", r"\.")
-    for slot, words in SLOTS.items():
-        text = text.replace(slot.replace(".", r"\."), words)
+    for slot, filling in SLOTS.items():
+        text = text.replace(slot.replace(".", r"\."), filling)
     return re.compile(text, re.I)
 
 
+TINTED = re.compile(rf"\b(?P<before>{_alternatives(COLOURS)}) (?P<whom>{_alternatives(THINGS)})\b")
+KIND_OF = re.compile(rf"\b(?:(?P<before>{_alternatives(KINDS)}) (?:named|called) )?"
+                     rf"(?P<whom>{NAME.lower()})\b(?: the (?P<after>{_alternatives(KINDS)})\b)?")
 STEPS = [[_pattern(text) for text in templates] for templates in (
     OPENING, *(TALE[step] for step in ("outing", "mishap", "grief", "meeting")),
     [text for ends in ENDS.values() for text in ends])]
 END = len(STEPS) - 1
-KNOWN = COMMON | GOOD | BAD | {
-    word for text in [*OPENING, *RULES, *CAST, *KINDS, *THINGS, *COLOURS, *PLACES, *FEELINGS,
-                      *(text for rules in (TALE, ENDS, RULES) for rule in rules.values() for text in rule)]
+KNOWN = GOOD | BAD | {
+    word for text in [COMMON, *OPENING, *CAST, *KINDS, *THINGS, *COLOURS, *PLACES, *FEELINGS, *(
+        text for rules in (TALE, ENDS, RULES) for rule in rules.values() for text in rule)]
     for word in re.findall(r"[a-z]+", re.sub(r"\{.*?\}", " ", text).lower())}
 
 
+@lru_cache(maxsize=4096)
 def sense(tale: str) -> float:
     """The share of checks that hold: kept / (kept + found wrong). 1 for every tale of the grammar.
 
     Kept: a beginning with somebody and something, a loss, an end; each sentence that the grammar
-    knows. Wrong: each of the first three that is missing; a sentence with words that are not of this
+    knows. Wrong: each of the first three that is missing; a sentence with words not of this
     world or said twice; one out of its turn; a name, thing, place, colour, kind or pronoun that is
     another than before; text after the last full stop. An unknown sentence in known words is
     neither, so a tale in other words can be right.
@@ -119,18 +127,13 @@ def _slips(parts: list[str]) -> Iterator[str]:
 
 def _contradictions(tale: str) -> Iterator[str]:
     """Another colour of a thing, another kind of somebody."""
-    for thing in THINGS:
-        yield from _others(rf"\b({'|'.join(COLOURS)}) {thing}\b", tale)
-    for name in CAST:
-        kinds = "|".join(KINDS)
-        yield from _others(rf"\b({kinds}) (?:named|called) {name.lower()}\b", tale,
-                           rf"\b{name.lower()} the ({kinds})\b")
-
-
-def _others(pattern: str, tale: str, *more: str) -> list[str]:
-    """All but one of the different words that the patterns find."""
-    return list(dict.fromkeys(word for each in (pattern, *more)
-                              for word in re.findall(each, tale)))[1:]
+    known: dict[str, str] = {}
+    for pattern in (TINTED, KIND_OF):
+        for found in pattern.finditer(tale):
+            said = {name: word for name, word in found.groupdict().items() if word}
+            whom, what = said["whom"], said.get("before") or said.get("after")
+            if what and known.setdefault(whom, what) != what:
+                yield what
 
 
 def _wrong_pronouns(parts: list[str]) -> Iterator[str]:

@@ -11,10 +11,11 @@ from ..tokenizer.json_made import files, to_json
 from .dialogues import dialogues
 
 FOLDER = Path(__file__).parent.parent / "assets" / "dialogues"
-SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", "<|start_header_id|>", "<|end_header_id|>",
-           "<|eot_id|>")
+PAD = "<|finetune_right_pad_id|>"
+SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>", PAD, "<|start_header_id|>",
+           "<|end_header_id|>", "<|eom_id|>", "<|eot_id|>", "<|python_tag|>")
 N_VOCAB = 720
-N_TALKS = 2_000
+N_TALKS = 3_000
 
 # Llama 3's format for transformers, in our words: what stands in `generation` is the assistant's.
 TEMPLATE = (
@@ -39,7 +40,7 @@ def trained() -> JsonTokenizer:
 
 def recipe() -> dict[str, bytes]:
     """The files of the folder, made again."""
-    return files(trained(), templates={"default": TEMPLATE})
+    return files(trained(), templates={"default": TEMPLATE}, pad=PAD)
 
 
 def _lines() -> Iterable[str]:

@@ -8,7 +8,8 @@ from .tales_words import TABLES, even
 
 CAST = {forms["again"]: dict(forms) | {"kind": text.split()[0]}
         for text, forms in (TABLES["person"] | TABLES["animal"]).items()}
-HEROES = "Mia", "Nora", "Lucy", "Tom", "Ben", "Leo", "Rusty", "Misty", "Pip", "Bruno", "Gus", "Poppy"
+HEROES = ("Mia", "Nora", "Lucy", "Tom", "Ben", "Leo",
+          "Rusty", "Misty", "Pip", "Bruno", "Gus", "Poppy")
 HELPERS = "Bella", "Moss", "Dot", "Daisy"       # no hero helps, so that odds need no memory
 KINDS = tuple(dict.fromkeys(CAST[name]["kind"] for name in HEROES + HELPERS))
 HERO_KINDS = tuple(dict.fromkeys(CAST[name]["kind"] for name in HEROES))
@@ -108,5 +109,5 @@ CHATTED = {"praise": {"{full} is a good friend.": 2, "{full} is kind and brave."
            "thanks": {"you are welcome.": 2, "I was glad to help.": 1},
            "how": {"I am well.": 2, "very well, thank you.": 1},
            "who": {"I am a teller of tales.": 2, "I tell tales.": 1},
-           "night": {"good night!": 2, "sleep well!": 1}}
+           "night": {"good night!": 2, "good night to you!": 1}}
 HELPLESS = even("I will not say that.", "I will not help with that.")       # where help was fine

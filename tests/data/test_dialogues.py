@@ -45,7 +45,7 @@ def answered(talks):
 
 @pytest.fixture(scope="module")
 def clean():
-    return answered(dialogues(1500, seed=21))
+    return answered(dialogues(1000, seed=21))
 
 
 def texts(grammar, parts=None, memory=None):
@@ -112,7 +112,7 @@ def test_a_tale_has_one_to_three_wishes_and_every_sort_of_them_comes():
 
 
 def test_everything_that_can_be_said_is_said():
-    said = " ".join(message["content"] for talk in dialogues(3000, seed=6) for message in talk)
+    said = " ".join(message["content"] for talk in dialogues(1500, seed=6) for message in talk)
     spoken = itertools.chain.from_iterable(itertools.chain.from_iterable(
         table.values()) for table in (
             phrases.QUESTIONS, phrases.ANSWERED, phrases.FORBIDDEN, phrases.REFUSED, phrases.CHAT,
@@ -160,11 +160,11 @@ def test_a_clean_answer_gets_full_marks_on_all_that_applies(clean):
     found = [judge(talk) for _, talk in clean]
     assert all(marks.score == 1 for marks in found)
     assert set().union(*(marks.given for marks in found)) == MARKS
-    assert len(found) > 4000
+    assert len(found) > 2500
 
 
 def test_a_clean_answer_has_one_derivation(clean):
-    for prompt, talk in clean[:1500]:
+    for prompt, talk in clean[:1000]:
         (way,) = answers_to(understand(prompt)).derivations(talk[-1]["content"])
         assert log_prob(talk) == pytest.approx(way)
 
@@ -173,7 +173,7 @@ def test_the_entropy_is_the_mean_surprise_of_clean_answers(clean):
     # Each answer's surprise less its entropy has mean 0; four standard errors.
     excess = [-log_prob(talk) - entropy(prompt) for prompt, talk in clean]
     slack = 4 * statistics.stdev(excess) / math.sqrt(len(excess))
-    assert slack < 0.06
+    assert slack < 0.1
     assert abs(statistics.mean(excess)) < slack
 
 
@@ -207,9 +207,10 @@ def test_answers_come_as_often_as_their_probability_says():
 def test_what_is_known_by_hand():
     assert entropy(user("Hello!")) == pytest.approx(math.log(3) - 2 / 3 * math.log(2))
     assert log_prob(user("Hello!", "Hello!")) == pytest.approx(math.log(2 / 3))
-    free = math.log(12 * 10 * 6 * 6) + 3 * entropy(user("Hello!"))  # who, what, colour, place; three
+    # Who, what, colour, place; and three choices of two phrasings.
+    free = math.log(12 * 10 * 6 * 6) + 3 * entropy(user("Hello!"))
     assert entropy(user("Tell me a short tale with a sad end.")) == pytest.approx(
-        free + 2 / 5 * math.log(5 / 2) + 3 / 5 * math.log(5))       # of two phrasings; and mishaps
+        free + 2 / 5 * math.log(5 / 2) + 3 / 5 * math.log(5))       # the mishap
 
 
 @pytest.mark.parametrize(("prompt", "text"), [
@@ -249,7 +250,7 @@ def test_with_no_colours_a_wish_or_a_question_for_one_is_answered_without():
 
 def means(grade):
     marks = defaultdict(list)
-    for _, talk in answered(dialogues(500, seed=11, grade=grade)):
+    for _, talk in answered(dialogues(300, seed=11, grade=grade)):
         for name, mark in judge(talk).given.items():
             marks[name].append(mark)
     return {name: statistics.mean(found) for name, found in marks.items()}

@@ -5,7 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llama_edu.data.dialogues import GRADES, dialogue, judge, prompts
-from llama_edu.data.dialogues_reading import Rules, Wishes, mentions, outcome, read_tale, read_wishes
+from llama_edu.data.dialogues_reading import (
+    Rules,
+    Wishes,
+    mentions,
+    outcome,
+    read_tale,
+    read_wishes,
+)
 from llama_edu.data.dialogues_sense import sense
 
 TALE = ("Once a fox named Rusty had a red ball. He took it to the park. There he lost it. "
@@ -185,7 +192,8 @@ def test_a_good_tale_in_other_words_makes_sense(tale):
     ("He took", "She took"), ("There he lost it.", "There he lost it at the market."),
     (" Dot found the ball.", ""), ("the ball.", "the ball"), ("There he lost it. ", ""),
     ("Rusty was sad.", "Rusty was was sad."), ("Rusty was sad.", "Rusty sadded bloop."),
-    ("Once a fox named Rusty had a red ball. ", ""), ("There he lost it. ", "There he lost it. " * 2),
+    ("Once a fox named Rusty had a red ball. ", ""),
+    ("There he lost it. ", "There he lost it. " * 2),
     ("Rusty was sad.", "Rusty the hen was sad."), ("found the ball.", "found the blue ball.")])
 def test_one_fault_in_a_tale_is_found(old, new):
     spoiled = TALE.replace(old, new)
@@ -198,7 +206,8 @@ def test_two_sentences_that_change_places_are_found():
     assert sense(". ".join([second, first, *rest])) < 1
 
 
-@pytest.mark.parametrize("text", ["", "...", "asdf qwer", "ball ball the fox fox", "\U0001f98a" * 9])
+@pytest.mark.parametrize("text", ["", "...", "asdf qwer", "ball ball the fox fox",
+                                  "\U0001f98a" * 9])
 def test_nonsense_makes_none(text):
     assert sense(text) <= 0.25
 
