@@ -48,9 +48,13 @@ Message = dict[str, str]
 Chance = random.Random
 
 
-def dialogue(seed: int, **how) -> list[Message]:
-    """One talk; the same seed gives the same on any machine. `how`: see `dialogues`."""
-    return next(dialogues(1, seed=seed, **how))
+def dialogue(seed: int, *, grade: str = "clean", turns: int | None = None,
+             ruled: bool | None = None) -> list[Message]:
+    """One talk; the same seed gives the same on any machine. The rest is as in `dialogues`.
+
+    Raises ValueError as that does.
+    """
+    return next(dialogues(1, seed=seed, grade=grade, turns=turns, ruled=ruled))
 
 
 def dialogues(n: int, *, seed: int, grade: str = "clean", turns: int | None = None,
@@ -159,7 +163,10 @@ def _about(phrases: Mapping[str, Sequence[str]], talk: Talk, chance: Chance) -> 
 # What is answered.
 
 def answer(talk: Talk, chance: Chance, grade: str = "clean") -> str:
-    """What a demonstrator of this grade says in a talk that ends with the user's message."""
+    """What a demonstrator of this grade says in a talk that ends with the user's message.
+
+    Raises ValueError for a talk that ends otherwise.
+    """
     ask = understand(talk)
     clean = answers_to(ask).write(chance)
     if grade == "wrong" or (grade == "sloppy" and chance.random() < SLOPPY_SHARE):

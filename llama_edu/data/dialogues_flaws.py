@@ -37,14 +37,14 @@ def flawed(talk: Talk, ask: Ask, chance: Chance, *, wrong: bool) -> str:
     """An answer that the judge marks down, in a talk that ends with the user's message.
 
     Wrong: nothing that was asked for is right, and no rule is kept. Otherwise it has one flaw of
-    those that this answer can have, each as likely.
+    those that this answer can have. To words that ask for nothing, anything is a fair answer.
     """
     for _ in range(TRIES):
         kinds = list(_all_wrong(ask, chance) if wrong else _flaws(ask, chance))
         text = kinds[int(chance.random() * len(kinds))]
         if judge([*talk, {"role": "assistant", "content": text}]).score < 1:
-            return text
-    raise AssertionError(f"no flaw found in an answer to {ask}")
+            break
+    return text
 
 
 def _flaws(ask: Ask, chance: Chance) -> Iterator[str]:

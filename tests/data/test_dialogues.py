@@ -184,7 +184,8 @@ def test_the_entropy_is_the_mean_surprise_of_clean_answers(clean):
         ["Call everybody by their full name from now on.", "I will.", "Who was the hero?"],
         ["Begin every answer with Oh, from now on.", "Oh, gladly.", "Good night!"])),
     user("I want a short tale about a fox at the park with a red ball and a sad end."),
-    user("From now on, no colours.", "I will.", "Tell me a long tale about a bear at the wood.")])
+    user("From now on, no colours.", "I will.", "Tell me a long tale about a bear with a hat."),
+    user("I want a long tale about a mouse at the market with a horn and a happy end.")])
 def test_the_answers_to_a_prompt_spelled_out_sum_to_one(prompt):
     told = texts(answers_to(understand(prompt)))
     assert math.isclose(sum(told.values()), 1)
@@ -273,6 +274,13 @@ def test_every_flaw_costs_something(wrong):
         text = flawed(prompt, understand(prompt), chance, wrong=wrong)
         assert text
         assert judge([*prompt, {"role": "assistant", "content": text}]).score < 1
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_words_that_ask_for_nothing_are_answered_by_anybody(wrong):
+    talk = user("Blue.")
+    assert answer(talk, random.Random(0))
+    assert flawed(talk, understand(talk), random.Random(0), wrong=wrong)
 
 
 def test_a_sloppy_answer_in_two_has_a_flaw():
