@@ -130,10 +130,10 @@ def _contradictions(tale: str) -> Iterator[str]:
     known: dict[str, str] = {}
     for pattern in (TINTED, KIND_OF):
         for found in pattern.finditer(tale):
-            said = {name: word for name, word in found.groupdict().items() if word}
-            whom, what = said["whom"], said.get("before") or said.get("after")
-            if what and known.setdefault(whom, what) != what:
-                yield what
+            said = found.groupdict()
+            for what in filter(None, (said["before"], said.get("after"))):
+                if known.setdefault(said["whom"], what) != what:
+                    yield what
 
 
 def _wrong_pronouns(parts: list[str]) -> Iterator[str]:

@@ -194,7 +194,8 @@ def test_a_good_tale_in_other_words_makes_sense(tale):
     ("Rusty was sad.", "Rusty was was sad."), ("Rusty was sad.", "Rusty sadded bloop."),
     ("Once a fox named Rusty had a red ball. ", ""),
     ("There he lost it. ", "There he lost it. " * 2),
-    ("Rusty was sad.", "Rusty the hen was sad."), ("found the ball.", "found the blue ball.")])
+    ("Rusty was sad.", "Rusty the hen was sad."), ("Rusty had", "Rusty the duck had"),
+    ("found the ball.", "found the blue ball.")])
 def test_one_fault_in_a_tale_is_found(old, new):
     spoiled = TALE.replace(old, new)
     assert spoiled != TALE
