@@ -182,18 +182,15 @@ BY_HAND = Exercise(
                       "layer 1 is not sharp enough: it writes a mix of several words into "
                       "`before`. Its scores are divided by the root of c; multiply wq by more.",
                       also=(_first(sharp=20.0), _first(sharp=5.0), _layer_1_at_three)),
-        Misconception("nothing fits in layer 2", _other_slots,
-                      "in layer 2 all scores are equal, so it mixes all words. Its queries and "
-                      "keys have their numbers in different features: let both write into one "
-                      "slot."),
         Misconception("layer 1 copies all", _copies_all,
                       "the wv of layer 1 hands over the whole stream, so in each token two words "
                       "and two places mix. It is to read the word alone, and to write it into "
                       "`before`."),
         Misconception("queries for keys", lambda v, n: [
             (wk, wq, wv, wo) for wq, wk, wv, wo in by_hand(v, n)],
-                      "you changed queries and keys about: wq comes first. A query says what its "
-                      "token looks for, a key what its token offers."),
+                      "the answer is the word that stood most often. Are queries and keys changed "
+                      "about? wq comes first: what a token looks for. Or do those of layer 2 write "
+                      "into different slots, so that all scores are 0?", also=(_other_slots,)),
         Misconception("nothing answered", lambda v, n: [
             (wq, wk, wv, torch.zeros_like(wo)) for wq, wk, wv, wo in by_hand(v, n)],
                       "nothing arrives in the slot `answer` (-1 stands for that). wv says what is "

@@ -82,8 +82,8 @@ SILU = Exercise(
         Misconception("sigmoid twice", lambda x: x * torch.sigmoid(x) ** 2,
                       "you applied a gate twice. SiLU is x times one sigmoid of x.",
                       also=(lambda x: torch.sigmoid(F.silu(x)), lambda x: F.silu(F.silu(x)),
-                            lambda x: x * torch.sigmoid(F.silu(x)),
-                            lambda x: x * torch.sigmoid(torch.sigmoid(x)))),
+                            *(lambda x, gate=gate: x * torch.sigmoid(gate(x))
+                              for gate in (F.silu, torch.sigmoid)))),
         Misconception("x twice", lambda x: x * x * torch.sigmoid(x),
                       "you multiplied by x twice. SiLU is x times one sigmoid of x."),
         Misconception("added", lambda x: x + torch.sigmoid(x),
@@ -128,9 +128,7 @@ SILU = Exercise(
                           x * torch.exp(x) / (1 + torch.exp(x))),
                       "you put a number where the result is NaN. Far above zero SiLU is x, and "
                       "exp(x) is infinite there, in the gradient too. Use torch.sigmoid.",
-                      also=(lambda x: x * torch.nan_to_num(torch.exp(x) / (1 + torch.exp(x))),
-                            lambda x: torch.nan_to_num(
-                                x * (torch.exp(x) / (1 + torch.exp(x)))))),
+                      also=(lambda x: x * torch.nan_to_num(torch.exp(x) / (1 + torch.exp(x))),)),
         Misconception("gradient overflows", lambda x: x / (1 + torch.exp(-x)),
                       "the values are right, but the gradient far below zero is NaN. There "
                       "exp(-x) is infinite; dividing by it hides that, and the backward pass "
