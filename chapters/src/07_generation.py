@@ -903,7 +903,8 @@ reveal("if the columns are numbered", guess, "not at all")
 #
 # All parts meet in one loop: prefill, rules, draw, append, decode, stop. How does it end? A *stop
 # token* ends a row: it still comes out, and after it NO_TOKEN, until all rows have stopped. The loop
-# is a generator: the caller sees each token as it comes and may stop listening. Greedy needs no code of its own. It is `top_k(1)`.
+# is a generator: the caller sees each token as it comes and may stop listening. Greedy needs no code
+# of its own. It is `top_k(1)`.
 
 # %% twin="llama_edu.generation.stream, llama_edu.generation.next_logits"
 @torch.inference_mode()

@@ -432,8 +432,8 @@ assert round(2 * p.norms / 1e6) == 8 and round(2 * p.norms * 7 / 8 / 1e6) == 7
 # refute its simple rivals: *what is shared out*, *what is whole*, *how many bytes stand twice*, in
 # 800 GB that we never saw. 
 #
-# Bytes do not say along which axis it is cut. An eighth of the rows has as many as an eighth of the
-# columns: the fourth line. Only shapes decide that. (In the package's tests Meta's own class runs
+# Bytes do not say along which axis a tensor is cut. An eighth of the rows has as many as an eighth of
+# the columns: the fourth line. Only shapes decide that. (In the package's tests Meta's own class runs
 # as four workers, each of which loads its file of ours, and refuses what does not fit.)
 #
 # Now a claim from the course's ledger, its list of published claims. A *mixture of experts* keeps
