@@ -1293,14 +1293,16 @@ else:
     assert "Paris" in said
 
 # %% [markdown]
-# A right answer, and by our own rule it proves little. So we ask llama.cpp for its logits of five
-# tokens of the same file. They will differ: to be quick, llama.cpp rounds what enters each `Q4_1`
-# product to eight bits, 127ths of the largest of 32 numbers. A *hook*, called before each matrix,
-# does the same to ours, to see how much that may be.
+# A right answer, and by our own rule it proves little. So we ask llama.cpp what follows each of
+# five tokens of the same file. It tells log-probabilities: logits up to one number for each token,
+# which our distance takes away. They will differ: to be quick, llama.cpp rounds what enters each
+# `Q4_1` product to eight bits, 127ths of the largest of 32 numbers. A *hook*, called before each
+# matrix, does the same to ours, to see how much that may be.
 
 # %%
 def apart(one: Tensor, other: Tensor) -> float:
-    """The distance of logits, in units of their spread."""
+    """The distance of logits, each row less its mean, by their spread."""
+    one, other = (x - x.mean(-1, keepdim=True) for x in (one, other))
     return ((one - other).square().mean().sqrt() / other.std()).item()
 
 
@@ -1311,18 +1313,33 @@ def rounded(matrix: torch.nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
 
 
 NO_CPP = ("llama.cpp is not here. Get it with:\n"
-          "pip install --no-deps -r requirements-optional.txt")
+          "pip install --no-deps xllamacpp==2026.10.11549")
 
 # %%
-if REAL is None or util.find_spec("llama_cpp") is None:
+def by_llama_cpp(file: Path, ids: list[int], n_vocab: int) -> Tensor:
+    """Log-probabilities after each token, `t v`; keys and values float32."""
+    cpp = import_module("xllamacpp")
+    params = cpp.CommonParams()
+    params.model.path, params.n_ctx, params.verbosity = str(file), 256, 0
+    params.cache_type_k = params.cache_type_v = cpp.ggml_type.GGML_TYPE_F32
+    params.flash_attn_type = cpp.llama_flash_attn_type(0)  # it rounds, too
+    server, rows = cpp.Server(params), torch.empty(len(ids), n_vocab)
+    for i, row in enumerate(rows):
+        said = server.handle_completions({
+            "prompt": ids[:i + 1], "n_predict": 1, "n_probs": n_vocab,
+            "temperature": 0})
+        told = said["choices"][0]["logprobs"]["content"][0]["top_logprobs"]
+        row[[each["id"] for each in told]] = torch.tensor(
+            [each["logprob"] for each in told])
+    return rows
+
+
+# %%
+if REAL is None or util.find_spec("xllamacpp") is None:
     print(installed.how_to_get("smollm2") if REAL is None else NO_CPP)
 else:
     ids = its_words.encode("The capital of France is")
-    other = import_module("llama_cpp").Llama(
-        str(REAL), n_threads=1, n_threads_batch=1, n_ctx=256, type_k=0,
-        type_v=0, logits_all=True, verbose=False)
-    other.eval(ids)
-    theirs = torch.from_numpy(other.scores[:len(ids)].copy())
+    theirs = by_llama_cpp(REAL, ids, relative.config.vocab_size)
     tokens = torch.tensor([ids])
     with torch.no_grad():
         logits = relative(tokens)[0]
@@ -1347,7 +1364,7 @@ else:
 spoiled = "?"  # your word, before you run the next cell: "further" or "nearer"
 
 # %%
-if REAL is None or util.find_spec("llama_cpp") is None:
+if REAL is None or util.find_spec("xllamacpp") is None:
     print(installed.how_to_get("smollm2") if REAL is None else NO_CPP)
 else:
     off = {}
