@@ -368,7 +368,7 @@ einsum(x, weigh, "b t c, c -> b t")
 verdicts = dict.fromkeys(["A06", "B18", "B22", "D86", "E03",
                           "A20", "B15", "D67", "B36", "A90"], "?")
 
-print(wrapped(claims.judge(verdicts)))
+print(claims.judge(verdicts))
 
 # %% [markdown]
 # Write your verdicts into the next cell, as many as you like, and run it. It says at once whether you
@@ -387,7 +387,7 @@ verdicts |= {
 ### END SOLUTION
 
 judged = claims.judge(verdicts)
-print(wrapped(judged))
+print(judged)
 judged.boxes()
 
 # %% [markdown]

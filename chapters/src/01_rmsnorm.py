@@ -7,7 +7,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | `RMSNorm`, as it stands in `llama_edu.layers`, and its way back | a little PyTorch: tensors, `mean`, broadcasting; for the last exercise the chain rule | 125 |
+# | `RMSNorm`, as it stands in `llama_edu.layers`, and its way back | a little PyTorch: tensors, `mean`, broadcasting; for the last exercise the chain rule | 120 |
 
 # %%
 import statistics
@@ -98,7 +98,7 @@ assert mean_square == variance + mean**2
 # distance from the origin: $\sqrt c$. Its *direction* is what is left. With two features we can see
 # this, and we see what LayerNorm does as well.
 
-# %% mystnb={"image": {"alt": "Random points in a plane. RMSNorm moves each of them along its ray to a circle of radius 1.41; LayerNorm collapses all of them to just two points."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Random points in a plane. RMSNorm moves each of them along its ray to a circle of radius 1.41; LayerNorm collapses all of them to just two points."}}
 torch.manual_seed(0)
 points = torch.randn(60, 2) * 1.2 + torch.tensor([0.6, 0.2])
 on_circle = F.normalize(points) * 2**0.5      # the same direction, √2 long
@@ -133,9 +133,9 @@ for ax, after, name in zip(panels, (on_circle, on_line),
 
 # %%
 def rms_norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
-    """Exercise 1.1 ●○○ 5 min. x: `... c`, weight: `c`. Divide by the root mean square, rescale.
-
-    Compute in float32 and return to the dtype of x.
+    """Exercise 1.1 ●○○ 5 min. Divide each token of `x`, of shape `... c`, by its root mean square
+    over the features, with `eps` inside the root. Then multiply feature by feature with `weight`,
+    of shape `c`. Compute the root in float32, and return the dtype of `x`.
     """
     ### BEGIN SOLUTION
     wide = x.float()
@@ -163,16 +163,16 @@ check("1.1", rms_norm)
 # follows.
 
 # %%
-def rms_norm_loop(token: list[float], weight: list[float],
-                  eps: float) -> list[float]:
+def rms_norm_loop(
+    token: list[float], weight: list[float], eps: float
+) -> list[float]:
     """One token, plain numbers. Zhang & Sennrich 2019, eq. 4."""
     total = 0.0
     for value in token:
         total += value * value
-    root = (total / len(token) + eps)**0.5
-    return [
-        value / root * scale for value, scale in zip(token, weight, strict=True)
-    ]
+    root = (total / len(token) + eps) ** 0.5
+    return [value / root * scale
+            for value, scale in zip(token, weight, strict=True)]
 
 
 rms_norm_loop([1.0, 2.0, 3.0, 6.0], [1.0, 1.0, 1.0, 10.0], 1e-5)
@@ -197,9 +197,8 @@ class RMSNorm(nn.Module):
 
 
 # %% [markdown]
-# The first line of that cell, `# twin: ...`, is a promise. A test compares the cell with the class
-# of that name in the package, so what you read here is what the course runs. From the next chapter
-# on we import it.
+# This cell is a *twin*: a test compares it with `llama_edu.layers.RMSNorm`, so what you read here is
+# what the course runs. From the next chapter on we import it.
 #
 # Note the order at the end. The token goes back to its own dtype *before* the weight is applied,
 # as in Meta's code. In float32 this makes no difference. In bfloat16 (16 bits: the range of float32
@@ -221,8 +220,8 @@ for b in range(2):
     for t in range(3):
         slow = rms_norm_loop(batch[b, t].tolist(), norm.weight.tolist(), 0.1)
         torch.testing.assert_close(norm(batch)[b, t], torch.tensor(slow))
-torch.testing.assert_close(norm(batch),
-                           F.rms_norm(batch, (6, ), norm.weight, eps=0.1))
+packaged = F.rms_norm(batch, (6,), norm.weight, eps=0.1)
+torch.testing.assert_close(norm(batch), packaged)
 print("equal to the loop and to torch.nn.functional.rms_norm")
 
 # %% [markdown]
@@ -240,9 +239,10 @@ def rms_norm_narrow(x: Tensor, eps: float) -> Tensor:
 signs = torch.tensor([1.0, -1.0]).repeat(2048)
 for size in (100.0, 255.0, 256.0, 300.0):
     token = (signs * size).half()
-    print(
-        f"|x| = {size:5.0f}   float16 gives {rms_norm_narrow(token, 1e-5)[0].item():.3f}"
-        f"   float32 inside gives {RMSNorm(4096, 1e-5)(token)[0].item():.3f}")
+    narrow = rms_norm_narrow(token, 1e-5)[0].item()
+    inside = RMSNorm(4096, 1e-5)(token)[0].item()
+    print(f"|x| = {size:5.0f}   float16 gives {narrow:.3f}"
+          f"   float32 inside gives {inside:.3f}")
 
 # %% [markdown]
 # No error, no `nan`: zeros. The square overflows to infinity, one over the root of infinity is
@@ -275,12 +275,12 @@ TALE = next(tales.stories(1, seed=1))
 def norm_inputs(model: nn.Module, ids: list[int]) -> list[Tensor]:
     """What each norm of a model reads, `t c`, from the first to the last."""
     seen: list[Tensor] = []
-    hooks = [
-        part.register_forward_pre_hook(
-            lambda _, given: seen.append(given[0][0]))
-        for part in model.modules()
-        if isinstance(part, layers.RMSNorm)
-    ]
+
+    def note(_: nn.Module, given: tuple[Tensor]) -> None:
+        seen.append(given[0][0])
+
+    hooks = [part.register_forward_pre_hook(note) for part in model.modules()
+             if isinstance(part, layers.RMSNorm)]
     with torch.inference_mode():
         model(torch.tensor([ids]))
     for hook in hooks:
@@ -294,52 +294,49 @@ for name in ("tales", "smollm2"):
         print(installed.how_to_get(name))
         continue
     model, tokenizer = load(name)
-    streams[name] = norm_inputs(model,
-                                tokenizer.encode(TALE, bos=tokenizer.adds_bos))
+    ids = tokenizer.encode(TALE, bos=tokenizer.adds_bos)
+    streams[name] = norm_inputs(model, ids)
 
 # %%
 for name, inputs in streams.items():
-    erased = [
-        int((rms_norm_narrow(x.half(), 1e-5) == 0).all(-1).sum())
-        for x in inputs
-    ]
-    print(
-        f"{name:8} largest feature {max(float(x.abs().max()) for x in inputs):8,.0f};"
-        f" tokens that float16 erases: {sum(erased):3} of {len(inputs) * len(inputs[0]):,},"
-        f" in {sum(n > 0 for n in erased)} of {len(erased)} norms")
+    erased = [int((rms_norm_narrow(x.half(), 1e-5) == 0).all(-1).sum())
+              for x in inputs]
+    largest = max(float(x.abs().max()) for x in inputs)
+    n_tokens, n_norms = len(inputs) * len(inputs[0]), sum(n > 0 for n in erased)
+    print(f"{name}: the largest feature is {largest:,.0f}")
+    print(f"    float16 erases {sum(erased)} of {n_tokens:,} tokens,"
+          f" in {n_norms} of {len(erased)} norms")
     if name == "smollm2":
-        assert sum(n > 0 for n in erased) > len(erased) / 2
-        assert 0.15 < sum(erased) / len(erased) / len(inputs[0]) < 0.25
+        assert n_norms > len(erased) / 2
+        assert 0.15 < sum(erased) / n_tokens < 0.25
 
 # %% [markdown]
 # Both models have some. In the larger one float16 would erase tokens in 53 of its 61 norms, of all
 # that these norms read about a fifth. bfloat16 has the range of float32, so it erases nothing, at
 # the price of digits:
 
-# %% mystnb={"image": {"alt": "Size of a normalised token against the size of its features, from 0.00001 to 10,000. Float16 arithmetic drops to zero from 256 upwards; bfloat16 and float32 inside stay at one. Below about 0.003 all three fall towards zero together, because epsilon takes over."}}
+# %%
 sizes = torch.logspace(-5, 4, 181)
-kinds = {
-    "float16 throughout": (torch.half, False),
-    "bfloat16 throughout": (torch.bfloat16, False),
-    "float32 inside": (torch.half, True)
-}
+given = signs[:64] * sizes[:, None]
+kinds = {"float16 throughout": given.half(),
+         "bfloat16 throughout": given.bfloat16(),
+         "float32 inside": given.half().float()}
+after = {name: rms_norm_narrow(x, 1e-5).abs().mean(-1).float()
+         for name, x in kinds.items()}
 
+off = (after["bfloat16 throughout"] - after["float32 inside"]).abs().max()
+print(f"bfloat16 is off by {off:.1%} at most")
+assert (after["float16 throughout"] == 0).equal(sizes.half() >= 256)
+for eps, is_number in ((1e-5, True), (1e-6, True), (1e-8, False)):
+    assert (torch.tensor(eps).half() > 0) == is_number
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Size of a normalised token against the size of its features, from 0.00001 to 10,000. Float16 arithmetic drops to zero from 256 upwards; bfloat16 and float32 inside stay at one. Below about 0.003 all three fall towards zero together, because epsilon takes over."}}
 fig, ax = plots.figure(
     "float16 arithmetic erases a token from 256 on, bfloat16 does not",
     x="size of the features |x|", y="size after the norm (should be 1)")
-after = {}
-for (name, (dtype, inside)), style in zip(kinds.items(), ("-", "-", "--"),
-                                          strict=True):
-    given = (signs[:64] * sizes[:, None]).to(dtype)
-    given = given.float() if inside else given
-    after[name] = rms_norm_narrow(given, 1e-5).abs().mean(-1).float()
+for name, style in zip(after, ("-", "-", "--"), strict=True):
     ax.semilogx(sizes, after[name], style, label=name)
 _ = ax.legend(loc="lower center")
-assert (after["float16 throughout"] == 0).equal(sizes.half() >= 256)
-assert torch.tensor([1e-5, 1e-6,
-                     1e-8]).half().gt(0).tolist() == [True, True, False]
-off = (after["bfloat16 throughout"] - after["float32 inside"]).abs().max()
-print(f"bfloat16 is off by {off:.1%} at most")
 
 # %% [markdown]
 # At the far left epsilon takes over, in all three, as it should. (That works in float16 because the
@@ -357,22 +354,28 @@ print(f"bfloat16 is off by {off:.1%} at most")
 # about $1/c$. Trained networks might put something into the mean; so we ask the two models at
 # each of their norms.
 
-# %% mystnb={"image": {"alt": "On logarithmic axes the share of a random token's squared length that its mean carries falls like one over the width, from about a half at two features to 0.02 percent at 4096. The norms of two trained models, at 96 and 576 features, lie near that line or below twice its height."}}
+# %%
 torch.manual_seed(0)
 widths = [2**power for power in range(1, 13)]
 
 
 def mean_share(x: Tensor) -> float:
-    """The share of the squared length that lies in the mean, averaged over tokens."""
+    """The share of the squared length in the mean, averaged over tokens."""
     return float((x.mean(-1) ** 2 / x.pow(2).mean(-1)).mean())
 
 
 shares = [mean_share(torch.randn(2000, c)) for c in widths]
-found = {
-    inputs[0].shape[-1]: list(map(mean_share, inputs))
-    for inputs in streams.values()
-}
+found = {inputs[0].shape[-1]: list(map(mean_share, inputs))
+         for inputs in streams.values()}
+print(f"random tokens: {shares[0]:.2f} at c = 2, {shares[-1]:.2%} at c = 4096")
+for c, each in found.items():
+    print(f"trained, c = {c}: {min(each):.2%} to {max(each):.2%};"
+          f" 1/c is {1 / c:.2%}")
+    assert max(each) < 2 / c
+dims = {r.config.dim for r in RELEASES}
+assert (min(dims), max(dims)) == (2048, 16_384)
 
+# %% tags=["hide-input"] mystnb={"image": {"alt": "On logarithmic axes the share of a random token's squared length that its mean carries falls like one over the width, from about a half at two features to 0.02 percent at 4096. The norms of two trained models, at 96 and 576 features, lie near that line or below twice its height."}}
 fig, ax = plots.figure("In a wide network the mean carries next to nothing",
                        x="features c", y="share of squared length in the mean")
 ax.loglog(widths, shares, "o", label="2,000 random tokens")
@@ -382,16 +385,6 @@ ax.loglog([c for c in found for _ in found[c]],
 ax.loglog(widths, [1 / c for c in widths], "--", color=plots.BLACK,
           label="1 / c")
 _ = ax.legend()
-
-# %%
-print(f"random tokens: {shares[0]:.2f} at c = 2, {shares[-1]:.2%} at c = 4096")
-for c, each in found.items():
-    print(
-        f"trained, c = {c}: {min(each):.2%} to {max(each):.2%}; 1/c is {1 / c:.2%}"
-    )
-    assert max(each) < 2 / c
-dims = {r.config.dim for r in RELEASES}
-assert (min(dims), max(dims)) == (2048, 16_384)
 
 # %% [markdown]
 # In these two models there is little to lose. And if a network wants the mean gone?
@@ -404,9 +397,9 @@ assert (min(dims), max(dims)) == (2048, 16_384)
 
 # %%
 def leave_mean(w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """Exercise 1.2 ●●○ 8 min. w: `c f`, b: `c`. The w and b that spare LayerNorm its first step:
-
-    rms_norm(F.linear(h, *leave_mean(w, b))) equals layer_norm(F.linear(h, w, b)), h: `... f`.
+    """Exercise 1.2 ●●○ 8 min. Return the `w`, of shape `c f`, and the `b`, of shape `c`, that spare
+    LayerNorm its first step: `rms_norm(F.linear(h, *leave_mean(w, b)))` is to equal
+    `layer_norm(F.linear(h, w, b))` for every `h` of shape `... f`, both without a weight.
     """
     ### BEGIN SOLUTION
     return w - w.mean(0), b - b.mean()
@@ -433,10 +426,10 @@ c = 64
 tokens = torch.randn(5, c) + 3.0
 project = torch.eye(c) - torch.ones(c, c) / c
 
-gap = F.layer_norm(tokens,
-                   (c, ), eps=1e-5) - F.rms_norm(tokens @ project,
-                                                 (c, ), eps=1e-5)
-print("largest difference below 1e-5:", bool(gap.abs().max() < 1e-5))
+by_layer_norm = F.layer_norm(tokens, (c,), eps=1e-5)
+by_rms_norm = F.rms_norm(tokens @ project, (c,), eps=1e-5)
+gap = (by_layer_norm - by_rms_norm).abs().max()
+print("largest difference below 1e-5:", bool(gap < 1e-5))
 
 # %% [markdown]
 # So nothing is lost that could not be had otherwise, and a network that has no use for the step is
@@ -458,10 +451,9 @@ for shift in (0, 10, 100):
 # Both forgive a change of *scale*, up to epsilon, and that is what a deep stack needs:
 
 # %%
-torch.testing.assert_close(F.layer_norm(7 * quartet, (4, )),
-                           F.layer_norm(quartet, (4, )))
-torch.testing.assert_close(F.rms_norm(7 * quartet, (4, ), eps=1e-5),
-                           F.rms_norm(quartet, (4, ), eps=1e-5))
+for normalise in (F.layer_norm, F.rms_norm):
+    larger = normalise(7 * quartet, (4,), eps=1e-5)
+    torch.testing.assert_close(larger, normalise(quartet, (4,), eps=1e-5))
 
 # %% [markdown]
 # *A good place to rest. The norm is built. What follows asks where to put it.*
@@ -481,7 +473,9 @@ torch.testing.assert_close(F.rms_norm(7 * quartet, (4, ), eps=1e-5),
 
 # %%
 def one_step(x: Tensor, norm: nn.Module, sublayer: nn.Module) -> Tensor:
-    """Exercise 1.3 ●○○ 4 min. x: `... c`. One step that meets all three requirements."""
+    """Exercise 1.3 ●○○ 4 min. Take the stream `x`, of shape `... c`, through one step that meets
+    all three requirements. `norm` and `sublayer` are called like functions, and keep the shape.
+    """
     ### BEGIN SOLUTION
     return x + sublayer(norm(x))
     ### END SOLUTION
@@ -510,17 +504,17 @@ check("1.3", one_step)
 
 # %%
 class Stack(nn.Module):
-    """32 residual blocks, each a small two-layer network, and a classifier on top."""
+    """32 residual blocks, each of two matrices, and a classifier on top."""
 
     def __init__(self, pre_norm: bool, dim: int = 32, depth: int = 32):
         super().__init__()
         self.pre_norm = pre_norm
-        self.ups = nn.ModuleList(
-            nn.Linear(dim, 2 * dim, bias=False) for _ in range(depth))
-        self.downs = nn.ModuleList(
-            nn.Linear(2 * dim, dim, bias=False) for _ in range(depth))
-        self.norm, self.head = RMSNorm(dim,
-                                       1e-5), nn.Linear(dim, 10, bias=False)
+        self.ups, self.downs = nn.ModuleList(), nn.ModuleList()
+        for _ in range(depth):
+            self.ups.append(nn.Linear(dim, 2 * dim, bias=False))
+            self.downs.append(nn.Linear(2 * dim, dim, bias=False))
+        self.norm = RMSNorm(dim, 1e-5)
+        self.head = nn.Linear(dim, 10, bias=False)
         for layer in (*self.ups, *self.downs):
             nn.init.normal_(layer.weight, std=layer.in_features**-0.5)
 
@@ -555,7 +549,7 @@ def cloud_batch(step: int) -> tuple[Tensor, Tensor]:
 
 
 def train(pre_norm: bool, seed: int, lr: float = 0.01) -> tuple[Tensor, Tensor]:
-    """Before each of 60 steps: the loss, and the size of each block's gradient, `60 32`."""
+    """Before each of 60 steps: the loss, and each block's gradient, `60 32`."""
     torch.manual_seed(seed)
     model = Stack(pre_norm)
     optimiser = torch.optim.Adam(model.parameters(), lr=lr)
@@ -565,8 +559,7 @@ def train(pre_norm: bool, seed: int, lr: float = 0.01) -> tuple[Tensor, Tensor]:
         loss = F.cross_entropy(model(points), labels)
         optimiser.zero_grad()
         loss.backward()
-        gradients.append(
-            [float(down.weight.grad.norm()) for down in model.downs])
+        gradients.append([down.weight.grad.norm() for down in model.downs])
         optimiser.step()
         losses.append(loss.item())
     return torch.tensor(losses), torch.tensor(gradients)
@@ -575,17 +568,18 @@ def train(pre_norm: bool, seed: int, lr: float = 0.01) -> tuple[Tensor, Tensor]:
 # One run could be luck, so we make three of each: three seeds for the weights. About fifteen
 # seconds.
 
-# %% mystnb={"image": {"alt": "Gradient size by block on a logarithmic axis, three runs each. Before training, post-norm stays between 0.1 and 1 while pre-norm falls from 0.3 to 0.1. Before step 60 pre-norm lies between 0.5 and 0.005, while post-norm has collapsed below 0.00001 in its middle blocks and keeps 0.1 in the last."}}
+# %%
 runs = {name: [train(name == "pre-norm", seed) for seed in range(3)]
         for name in ("pre-norm", "post-norm")}
 
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Gradient size by block on a logarithmic axis, three runs each. Before training, post-norm stays between 0.1 and 1 while pre-norm falls from 0.3 to 0.1. Before step 60 pre-norm lies between 0.5 and 0.005, while post-norm has collapsed below 0.00001 in its middle blocks and keeps 0.1 in the last."}}
+LOOKS = {"pre-norm": {"color": plots.BLUE},
+         "post-norm": {"color": plots.VERMILION, "linestyle": "--"}}
 fig, panels = plots.figure("Post-norm starts out healthy and dies in training",
                            x="block (1 is next to the input)",
                            y="gradient norm", columns=2)
 for ax, step in zip(panels, (1, 60), strict=True):
-    for name, look in (("pre-norm", {"color": plots.BLUE}), ("post-norm", {
-            "color": plots.VERMILION, "linestyle": "--"
-    })):
+    for name, look in LOOKS.items():
         for seed, (_, gradients) in enumerate(runs[name]):
             ax.semilogy(range(1, 33), gradients[step - 1],
                         label=name if seed == 0 else None, **look)
@@ -593,20 +587,21 @@ for ax, step in zip(panels, (1, 60), strict=True):
 panels[1].set_ylabel("")
 _ = panels[0].legend(loc="lower left")
 
+# %% [markdown]
+# And in numbers, one line a seed. In how many blocks was post-norm's gradient the larger one before
+# the first step, and where did the loss end?
+
 # %%
-for (losses, pre), (post_losses, post) in zip(runs["pre-norm"],
-                                              runs["post-norm"], strict=True):
+pairs = list(zip(runs["pre-norm"], runs["post-norm"], strict=True))
+for (losses, pre), (post_losses, post) in pairs:
     loss, post_loss = losses[-10:].mean(), post_losses[-10:].mean()
     share = (post[0] > pre[0]).float().mean()
-    print(
-        f"loss at the end: pre-norm {loss:.1f}, post-norm {post_loss:.1f}."
-        f"  Before step 1 post-norm's gradient is the larger one in {share:.0%} of the blocks"
-    )
+    print(f"larger in {share:.0%} of the blocks;"
+          f"  loss with pre-norm {loss:.1f}, with post-norm {post_loss:.1f}")
     assert share == 1
     assert loss < 1 < 2 < post_loss
     assert post[-1].min() < 1e-3 * pre[-1].min()
-    # the last block has its gradient still
-    assert post[-1, -1] > 10 * pre[-1, -1]
+    assert post[-1, -1] > 10 * pre[-1, -1]  # the last block has one still
 reveal("larger gradients before step 1", guess, "post-norm")
 
 # %% [markdown]
@@ -616,15 +611,13 @@ reveal("larger gradients before step 1", guess, "post-norm")
 
 # %%
 torch.manual_seed(0)
-stack, sizes = Stack(pre_norm=True), []
-stack.norm.register_forward_pre_hook(
-    lambda _, given: sizes.append(float(given[0].pow(2).mean().sqrt())))
+stack, read = Stack(pre_norm=True), []
+stack.norm.register_forward_pre_hook(lambda _, given: read.append(given[0]))
 with torch.no_grad():
     stack(cloud_batch(0)[0])
-print(
-    f"root mean square before block 1: {sizes[0]:.1f}, after block 32: {sizes[-1]:.1f}"
-)
-assert sizes[-1] > 2 * sizes[0]
+first, last = (float(read[i].pow(2).mean().sqrt()) for i in (0, -1))
+print(f"root mean square at the start {first:.1f}, after 32 blocks {last:.1f}")
+assert last > 2 * first
 
 # %% [markdown]
 # Keep that in mind for the end of the chapter. Xiong et al. (2020, theorem 1) prove a bound for the
@@ -649,12 +642,11 @@ for step in (1, 4, 6, 16):
         lost = "  ".join(f"{each[step - 1]:.1f}" for each, _ in made)
         print(f"before step {step:2}  {name:9}  {smallest}    loss {lost}")
 
-pairs = list(zip(runs["pre-norm"], runs["post-norm"], strict=True))
 behind = all(post[3] > pre[3] + 0.5 for (pre, _), (post, _) in pairs)
-as_large = all(post[3].min() > pre[3].min() / 2
-               for (_, pre), (_, post) in pairs)
-assert all(post[15].min() < pre[15].min() / 100
-           for (_, pre), (_, post) in pairs)
+ratios = [post.min(1).values / pre.min(1).values
+          for (_, pre), (_, post) in pairs]
+as_large = all(ratio[3] > 0.5 for ratio in ratios)
+assert all(ratio[15] < 0.01 for ratio in ratios)
 reveal("what showed first", guess,
        "loss" if behind and as_large else "gradients")
 
@@ -664,9 +656,8 @@ reveal("what showed first", guess,
 # hundredth of pre-norm's. A learning rate ten times smaller rescues it (again some seconds):
 
 # %%
-gentle = [
-    train(False, seed, lr=0.001)[0][-10:].mean().item() for seed in range(3)
-]
+gentle = [train(False, seed, lr=0.001)[0][-10:].mean().item()
+          for seed in range(3)]
 print("post-norm at 0.001, mean loss of the last ten steps:",
       [round(each, 1) for each in gentle])
 assert max(gentle) < 1
@@ -686,7 +677,9 @@ assert round(torch.log(torch.tensor(10.0)).item(), 2) == 2.30
 
 # %%
 def count_norm_weights(config: ModelConfig) -> int:
-    """Exercise 1.4 ●●○ 5 min. The number of weights in all the RMSNorms of a Llama."""
+    """Exercise 1.4 ●●○ 5 min. Count the weights in all the RMSNorms of the Llama that `config`
+    describes.
+    """
     ### BEGIN SOLUTION
     return (2 * config.n_layers + 1) * config.dim
     ### END SOLUTION
@@ -707,10 +700,9 @@ check("1.4", count_norm_weights)
 # %%
 for name in ("llama-1-7b", "llama-2-70b", "llama-3.1-405b", "llama-3.2-1b"):
     config = release(name).config
-    count = parameters(config)
-    print(
-        f"{name:15} {count.norms // config.dim:3} norms of {config.dim:5}: {count.norms:9,} weights,"
-        f" {count.norms / count.total:.4%} of all")
+    count, dim = parameters(config), config.dim
+    print(f"{name:15} {count.norms // dim:3} norms of {dim:5}: {count.norms:9,}"
+          f" weights, {count.norms / count.total:.4%} of all")
 
 # %% [markdown]
 # Two in each layer and one at the end. All that ever changed in these norms between the generations
@@ -730,15 +722,21 @@ for eps in sorted({r.config.norm_eps for r in RELEASES}):
 # once, and the norm would run without. (Only the last norm is harder: some Llamas, the 3.2 1B among
 # them, share their output matrix with the table that turns tokens into features, which must stay as
 # it is.) Ashkboos et al. (2024) begin so, mean and weight both, before they cut a model smaller.
+#
+# LayerNorm ends with one thing more: after its weight it adds a learnt *bias*, one number a feature.
+# The layer that reads it has a bias of its own. Can it take over both?
 
 # %%
-def fold(norm_weight: Tensor, w: Tensor) -> Tensor:
-    """Exercise 1.5 ●●○ 5 min. norm_weight: `c`, w: `f c`. A matrix that does the work of both:
-
-    F.linear(y * norm_weight, w) equals F.linear(y, fold(norm_weight, w)) for every y: `... c`.
+def fold(
+    norm_weight: Tensor, norm_bias: Tensor, w: Tensor, b: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Exercise 1.5 ●●○ 7 min. A norm ends by multiplying with `norm_weight` and adding `norm_bias`,
+    both of shape `c`. The layer that reads it has `w`, of shape `f c`, and `b`, of shape `f`. Return
+    the `w` and `b` of one layer that does all of this: `F.linear(y, *fold(norm_weight, norm_bias,
+    w, b))` is to equal `F.linear(y * norm_weight + norm_bias, w, b)` for every `y` of shape `... c`.
     """
     ### BEGIN SOLUTION
-    return w * norm_weight
+    return w * norm_weight, b + w @ norm_bias
     ### END SOLUTION
 
 
@@ -746,35 +744,34 @@ check("1.5", fold)
 
 # %% [markdown]
 # ### BEGIN SOLUTION
-# **Discussion of 1.5.** One output is $\sum_c w_{fc}\,(g_c\,y_c) = \sum_c (w_{fc}\,g_c)\,y_c$, so
-# column
-# $c$ is scaled by $g_c$. Scaling rows is tempting because a square matrix does not complain. In a real model it would
-# rescale the outputs by numbers that were learnt for the inputs. For the same reason `w1` and `w3`
-# of one block, and `wq`, `wk`, `wv`, must each be folded: all of them read the same norm.
+# **Discussion of 1.5.** One output is $b_f + \sum_c w_{fc}\,(g_c\,y_c + s_c)$, with $g$ the norm's
+# weight and $s$ its bias. Regroup: $(b_f + \sum_c w_{fc}\,s_c) + \sum_c (w_{fc}\,g_c)\,y_c$. So column
+# $c$ is scaled by $g_c$, and the matrix does to $s$ what it does to every token, once and for all.
+# Scaling rows is tempting because a square matrix does not complain; it would rescale the outputs by
+# numbers that were learnt for the inputs. `wq`, `wk` and `wv` read one norm, and so do `w1` and `w3`:
+# each of them must be folded.
 # ### END SOLUTION
 #
-# > **Predict.** LayerNorm also adds a learnt *bias*, after its weight: the matrix reads $y\,g + s$,
-# > with one number $s_c$ a feature. The next layer has a bias of its own. Can it absorb $s$ as
-# > well?
-
-# %%
-guess = "?"    # "as it is", "through the matrix" or "not at all"
+# With 1.2 this takes a whole LayerNorm apart: its mean goes to the layer before, its weight and bias
+# to the layer after. What is left between the two?
 
 # %%
 torch.manual_seed(0)
-y, g, s = torch.randn(7, 5), torch.randn(5), torch.randn(5)    # five features
-w, b = torch.randn(5, 5), torch.randn(5)
-wanted = F.linear(y * g + s, w, b)
-ways = {"as it is": b + s, "through the matrix": b + w @ s, "not at all": b}
-works = [way for way, bias in ways.items()
-         if torch.allclose(F.linear(y * g, w, bias), wanted, atol=1e-5)]
-assert works == ["through the matrix"]
-reveal("the bias is absorbed", guess, works[0])
+before, after = nn.Linear(3, 5), nn.Linear(5, 4)
+h, g, s = torch.randn(7, 3), torch.randn(5), torch.randn(5)
+wanted = after(F.layer_norm(before(h), (5,), g, s, eps=1e-5))
+
+with torch.no_grad():
+    before.weight -= before.weight.mean(0)
+    before.bias -= before.bias.mean()
+    after.bias += after.weight @ s  # first, by the weight as it was
+    after.weight *= g
+got = after(F.rms_norm(before(h), (5,), eps=1e-5))
+torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+print("equal, with an RMSNorm without a weight in the middle")
 
 # %% [markdown]
-# The matrix does to $s$ what it does to every token, so $w s$ may be added once and for all. With
-# 1.2 this makes the list complete: mean, weight, bias. All that must stay in the norm is the
-# division.
+# A division. All else in a norm may live in the matrices around it.
 #
 # ## Fact check: is RMSNorm 40 % faster?
 #
@@ -791,21 +788,19 @@ claims.judge({"D09": "?", "E09": "?", "E10": "?"})
 # and we take medians, so that a busy machine hurts all four alike.
 
 # %%
-def layer_norm_by_hand(x: Tensor, weight: Tensor, bias: Tensor,
-                       eps: float) -> Tensor:
-    away = x - x.mean(-1, keepdim=True)
-    return away * torch.rsqrt(away.pow(2).mean(-1, keepdim=True)
-                              + eps) * weight + bias
+def layer_norm_by_hand(
+    x: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> Tensor:
+    return rms_norm_narrow(x - x.mean(-1, keepdim=True), eps) * weight + bias
 
 
-tokens, ones, zeros = torch.randn(512,
-                                  4096), torch.ones(4096), torch.zeros(4096)
+tokens = torch.randn(512, 4096)
+ones, zeros, shape = torch.ones(4096), torch.zeros(4096), (4096,)
 ways = {
     "by hand LayerNorm": lambda: layer_norm_by_hand(tokens, ones, zeros, 1e-5),
     "by hand RMSNorm": lambda: rms_norm_narrow(tokens, 1e-5) * ones,
-    "PyTorch LayerNorm": lambda: F.layer_norm(tokens,
-                                              (4096, ), ones, zeros, 1e-5),
-    "PyTorch RMSNorm": lambda: F.rms_norm(tokens, (4096, ), ones, 1e-5),
+    "PyTorch LayerNorm": lambda: F.layer_norm(tokens, shape, ones, zeros, 1e-5),
+    "PyTorch RMSNorm": lambda: F.rms_norm(tokens, shape, ones, 1e-5),
 }
 seconds = {name: [] for name in ways}
 for _ in range(40):
@@ -876,8 +871,8 @@ for name, suspect in norms.items():
 # scale a token, shift it, put another beside it, shrink it under a large epsilon, change its dtype?
 
 # %%
-# Exercise 1.6 ●●○ 12 min. Which mistake is in which suspect?
-found = dict.fromkeys("abcdef", "?")      # in place of each "?" a verdict
+# Exercise 1.6 ●●○ 12 min. Which mistake is in which suspect? Put a verdict in place of each `"?"`.
+found = dict.fromkeys("abcdef", "?")
 ### BEGIN SOLUTION
 found = {"a": "no float32 inside", "b": "one root for all tokens",
          "c": "healthy", "d": "eps outside the root",
@@ -897,61 +892,58 @@ check("1.6", found)
 # %%
 ### BEGIN SOLUTION
 torch.manual_seed(0)
-many, uneven = torch.randn(64, 4).bfloat16(), torch.tensor([0.3, 0.7, 1.1,
-                                                            1.9]).bfloat16()
+many = torch.randn(64, 4).bfloat16()
+uneven = torch.tensor([0.3, 0.7, 1.1, 1.9]).bfloat16()
 own = RMSNorm(4, 1e-5)
 own.weight.data = uneven
+one, two = torch.ones(4), torch.stack([quartet, torch.full((4,), 9.0)])
 for name, suspect in suspects("1.6").items():
-    beside = suspect(torch.tensor([[1.0, 2, 3, 6], [9, 9, 9, 9]]),
-                     torch.ones(4), 1e-5)[0, 0]
-    epsilon = suspect(torch.ones(4), torch.ones(4), 1.0)[0]
-    large = suspect(
-        torch.full((4, ), 300.0).half(),
-        torch.ones(4).half(), 1e-5)[0]
+    beside = suspect(two, one, 1e-5)[0, 0]
+    epsilon = suspect(one, one, 1.0)[0]
+    large = suspect((300 * one).half(), one.half(), 1e-5)[0]
     bits = bool((suspect(many, uneven, 1e-5) != own(many)).any())
-    print(
-        f"{name}: beside nines {beside:.2f}  eps of 1 {epsilon:.2f}  float16 {large:.0f}"
-        f"  other bits {bits}")
+    print(f"{name}: beside nines {beside:.2f}  eps of 1 {epsilon:.2f}"
+          f"  float16 {large:.0f}  other bits {bits}")
 ### END SOLUTION
 
 # %% [markdown]
 # ## The way back: what does the gradient of a norm look like?
 #
-# So far the norm ran forwards. In training it also runs backwards. It is handed `grad`, the
-# gradient of the loss for each number that it returned, and must return the gradients for what it
-# was given: for `x` and for `weight`. PyTorch derives this by itself (*autograd*). Do it by hand,
-# with the chain rule. Two things to think of: `x` reaches the output in two ways, directly and
-# through the root of its token, and the two add up; and all tokens share one weight. (The check
-# switches `backward` off.)
+# So far the norm ran forwards. In training it also runs backwards: it is handed `grad`, the gradient
+# of the loss for each number that it returned, and hands back one for each number that it was given.
+# For one token the two are tied by a matrix, the *Jacobian*: $J_{ij}$ is the slope of output $i$ as
+# feature $j$ moves. The gradient for $x_j$ is then $\sum_i g_i\,J_{ij}$, with $g$ for `grad`.
+#
+# PyTorch does this by itself (*autograd*) and never writes the matrix down. Do it by hand, with the
+# chain rule. (Autograd would pass the check, and teach nothing.) One thing to think of: a feature
+# reaches the output in two ways. Directly it moves its own output alone. Through the root of the token
+# it moves all of them.
 
 # %%
-def rms_norm_backward(
-    grad: Tensor, x: Tensor, weight: Tensor, eps: float
-) -> tuple[Tensor, Tensor]:
-    """Exercise 1.7 ●●● 30 min. grad, x: `... c`, weight: `c`. The gradients for x and weight.
-
-    What autograd would give, without it. Inside in float32; each gradient in its input's dtype.
+def rms_norm_jacobian(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Exercise 1.7 ●●● 25 min. `x`, one token, and `weight` have the shape `c`. Return the Jacobian
+    of `rms_norm(x, weight, eps)`, of shape `c c`: in row `i` and column `j` the slope of output `i`
+    as `x[j]` moves.
     """
     ### BEGIN SOLUTION
-    def mean(z: Tensor) -> Tensor:
-        return z.mean(-1, keepdim=True)
-
-    wide, pull = x.float(), (grad * weight).float()
-    r = (mean(wide**2) + eps) ** -0.5
-    for_x = r * pull - wide * r**3 * mean(pull * wide)
-    for_weight = (grad * (wide * r)).reshape(-1, x.shape[-1]).sum(0)
-    return for_x.type_as(x), for_weight.type_as(weight)
+    c = len(x)
+    r = (x @ x / c + eps) ** -0.5
+    direct = torch.diag(weight) * r
+    through_the_root = -torch.outer(weight * x, x) * r**3 / c
+    return direct + through_the_root
     ### END SOLUTION
 
 
-check("1.7", rms_norm_backward)
+check("1.7", rms_norm_jacobian)
 
 # %% [markdown]
 # ### BEGIN SOLUTION
 # **Discussion of 1.7.** With $r = 1/\mathrm{RMS}(x)$ the output is $y_i = w_i\,r\,x_i$, and
-# $\partial r/\partial x_j = -r^3 x_j / c$: the 2 of the square and the ½ of the root cancel. With
-# $p_i = w_i\,g_i$, where $g$ is `grad`, the gradient is $r\,p_j - r^3 x_j\,\frac1c\sum_i p_i x_i$.
-# The second part takes out of the first what points along the token.
+# $\partial r/\partial x_j = -r^3 x_j / c$: the 2 of the square and the ½ of the root cancel. So
+# $J_{ij} = w_i\,(r\,\delta_{ij} - r^3 x_i x_j / c)$, where $\delta_{ij}$ is 1 on the diagonal and 0
+# elsewhere. With the token after the division, $u = r x$, this is
+# $w_i\,r\,(\delta_{ij} - u_i u_j / c)$. Compare $P = I - \frac1c \mathbf 1 \mathbf 1^\top$, with which
+# LayerNorm takes out the mean: here the token's own direction is taken out.
 # ### END SOLUTION
 #
 # > **Predict.** Take 1,000 random tokens of 64 features and a random `grad` for each. Which share
@@ -960,8 +952,8 @@ check("1.7", rms_norm_backward)
 # > tokens are doubled?
 
 # %%
-guess_along = None     # from 0 to 1
-guess_doubled = None   # 1 if it stays as it is
+guess_along = None    # from 0 to 1
+guess_doubled = None    # 1 if it stays as it is
 
 # %%
 torch.manual_seed(0)
@@ -978,9 +970,10 @@ def along(x: Tensor) -> float:
     return float(F.cosine_similarity(way_back(x, grad), x).abs().mean())
 
 
-ratio = float(way_back(2 * tokens, grad).norm() / way_back(tokens, grad).norm())
+once, doubled = (way_back(k * tokens, grad).norm() for k in (1, 2))
+ratio = float(doubled / once)
 print(reveal("share along the token", guess_along, round(along(tokens), 4)))
-print(reveal("doubled tokens: gradient times", guess_doubled, round(ratio, 3)))
+print(reveal("doubled: gradient times", guess_doubled, round(ratio, 3)))
 print("share along a token a thousand times smaller:",
       round(along(tokens / 1000), 2))
 assert along(tokens) < 1e-4
@@ -992,7 +985,7 @@ assert abs(ratio - 0.5) < 1e-3
 # sphere. (With an epsilon that is not 0 this holds while the mean square is far above it. The tiny
 # tokens have nearly the share of random directions: for them the norm is a plain multiplication.)
 
-# %% mystnb={"image": {"alt": "Eighteen points in a plane on three circles around the origin. The arrow of the gradient at each stands at a right angle to the ray from the origin, and is half as long on each circle twice as large."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Eighteen points in a plane on three circles around the origin. The arrow of the gradient at each stands at a right angle to the ray from the origin, and is half as long on each circle twice as large."}}
 angles = torch.arange(6) * torch.pi / 3 + 0.2
 ring = torch.stack([angles.cos(), angles.sin()], -1)
 spots = torch.cat([ring, 2 * ring, 4 * ring])

@@ -15,7 +15,7 @@ import importlib.util
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
-from itertools import pairwise
+from itertools import pairwise, product
 
 import torch
 from torch import Tensor, nn
@@ -59,12 +59,11 @@ my_share = None  # of the table, in percent
 tiny = ModelConfig(dim=8, n_layers=2, n_heads=4, n_kv_heads=2, hidden_dim=24,
                    vocab_size=10, norm_eps=1e-5, rope_theta=1e4, max_seq_len=32)
 
-settings = [
-    field.name for field in fields(ModelConfig) if field.name != "own_head_dim"
-]
-assert len(settings) == 11 and all(r.config.own_head_dim is None
-                                   for r in RELEASES)
-print(*settings)  # a twelfth serves relatives with heads of another width
+settings = [field.name for field in fields(ModelConfig)]
+settings.remove("own_head_dim")  # for relatives with heads of another width
+assert len(settings) == 11
+assert all(r.config.own_head_dim is None for r in RELEASES)
+print(*settings[:6], "\n   ", *settings[6:])
 
 with torch.device("meta"):
     napkin = llama_edu.model.Llama(tiny)
@@ -89,18 +88,18 @@ for name, p in napkin.named_parameters():
 
 # %%
 def count_parameters(config: ModelConfig) -> int:
-    """Exercise 6.1 ●●○ 10 min. All parameters of a text Llama, from its config.
+    """Exercise 6.1 ●●○ 10 min. How many parameters has a text Llama with this config?
+    Return a whole number, exact to the last one.
 
-    Fields: dim, n_layers, n_heads, n_kv_heads, hidden_dim, vocab_size,
-    tied_embeddings; and head_dim, which is dim / n_heads.
+    The fields you need: `dim`, `n_layers`, `n_heads`, `n_kv_heads`, `hidden_dim`,
+    `vocab_size`, `tied_embeddings`; and `head_dim`, which is `dim / n_heads`.
     """
     ### BEGIN SOLUTION
     c = config
-    table = c.vocab_size * c.dim
+    tables = (1 if c.tied_embeddings else 2) * c.vocab_size * c.dim
     attention = 2 * c.dim * c.head_dim * (c.n_heads + c.n_kv_heads)
     block = attention + 3 * c.dim * c.hidden_dim + 2 * c.dim
-    return table + c.n_layers * block + c.dim + (0 if c.tied_embeddings else
-                                                 table)
+    return tables + c.n_layers * block + c.dim
     ### END SOLUTION
 
 
@@ -140,15 +139,15 @@ check("6.1", count_parameters)
 # %%
 def forward(model: nn.Module, rope: tuple[Tensor, Tensor], mask: Tensor,
             tokens: Tensor) -> Tensor:
-    """Exercise 6.2 ●●○ 12 min. Tokens `b t` to logits `b t v`, in float32.
+    """Exercise 6.2 ●●○ 12 min. From tokens `b t` to logits `b t v`, in float32.
 
-    A block's attention is called as block.attention(reads, rope, mask).
+    Call a block's attention as `block.attention(reads, rope, mask)`.
     """
     ### BEGIN SOLUTION
     stream = model.tok_embeddings(tokens)
     for block in model.layers:
-        stream = stream + block.attention(block.attention_norm(stream), rope,
-                                          mask)
+        stream = stream + block.attention(
+            block.attention_norm(stream), rope, mask)
         stream = stream + block.feed_forward(block.ffn_norm(stream))
     last = model.tok_embeddings if model.output is None else model.output
     return F.linear(model.norm(stream), last.weight).float()
@@ -169,17 +168,17 @@ check("6.2", forward)
 #
 # ## Build it: the class that holds them all
 #
-# A function would do; your 6.2 is the whole architecture, *pre-norm*: each half reads through a norm. The package's version differs in three ways. What
-# all blocks need to know in one pass (the table of rotations, the mask, the cache) travels in one small
-# object, `Pass`. A cache of keys and values may come along; chapter 07 is about it. And a caller may say
-# where tokens stand and what they may see, which chapters 07 and 08 need.
+# A function would do; your 6.2 is the whole architecture, *pre-norm*: each half reads through a norm.
+# The package's version differs in three ways. What all blocks need to know in one pass (the table of
+# rotations, the mask, the cache) travels in one small object, `Pass`: cosines and sines that broadcast to
+# `b h t d/2`, and a mask that is True where a token may look. A cache of keys and values may come along;
+# chapter 07 is about it. And a caller may say where tokens stand and what they may see, which chapters 07
+# and 08 need.
 
 # %% twin="llama_edu.model.Pass, llama_edu.model.Block"
 @dataclass(frozen=True)
 class Pass:
-    # cos and sin, each broadcastable to `b h t d/2`
     rope: tuple[Tensor, Tensor]
-    # as `attend_fused` takes it, True where a token may look
     mask: Tensor | None
     cache: KVCache | None
 
@@ -210,9 +209,8 @@ def begin(c: ModelConfig, tokens: Tensor, cache: KVCache | None,
     start = 0 if cache is None else cache.length
     t, end = tokens.shape[1], start + tokens.shape[1]
     if end > c.max_seq_len:
-        raise ValueError(
-            f"{end} tokens were given; this model's context is {c.max_seq_len}. "
-            "Shorten the prompt.")
+        raise ValueError(f"{end} tokens were given; this model's context is "
+                         f"{c.max_seq_len}. Shorten the prompt.")
     if positions is None:
         positions = torch.arange(start, end, device=tokens.device)[None]
     if mask is None and start > 0 and t > 1:    # else `attend_fused` needs none
@@ -233,11 +231,11 @@ class Llama(nn.Module):
         super().__init__()
         self.config = config
         self.tok_embeddings = nn.Embedding(config.vocab_size, config.dim)
-        self.layers = nn.ModuleList(
-            Block(config, i) for i in range(config.n_layers))
+        self.layers = nn.ModuleList(Block(config, i)
+                                    for i in range(config.n_layers))
         self.norm = RMSNorm(config.dim, config.norm_eps)
-        self.output = None if config.tied_embeddings else nn.Linear(
-            config.dim, config.vocab_size, bias=False)
+        self.output = (None if config.tied_embeddings else
+                       nn.Linear(config.dim, config.vocab_size, bias=False))
 
     def blocks(self) -> Iterator[nn.Module]:
         return iter(self.layers)
@@ -245,9 +243,9 @@ class Llama(nn.Module):
     def new_cache(self, batch: int, max_len: int) -> KVCache:
         if max_len > self.config.max_seq_len:
             raise ValueError(
-                f"a cache of {max_len} tokens was asked for; this model's context is "
-                f"{self.config.max_seq_len} tokens. Make the cache that long at most."
-            )
+                f"a cache of {max_len} tokens was asked for; this model's "
+                f"context is {self.config.max_seq_len} tokens. "
+                "Make the cache that long at most.")
         return KVCache(len(self.layers), batch, max_len)
 
     def forward(self, tokens: Tensor, cache: KVCache | None = None, *,
@@ -309,11 +307,12 @@ def plain_llama(model: nn.Module, config: ModelConfig,
                 tokens: Tensor) -> Tensor:
     """Tokens `b t` to logits `b t v`, for a model with an output matrix."""
     t = tokens.shape[1]
-    rope = rope_table(rope_frequencies(config.head_dim, config.rope_theta),
-                      torch.arange(t))
+    freqs = rope_frequencies(config.head_dim, config.rope_theta)
+    now = llama_edu.model.Pass(rope_table(freqs, torch.arange(t)),
+                               causal_mask(t, t), None)
     x = model.tok_embeddings(tokens)
     for block in model.layers:
-        x = block(x, llama_edu.model.Pass(rope, causal_mask(t, t), None))
+        x = block(x, now)
     return model.output(model.norm(x))
 
 
@@ -331,22 +330,20 @@ print("equal to the function and to the package")
 # a small mistake would show.
 
 # %%
-def logits_of_meta(model: nn.Module, config: ModelConfig,
-                   tokens: Tensor) -> Tensor:
+def logits_of_meta(model: nn.Module, c: ModelConfig, tokens: Tensor) -> Tensor:
     import torch.distributed as dist
     from fairscale.nn.model_parallel.initialize import initialize_model_parallel
     from llama_models.llama3.args import ModelArgs
     from llama_models.llama3.model import Transformer
 
-    dist.init_process_group("gloo", store=dist.HashStore(), rank=0,
-                            world_size=1)
+    alone = dist.HashStore()
+    dist.init_process_group("gloo", store=alone, rank=0, world_size=1)
     initialize_model_parallel(1)
-    theirs = Transformer(
-        ModelArgs(dim=config.dim, n_layers=config.n_layers,
-                  n_heads=config.n_heads, n_kv_heads=config.n_kv_heads,
-                  vocab_size=config.vocab_size, multiple_of=config.hidden_dim,
-                  norm_eps=config.norm_eps, rope_theta=config.rope_theta,
-                  max_batch_size=2, max_seq_len=32))
+    theirs = Transformer(ModelArgs(
+        dim=c.dim, n_layers=c.n_layers, n_heads=c.n_heads,
+        n_kv_heads=c.n_kv_heads, vocab_size=c.vocab_size,
+        multiple_of=c.hidden_dim, norm_eps=c.norm_eps, rope_theta=c.rope_theta,
+        max_batch_size=2, max_seq_len=32))
     theirs.load_state_dict(model.state_dict(), strict=True)
     with torch.no_grad():
         return theirs.eval()(tokens, 0)
@@ -357,14 +354,10 @@ with torch.no_grad():
         p.mul_(4.0)
     ours = model(tokens)
 
-if importlib.util.find_spec("llama_models") and importlib.util.find_spec(
-        "fairscale"):
-    gap = (ours - logits_of_meta(model, tiny,
-                                 tokens)).abs().max() / ours.abs().max()
-    assert gap < 1e-4
-    print(
-        "Meta's class, our weights, no renaming: largest relative difference below 1e-4"
-    )
+if all(map(importlib.util.find_spec, ("llama_models", "fairscale"))):
+    theirs = logits_of_meta(model, tiny, tokens)
+    assert (ours - theirs).abs().max() < 1e-4 * ours.abs().max()
+    print("Meta's class, our weights, no renaming: equal to four digits")
 else:
     print("llama-models is not installed; the comparison was left out")
 
@@ -389,7 +382,7 @@ my_twice, my_missing = None, None       # nats per piece
 # %%
 @torch.no_grad()
 def loss(model: nn.Module, texts: list[Tensor]) -> float:
-    """Nats per piece over texts of `1 t` tokens: the surprise at each next one."""
+    """Mean surprise at the next piece, in nats, over texts of `1 t` tokens."""
     nats = sum(F.cross_entropy(model(ids)[0, :-1], ids[0, 1:], reduction="sum")
                for ids in texts)
     return float(nats) / sum(ids.shape[1] - 1 for ids in texts)
@@ -408,41 +401,41 @@ def loss_with(*order: int) -> float:
     teller.layers = nn.ModuleList(whole)
     return found
 
+# %% [markdown]
+# Nine orders:
 
-# %% mystnb={"image": {"alt": "Bars of the loss of the tale teller when its three blocks run in other orders. As trained it is 0.44 nats per piece; with a block run twice at most 0.6; exchanging or leaving out the upper blocks about 1 to 1.4; without block 0 it is above 9, worse than the 6.6 of blind guessing."}}
-orders = {
-    "as trained": (0, 1, 2), "1 twice": (0, 1, 1, 2), "2 twice": (0, 1, 2, 2),
-    "0 twice": (0, 0, 1, 2), "1 and 2 exchanged": (0, 2, 1),
-    "without 1": (0, 2), "without 2": (0, 1), "0 and 1 exchanged": (1, 0, 2),
-    "without 0": (1, 2)
-}
+# %%
+orders = {"as trained": (0, 1, 2), "1 twice": (0, 1, 1, 2),
+          "2 twice": (0, 1, 2, 2), "0 twice": (0, 0, 1, 2),
+          "1 and 2 exchanged": (0, 2, 1), "without 1": (0, 2),
+          "without 2": (0, 1), "0 and 1 exchanged": (1, 0, 2),
+          "without 0": (1, 2)}
 surprise = {name: loss_with(*order) for name, order in orders.items()}
 guessing = torch.tensor(float(teller.config.vocab_size)).log().item()
+assert surprise["1 twice"] < surprise["as trained"] + 0.1
+assert surprise["without 0"] > guessing > surprise["without 1"]
+assert surprise["1 and 2 exchanged"] < surprise["without 1"]
 
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Bars of the loss of the tale teller when its three blocks run in other orders. As trained it is 0.44 nats per piece; with a block run twice at most 0.6; exchanging or leaving out the upper blocks about 1 to 1.4; without block 0 it is above 9, worse than the 6.6 of blind guessing."}}
 fig, ax = plots.figure("In the teller a block run twice costs little",
                        x="loss on unseen tales (nats per piece)", y="")
-names = list(surprise)[::-1]
-ax.barh(names, [surprise[name] for name in names],
-        color=[plots.GREEN if name == "as trained" else plots.VERMILION
-               if surprise[name] > guessing else plots.BLUE for name in names])
-for row, name in enumerate(names):
+for row, name in enumerate(reversed(surprise)):
+    bad = surprise[name] > guessing
+    colour = plots.GREEN if name == "as trained" else plots.BLUE
+    ax.barh(name, surprise[name], color=plots.VERMILION if bad else colour)
     ax.text(surprise[name] + 0.1, row, f"{surprise[name]:.2f}", va="center",
             fontsize=8)
 ax.axvline(guessing, color=plots.BLACK, linewidth=0.8, linestyle="--")
 ax.text(guessing - 0.1, 6, "blind guessing", ha="right", fontsize=8)
-ax.set_xlim(0, 11)
-assert surprise["1 twice"] < surprise["as trained"] + 0.1
-assert surprise["without 0"] > guessing > surprise["without 1"]
-assert surprise["1 and 2 exchanged"] < surprise["without 1"]
+_ = ax.set_xlim(0, 11)
 
 # %% [markdown]
 # Beside your guesses:
 
 # %%
-print(reveal("the middle block twice", my_twice, round(surprise["1 twice"], 2)))
-print(
-    reveal("without the first block", my_missing, round(surprise["without 0"],
-                                                        2)))
+twice, missing = (round(surprise[name], 2) for name in ("1 twice", "without 0"))
+print(reveal("the middle block twice", my_twice, twice))
+print(reveal("without the first block", my_missing, missing))
 
 # %% [markdown]
 # Two surprises. A block that runs twice costs little. And when the upper two change places the loss
@@ -455,19 +448,21 @@ print(
 
 # %%
 PROSE = [
-    "The lighthouse keeper climbed the stairs every evening at dusk, lit the lamp "
-    "and wrote down the weather. When the storm came, the ships turned away.",
-    "Water boils at a lower temperature on a mountain than at the sea, because the "
-    "air above it is thinner. That is why cooks in the mountains close the pot.",
-    "My grandmother kept a list of everyone who had borrowed a book from her. After "
-    "she died we found it, and four names were still waiting for their line."]
+    "The lighthouse keeper climbed the stairs every evening at dusk, lit the "
+    "lamp and wrote down the weather. When the storm came, the ships turned "
+    "away.",
+    "Water boils at a lower temperature on a mountain than at the sea, because "
+    "the air above it is thinner. That is why cooks in the mountains close the "
+    "pot.",
+    "My grandmother kept a list of everyone who had borrowed a book from her. "
+    "After she died we found it, and four names were still waiting for their "
+    "line."]
 
 here = installed.find("smollm2") is not None
 if here:
     real, words = checkpoint.load("smollm2")
-    texts = [
-        torch.tensor([words.encode(text, bos=words.adds_bos)]) for text in PROSE
-    ]
+    texts = [torch.tensor([words.encode(text, bos=words.adds_bos)])
+             for text in PROSE]
     blocks = list(real.layers)
     print("SmolLM2 as it is:", [round(loss(real, [text]), 2) for text in texts])
 else:
@@ -476,25 +471,29 @@ else:
 # %% [markdown]
 # Each time one block is left out, or runs twice. (The next cell takes about 20 seconds.)
 
-# %% mystnb={"image": {"alt": "Loss of SmolLM2 on three short texts with one of its thirty blocks left out or run twice. As it is about 4 nats per piece. Without block 0 it is 12, without block 1 about 7; without one from the middle 4 to 5; without one of the last two about 5. Block 0 run twice costs over 5."}}
+# %%
 changed = (0, 1, 2, 5, 10, 15, 20, 25, 28, 29) if here else ()
+costs = {"left out": [], "run twice": []}       # three losses for each block
+for name, copies in (("left out", 0), ("run twice", 2)):
+    for i in changed:
+        order = blocks[:i] + [blocks[i]] * copies + blocks[i + 1:]
+        real.layers = nn.ModuleList(order)
+        costs[name].append([loss(real, [text]) for text in texts])
+        real.layers = nn.ModuleList(blocks)
+
+print("block    ", *(f"{i:4}" for i in changed))
+for name, losses in costs.items():
+    print(f"{name:9}", *(f"{sum(each) / 3:4.1f}" for each in losses))
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Loss of SmolLM2 on three short texts with one of its thirty blocks left out or run twice. As it is about 4 nats per piece. Without block 0 it is 12, without block 1 about 7; without one from the middle 4 to 5; without one of the last two about 5. Block 0 run twice costs over 5."}}
 fig, ax = plots.figure(
     "SmolLM2 needs its first blocks; any one in the middle it can miss",
     x="block", y="loss (nats per piece)")
-for name, copies, style in (("left out", 0, "o-"), ("run twice", 2, "s--")):
-    losses = []
-    for i in changed:
-        real.layers = nn.ModuleList(blocks[:i] + [blocks[i]] * copies
-                                    + blocks[i + 1:])
-        losses.append([loss(real, [text]) for text in texts])
-        real.layers = nn.ModuleList(blocks)
+for (name, losses), style in zip(costs.items(), ("o-", "s--"), strict=True):
     means = [sum(each) / 3 for each in losses]
     line, = ax.plot(changed, means, style, label=name)
-    ax.vlines(changed, list(map(min, losses)), list(map(max, losses)),
+    ax.vlines(changed, [*map(min, losses)], [*map(max, losses)],
               line.get_color())
-    print(name,
-          {i: round(mean, 1)
-           for i, mean in zip(changed, means, strict=True)})
 _ = ax.legend()
 
 # %% [markdown]
@@ -511,43 +510,47 @@ _ = ax.legend()
 # %%
 @torch.no_grad()
 def streams(model: nn.Module, ids: Tensor) -> list[Tensor]:
-    """What each block reads, in order, and then what the last norm reads: `t c` each."""
+    """What each block reads, in order, then what the last norm reads: `t c`."""
     seen: list[Tensor] = []
-    hooks = [
-        part.register_forward_pre_hook(
-            lambda _, given: seen.append(given[0][0]))
-        for part in (*model.layers, model.norm)
-    ]
+    hooks = [part.register_forward_pre_hook(
+                 lambda _, given: seen.append(given[0][0]))
+             for part in (*model.layers, model.norm)]
     model(ids)
     for hook in hooks:
         hook.remove()
     return seen
 
-# %% [markdown]
-# Each point is the median over a text's tokens.
 
-# %% mystnb={"image": {"alt": "Size of a token's residual stream against the share of blocks passed, on a logarithmic axis. In the teller it grows from 0.13 to about 16 over three blocks; in SmolLM2 it jumps from 0.12 to about 2 in the first block and then keeps growing, to about 35."}}
-fig, ax = plots.figure(
-    "The stream grows to the end, in the small model and in the larger",
-    x="blocks passed (share of all)", y="size (root mean square)")
+def size(x: Tensor) -> float:
+    """The root mean square of a token's features, the median over tokens."""
+    return float(x.pow(2).mean(-1).sqrt().median())
+
+# %% [markdown]
+# How large is it before each block and at the end, and how large is what each block adds?
+
+# %%
 both = {"teller": (teller, unseen[0])}
 if here:
     both["SmolLM2"] = (real, texts[0])
-for (name, (model_, ids)), style in zip(both.items(), ("o-", "s--"),
-                                        strict=False):
-    sizes = [
-        float(x.pow(2).mean(-1).sqrt().median()) for x in streams(model_, ids)
-    ]
-    ax.semilogy(torch.linspace(0, 1, len(sizes)), sizes, style, markersize=4,
-                label=name)
-    print(
-        f"{name}: {sizes[0]:.2f} before the first block, {sizes[1]:.2f} after it, "
-        f"{sizes[-2]:.1f} before the last, {sizes[-1]:.1f} at the end")
-    assert sizes[-1] > 1.5 * sizes[len(sizes) // 2] > 3 * sizes[0]
-    adds = [float((b - a).pow(2).mean(-1).sqrt().median())
-            for a, b in pairwise(streams(model_, ids))]
-    print("    what each block adds:", *(f"{size:.1f}" for size in adds))
+sizes = {}
+for name, (each, ids) in both.items():
+    seen = streams(each, ids)
+    sizes[name] = grown = [size(x) for x in seen]
+    adds = [size(b - a) for a, b in pairwise(seen)]
+    print(f"{name}: {grown[0]:.2f} at first, {grown[1]:.2f} after one block; "
+          f"{grown[-2]:.1f} before the last, {grown[-1]:.1f} after")
+    print("    the first two blocks add", *(f"{x:.1f}" for x in adds[:2]),
+          f"and the last {adds[-1]:.1f}")
+    assert grown[-1] > 1.5 * grown[len(grown) // 2] > 3 * grown[0]
     assert adds[-1] == max(adds)
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Size of a token's residual stream against the share of blocks passed, on a logarithmic axis. In the teller it grows from 0.13 to about 16 over three blocks; in SmolLM2 it jumps from 0.12 to about 2 in the first block and then keeps growing, to about 35."}}
+fig, ax = plots.figure(
+    "The stream grows to the end, in the small model and in the larger",
+    x="blocks passed (share of all)", y="size (root mean square)")
+for (name, grown), style in zip(sizes.items(), ("o-", "s--"), strict=False):
+    ax.semilogy(torch.linspace(0, 1, len(grown)), grown, style, markersize=4,
+                label=name)
 _ = ax.legend()
 
 # %% [markdown]
@@ -569,12 +572,10 @@ class HalfNorm(nn.Module):
         return x * last_norm.weight if self.gains else x
 
 
-for divides, gains in ((True, True), (True, False), (False, False), (False,
-                                                                     True)):
+for divides, gains in product((True, False), repeat=2):
     teller.norm = HalfNorm(divides, gains)
-    print(
-        f"divides {divides!s:5}  gains {gains!s:5}  loss {loss(teller, unseen):.2f}"
-    )
+    print(f"divides {divides!s:5}  gains {gains!s:5}  "
+          f"loss {loss(teller, unseen):.2f}")
 teller.norm = last_norm
 
 # %% [markdown]
@@ -596,9 +597,9 @@ my_block = None         # the number of blocks
 
 # %%
 @torch.no_grad()
-def lens(model: nn.Module, ids: Tensor,
-         n: int) -> tuple[list[int], list[float]]:
-    """The two likeliest next pieces after only n blocks, and their probabilities."""
+def lens(model: nn.Module, ids: Tensor, n: int
+         ) -> tuple[list[int], list[float]]:
+    """The two likeliest next pieces after n blocks, and their probabilities."""
     all_blocks = model.layers
     model.layers = nn.ModuleList(list(all_blocks)[:n])
     best = model(ids)[0, -1].softmax(-1).topk(2)
@@ -608,16 +609,15 @@ def lens(model: nn.Module, ids: Tensor,
 
 asked = [(teller, tokenizer, "Once upon a time, there was a", range(4))]
 if here:
-    asked.append(
-        (real, words, sentence, (0, 1, 5, 10, 15, 20, 24, 26, 27, 28, 29, 30)))
-for model_, spells, prompt, depths in asked:
+    depths = (0, 1, 5, 10, 15, 20, 24, 26, 27, 28, 29, 30)
+    asked.append((real, words, sentence, depths))
+for each, spells, prompt, depths in asked:
     print(repr(prompt))
     ids = torch.tensor([spells.encode(prompt, bos=spells.adds_bos)])
     for n in depths:
-        found = zip(*lens(model_, ids, n), strict=True)
-        said = ", ".join(
-            f"{spells.decode([i])!r} {odds:.0%}" for i, odds in found)
-        print(f"  after {n:2} blocks: {said}")
+        found = zip(*lens(each, ids, n), strict=True)
+        said = [f"{spells.decode([i])!r} {odds:.0%}" for i, odds in found]
+        print(f"  after {n:2} blocks: {', '.join(said)}")
 
 # %% [markdown]
 # Beside your guess:
@@ -626,9 +626,9 @@ for model_, spells, prompt, depths in asked:
 france = "The capital of France is the city of"
 if here:
     ids = torch.tensor([words.encode(france, bos=words.adds_bos)])
-    first = next(n for n in range(31)
-                 if words.decode(lens(real, ids, n)[0][:1]) == " Paris")
-    print(reveal("'Paris' comes first after so many blocks", my_block, first))
+    best = (words.decode(lens(real, ids, n)[0][:1]) for n in range(31))
+    first = [*best].index(" Paris")
+    print(reveal("blocks until 'Paris'", my_block, first))
 
 # %% [markdown]
 # With no block at all a model repeats what it was given: the table is tied, so a row is most like
@@ -645,17 +645,17 @@ if here:
 # by one number can be shared out.
 
 # %%
-def contributions(writes: Tensor, weight: Tensor, eps: float,
-                  row: Tensor) -> Tensor:
-    """Exercise 6.3 ●●● 12 min. How much each part adds to one logit, `n`.
+def contributions(writes: Tensor, weight: Tensor, eps: float, row: Tensor
+                  ) -> Tensor:
+    """Exercise 6.3 ●●● 12 min. How much does each of n parts add to one logit? Return `n`.
 
-    writes `n c`: what each of n parts added to one token's stream, in order.
-    weight `c`, eps: of the last norm. row `c`: the piece's row of the output.
-    Some are negative; together they are the logit that the model gives this piece.
+    `writes`, of shape `n c`, is what each part added to one token's stream, in order.
+    `weight`, of shape `c`, and `eps` belong to the last norm. `row`, of shape `c`, is the
+    piece's row of the output matrix. Some of the n numbers are negative. Together they are
+    the logit that the model gives this piece.
     """
     ### BEGIN SOLUTION
-    stream = writes.sum(0)
-    size = (stream.pow(2).mean() + eps).sqrt()
+    size = ((writes.sum(0)**2).mean() + eps)**0.5
     return (writes / size * weight) @ row
     ### END SOLUTION
 
@@ -677,14 +677,12 @@ check("6.3", contributions)
 # %%
 @torch.no_grad()
 def written(model: nn.Module, ids: Tensor) -> Tensor:
-    """What was added to the last token's stream, `n c`: embedding, then each half."""
+    """The parts `n c` of the last token's stream, the embedding first."""
     parts = [model.tok_embeddings(ids)[0, -1]]
-    hooks = [
-        half.register_forward_hook(
-            lambda _, given, made: parts.append(made[0, -1]))
-        for block in model.layers
-        for half in (block.attention, block.feed_forward)
-    ]
+    hooks = [half.register_forward_hook(
+                 lambda _, given, made: parts.append(made[0, -1]))
+             for block in model.layers
+             for half in (block.attention, block.feed_forward)]
     model(ids)
     for hook in hooks:
         hook.remove()
@@ -693,31 +691,30 @@ def written(model: nn.Module, ids: Tensor) -> Tensor:
 # %% [markdown]
 # The shares must add up to what the model says:
 
-# %% mystnb={"image": {"alt": "Contributions of the attention and feed-forward halves of SmolLM2's thirty blocks to the logit of Paris minus that of London. Nearly all are close to zero; the attention of block 23 gives about 3 of 5 and the feed-forward layer of block 29 about 2."}}
+# %%
 votes = torch.zeros(61)
 if here:
     paris, london = (words.encode(city, bos=False)[0]
                      for city in (" Paris", " London"))
+    rows = real.tok_embeddings.weight.detach()
     with torch.no_grad():
-        logits, rows, parts = real(ids)[
-            0, -1], real.tok_embeddings.weight, written(real, ids)
-        scale = torch.rsqrt(parts.sum(0).pow(2).mean()
-                            + real.norm.eps) * real.norm.weight
-        votes = (parts * scale) @ (rows[paris] - rows[london])
+        logits, parts = real(ids)[0, -1], written(real, ids)
+        rms = (parts.sum(0).pow(2).mean() + real.norm.eps).sqrt()
+        shared = parts / rms * real.norm.weight
+        votes = shared @ (rows[paris] - rows[london])
     gap = logits[paris] - logits[london]
     torch.testing.assert_close(votes.sum(), gap, atol=1e-3, rtol=0)
-    print(
-        f"in all {gap:.1f}: attention {votes[1::2].sum():.1f} (block 23 alone "
-        f"{votes[1 + 2 * 23]:.1f}), feed-forward {votes[2::2].sum():.1f}")
+    attention, feed_forward = votes[1::2], votes[2::2]
+    print(f"in all {gap:.1f}: attention {attention.sum():.1f} (block 23 alone "
+          f"{attention[23]:.1f}), feed-forward {feed_forward.sum():.1f}")
 
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Contributions of the attention and feed-forward halves of SmolLM2's thirty blocks to the logit of Paris minus that of London. Nearly all are close to zero; the attention of block 23 gives about 3 of 5 and the feed-forward layer of block 29 about 2."}}
 fig, ax = plots.figure("Attention in block 23 argues most for Paris", x="block",
                        y="logit of Paris minus London")
-ax.bar(
-    torch.arange(30) - 0.2, votes[1::2], 0.4, color=plots.BLUE,
-    label="attention")
-ax.bar(
-    torch.arange(30) + 0.2, votes[2::2], 0.4, color=plots.ORANGE, hatch="//",
-    label="feed-forward")
+ax.bar(torch.arange(30) - 0.2, votes[1::2], 0.4, color=plots.BLUE,
+       label="attention")
+ax.bar(torch.arange(30) + 0.2, votes[2::2], 0.4, color=plots.ORANGE, hatch="//",
+       label="feed-forward")
 _ = ax.legend()
 
 # %% [markdown]
@@ -738,14 +735,12 @@ def silent(part: nn.Module, given: tuple, made: Tensor) -> Tensor:
 
 if here:
     with torch.no_grad():
-        alone = F.linear(real.norm(parts[1 + 2 * 23]),
-                         real.tok_embeddings.weight)
-        print("it speaks for",
-              [words.decode([i]) for i in alone.topk(6).indices.tolist()])
+        alone = F.linear(real.norm(parts[1 + 2 * 23]), rows).topk(6).indices
+        print("it speaks for", [words.decode([i]) for i in alone.tolist()])
         handle = real.layers[23].attention.register_forward_hook(silent)
-        rest = real(ids)[0, -1].softmax(-1)[paris]
+        rest = real(ids)[0, -1].softmax(-1)[paris].item()
         handle.remove()
-    print(reveal("Paris without it (%)", my_rest, round(100 * float(rest))))
+    print(reveal("Paris without it (%)", my_rest, round(100 * rest)))
     assert 0.8 < rest < 0.9
 
 # %% [markdown]
@@ -763,28 +758,24 @@ if here:
 for r in RELEASES:
     with torch.device("meta"):
         built = Llama(r.config)
-    assert sum(p.numel()
-               for p in built.parameters()) == parameters(r.config).total, r.id
+    counted = sum(p.numel() for p in built.parameters())
+    assert counted == parameters(r.config).total, r.id
 print(len(RELEASES), "releases, every count exact")
 
-# %% mystnb={"image": {"alt": "Stacked bars of parameter shares for nine releases from 1.2 to 405 billion. Feed-forward layers hold 64 to 82 percent everywhere; in Llama 3.2 1B the embedding table alone holds 21 percent, in the 405B under 1 percent."}}
-shown = [
-    "llama-3.2-1b", "llama-3.2-3b", "llama-2-7b", "llama-3.1-8b", "llama-2-13b",
-    "llama-1-33b", "llama-2-70b", "llama-3.1-70b", "llama-3.1-405b"
-]
-kinds = {
-    "embedding": plots.ORANGE, "attention": plots.BLUE,
-    "feed_forward": plots.GREEN, "output": plots.PURPLE
-}
-shares = {
-    name: {
-        kind: getattr(parameters(release(name).config), kind)
-        / parameters(release(name).config).total
-        for kind in kinds
-    }
-    for name in shown
-}
+# %% [markdown]
+# Nine of them, from 1.2 to 405 billion parameters:
 
+# %%
+shown = ["llama-3.2-1b", "llama-3.2-3b", "llama-2-7b", "llama-3.1-8b",
+         "llama-2-13b", "llama-1-33b", "llama-2-70b", "llama-3.1-70b",
+         "llama-3.1-405b"]
+kinds = {"embedding": plots.ORANGE, "attention": plots.BLUE,
+         "feed_forward": plots.GREEN, "output": plots.PURPLE}
+counts = {name: parameters(release(name).config) for name in shown}
+shares = {name: {kind: getattr(n, kind) / n.total for kind in kinds}
+          for name, n in counts.items()}
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Stacked bars of parameter shares for nine releases from 1.2 to 405 billion. Feed-forward layers hold 64 to 82 percent everywhere; in Llama 3.2 1B the embedding table alone holds 21 percent, in the 405B under 1 percent."}}
 fig, ax = plots.figure(
     "Most of a Llama is feed-forward; a small one is also a dictionary",
     x="share of all parameters (%)", y="")
@@ -802,15 +793,16 @@ _ = ax.legend(loc="upper center", bbox_to_anchor=(0.4, -0.16), ncols=4)
 
 # %%
 for name in ("llama-3.2-1b", "llama-2-7b", "llama-3.1-405b"):
-    print(f"{name:16}"
-          + "".join(f"{kind} {shares[name][kind]:6.1%}   " for kind in kinds))
-one_b = shares["llama-3.2-1b"]
-order = sorted(("embedding", "attention", "feed_forward"), key=one_b.get,
-               reverse=True)
-print(
-    reveal("the order in the 1B", my_order, ", ".join(order).replace("_", "-")))
-print(reveal("the table's share (%)", my_share,
-             round(100 * one_b["embedding"])))
+    said = [f"{kind} {shares[name][kind]:.1%}" for kind in kinds]
+    print(f"{name:14}", " ".join(said))
+
+one_b = dict(shares["llama-3.2-1b"])
+del one_b["output"]             # the table again: it is tied
+order = ", ".join(sorted(one_b, key=one_b.get, reverse=True)).replace("_", "-")
+table = round(100 * one_b["embedding"])
+print(order)
+print(reveal("the largest", my_order.split(",")[0], order.split(",")[0]))
+print(reveal("the table's share (%)", my_share, table))
 
 # %% [markdown]
 # In the 1B the table is larger than all attention together. And it is counted once: were it not tied,
@@ -822,33 +814,24 @@ print(reveal("the table's share (%)", my_share,
 # The configs answer this without anybody's memory. Seven text models, eight fields:
 
 # %%
-generations = [
-    "llama-1-7b", "llama-2-7b", "llama-2-70b", "code-llama-7b-base",
-    "llama-3-8b", "llama-3.1-8b", "llama-3.2-1b"
-]
-rows = {
-    "vocabulary": lambda c: f"{c.vocab_size:,}",
-    "kv heads / heads": lambda c: f"{c.n_kv_heads}/{c.n_heads}",
-    "hidden / dim": lambda c: f"{c.hidden_dim / c.dim:.2f}",
-    "theta": lambda c: f"{c.rope_theta:g}",
-    "rope factor": lambda c: "-"
-    if c.rope_scaling is None else f"{c.rope_scaling.factor:g}",
-    "context": lambda c: f"{c.max_seq_len:,}",
-    "norm eps": lambda c: f"{c.norm_eps:g}",
-    "tied": lambda c: "yes" if c.tied_embeddings else "no",
-}
-print(" " * 18
-      + "".join(f"{name.removeprefix('llama-').removesuffix('-base'):>15}"
-                for name in generations))
-for field, show in rows.items():
-    print(f"{field:18}" + "".join(f"{show(release(name).config):>15}"
-                                  for name in generations))
+generations = ["llama-1-7b", "llama-2-7b", "llama-2-70b", "code-llama-7b-base",
+               "llama-3-8b", "llama-3.1-8b", "llama-3.2-1b"]
+print("              vocabulary  kv/heads  hidden/dim  theta  "
+      "rope  context   eps  tied")
+for name in generations:
+    c = release(name).config
+    factor = c.rope_scaling.factor if c.rope_scaling else "-"
+    print(f"{name.removesuffix('-7b-base'):13}{c.vocab_size:11,}"
+          f"{f'{c.n_kv_heads}/{c.n_heads}':>10}{c.hidden_dim / c.dim:12.2f}"
+          f"{c.rope_theta:7g}{factor!s:>6}{c.max_seq_len:9,}{c.norm_eps:6g}"
+          f"  {'yes' if c.tied_embeddings else 'no'}")
 
 # %% [markdown]
-# Read it column by column. From 1 to 2 the context doubles and epsilon moves; the 70B gets shared
-# key/value heads and a wider feed-forward layer. Code Llama turns slower. Llama 3 has four times the
-# vocabulary, shares key/value heads at every size, and its 8B has the 70B's wider feed-forward layer. Llama 3.1 stretches the rotations. Llama 3.2's small
-# models tie their tables.
+# (`rope` is the factor of chapter 02's stretched rotations.) Read it row by row. From 1 to 2 the context
+# doubles and epsilon moves; the 70B gets shared key/value heads and a wider feed-forward layer. Code Llama
+# turns slower. Llama 3 has four times the vocabulary, shares key/value heads at every size, and its 8B has
+# the 70B's wider feed-forward layer. Llama 3.1 stretches the rotations. Llama 3.2's small models tie their
+# tables.
 #
 # What never changed: pre-norm with RMSNorm, rotary positions, SwiGLU, no biases, no dropout. One class
 # holds them all because the recipe stayed.
@@ -877,9 +860,8 @@ claims.show("A13", "E33")
 # %%
 for r in RELEASES:
     if r.family == "Llama 2":
-        print(
-            f"{r.id:12} {r.config.n_heads} query heads, {r.config.n_kv_heads} key/value heads"
-        )
+        c = r.config
+        print(f"{r.id:12} {c.n_heads} query heads, {c.n_kv_heads} key/value")
 
 # %% [markdown]
 # The 34B was never released. So the Llama 2 models that people ran at home share nothing.
@@ -893,9 +875,8 @@ claims.show("A04")
 # %%
 for r in RELEASES:
     if r.family == "Llama 1":
-        print(
-            f"{r.id:12} {parameters(r.config).total:>14,}   printed in the paper: {r.published_size}"
-        )
+        print(f"{r.id:12} {parameters(r.config).total:>14,}   "
+              f"printed in the paper: {r.published_size}")
 
 # %% [markdown]
 # (Where the paper prints 65.2B it cuts the number and does not round it.)
@@ -925,7 +906,7 @@ for r in RELEASES:
 # mask full of True hides nothing.
 
 # %%
-# Exercise 6.4 ●●● 20 min. Which mistake is in which teller?
+# Exercise 6.4 ●●● 20 min. Which mistake is in which teller? Replace each `"?"` by a verdict.
 suspect = suspects("6.4")
 found = {"a": "?", "b": "?", "c": "?", "d": "?", "e": "?", "f": "?"}
 ### BEGIN SOLUTION
@@ -951,18 +932,12 @@ rope = rope_table(rope_frequencies(24, 1e4), torch.arange(9))
 sample, one_last = unseen[0][:, :9], torch.tensor([[0] * 8 + [1]])
 healthy = suspect["c"](sample)
 
-
-def first_choices(logits: Tensor) -> float:
-    return float((logits.argmax(-1) == healthy.argmax(-1)).float().mean())
-
-
+print("  first choices kept, largest logit, early logits moved by a late one")
 for name, asked_one in suspect.items():
-    logits = asked_one(sample)
-    print(
-        name, f"first choices kept {first_choices(logits):.0%}, largest logit "
-        f"{logits.max():6.1f}, early logits moved by a late token: "
-        f"{not torch.allclose(logits[:, :8], asked_one(sample ^ one_last)[:, :8])}"
-    )
+    logits, other = asked_one(sample), asked_one(sample ^ one_last)
+    kept = (logits.argmax(-1) == healthy.argmax(-1)).float().mean()
+    moved = not torch.allclose(logits[:, :8], other[:, :8])
+    print(f"{name} {kept:18.0%} {logits.max():14.1f}   {moved}")
 
 
 def at_once(x: Tensor, block: nn.Module) -> Tensor:
@@ -974,10 +949,10 @@ with torch.no_grad():
     x = teller.tok_embeddings(sample)
     for block in teller.layers:
         x = at_once(x, block)
-    print("halves at once is", [
-        name for name, asked_one in suspect.items() if torch.allclose(
-            teller.logits(teller.norm(x)), asked_one(sample), atol=1e-4)
-    ])
+    mine = teller.logits(teller.norm(x))
+equal = [name for name, asked_one in suspect.items()
+         if torch.allclose(mine, asked_one(sample), atol=1e-4)]
+print("halves at once is", equal)
 ### END SOLUTION
 
 # %% [markdown]

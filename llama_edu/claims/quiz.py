@@ -1,5 +1,6 @@
 """Judge claims before reading on: your verdicts beside those of the ledger."""
 
+import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ from .box import Boxes, show
 from .rows import VERDICTS, Claim, find
 
 OPEN = "?"                      # not judged yet
+WIDTH = 80                      # columns, as a page of the book shows them
 
 
 @dataclass(frozen=True, repr=False)
@@ -47,7 +49,9 @@ def judge(verdicts: Mapping[str, str]) -> Judged:
 
 def _line(claim: Claim, said: str) -> str:
     if said == OPEN:
-        return f"○ {claim.id} {claim.claim}"
-    if said == claim.verdict:
-        return f"✓ {claim.id} {said}: {claim.claim}"
-    return f"✗ {claim.id} is {claim.verdict}, not {said}: {claim.claim}"
+        line = f"○ {claim.id} {claim.claim}"
+    elif said == claim.verdict:
+        line = f"✓ {claim.id} {said}: {claim.claim}"
+    else:
+        line = f"✗ {claim.id} is {claim.verdict}, not {said}: {claim.claim}"
+    return textwrap.fill(line, WIDTH, subsequent_indent="  ", break_long_words=False)

@@ -70,6 +70,13 @@ RMS_NORM = Exercise(
                   lambda x, eps: _centred(x) * torch.rsqrt(_variance(x) + eps),
                   "you subtracted the mean: that is LayerNorm. RMSNorm leaves the mean where it "
                   "is."),
+        _rms_slip("mean subtracted above only",
+                  lambda x, eps: _centred(x) * torch.rsqrt(mean_square(x) + eps),
+                  "you subtracted the mean from what is divided. RMSNorm leaves it where it is, "
+                  "above and below."),
+        _rms_slip("squared above", lambda x, eps: x.pow(2) * torch.rsqrt(mean_square(x) + eps),
+                  "you divided the squares. The squares are for the root alone: x itself is "
+                  "divided by it."),
         _rms_slip("standard deviation",
                   lambda x, eps: x * torch.rsqrt(_variance(x) + eps),
                   "you divided by the standard deviation, which measures from the mean. The root "
@@ -77,9 +84,39 @@ RMS_NORM = Exercise(
                   also=(lambda x, eps: x * torch.rsqrt(x.var(-1, keepdim=True) + eps),
                         lambda x, eps: x / (x.std(-1, keepdim=True) + eps))),
         _rms_slip("mean of the sizes", lambda x, eps: x / (x.abs().mean(-1, keepdim=True) + eps),
-                  "you divided by the mean absolute value. Square, take the mean, take the root."),
+                  "you took the mean of absolute values. Square, take the mean, take the root.",
+                  also=(lambda x, eps: x * torch.rsqrt(x.abs().mean(-1, keepdim=True) + eps),
+                        lambda x, eps: x * torch.rsqrt(x.abs().mean(-1, keepdim=True) ** 2
+                                                       + eps))),
         _rms_slip("eps outside the root", lambda x, eps: x / (mean_square(x).sqrt() + eps),
-                  "you added eps after the root. It belongs inside, next to the mean square."),
+                  "you added eps after the root. It belongs inside, next to the mean square.",
+                  also=(lambda x, eps: x * (torch.rsqrt(mean_square(x)) + eps),
+                        lambda x, eps: x / mean_square(x).sqrt() + eps,
+                        lambda x, eps: x * torch.rsqrt(mean_square(x) + eps) + eps)),
+        _rms_slip("eps as a floor", lambda x, eps: x / mean_square(x).sqrt().clamp(min=eps),
+                  "you took eps for the least divisor. It is added to the mean square, always.",
+                  also=(lambda x, eps: x * torch.rsqrt(mean_square(x).clamp(min=eps)),)),
+        _rms_slip("eps squared", lambda x, eps: x * torch.rsqrt(mean_square(x) + eps**2),
+                  "you squared eps, too. It is added to the mean of the squares as it is.",
+                  also=(lambda x, eps: x * torch.rsqrt(mean_square(x + eps)),)),
+        _rms_slip("length", lambda x, eps: x / (x.norm(dim=-1, keepdim=True) + eps),
+                  "you divided by the token's length, the root of a sum. The root mean square is "
+                  "the root of a mean.",
+                  also=(lambda x, eps: x / x.norm(dim=-1, keepdim=True),
+                        lambda x, eps: x / x.norm(dim=-1, keepdim=True).clamp(min=eps))),
+        _rms_slip("square of the mean",
+                  lambda x, eps: x * torch.rsqrt(x.mean(-1, keepdim=True).pow(2) + eps),
+                  "you took the mean first and squared it. Square each feature, then take the "
+                  "mean.", also=(lambda x, eps: x / (x.mean(-1, keepdim=True).abs() + eps),
+                                 lambda x, eps: x / (x.mean(-1, keepdim=True) + eps))),
+        _rms_slip("c - 1", lambda x, eps: x * torch.rsqrt(
+                      x.pow(2).sum(-1, keepdim=True) / (x.shape[-1] - 1) + eps),
+                  "you divided the sum by c - 1. That is for a variance around a mean that was "
+                  "estimated; here it is c."),
+        _rms_slip("the largest for the mean",
+                  lambda x, eps: x / (x.abs().amax(-1, keepdim=True) + eps),
+                  "you divided by the largest feature. It is the root of the mean square.",
+                  also=(lambda x, eps: x * torch.rsqrt(x.pow(2).amax(-1, keepdim=True) + eps),)),
         _rms_slip("no eps", lambda x, eps: x / mean_square(x).sqrt(),
                   "you left eps out, so a row of zeros is divided by zero."),
         _rms_slip("sum for mean",
@@ -106,9 +143,25 @@ RMS_NORM = Exercise(
         _rms_slip("no keepdim", lambda x, eps: x * torch.rsqrt(x.pow(2).mean(-1) + eps),
                   "your mean has lost the axis it averaged over, so it does not line up with x. "
                   "Keep it: mean(-1, keepdim=True)."),
+        _rms_slip("over axis 1", lambda x, eps: x * torch.rsqrt(mean_square(x, 1) + eps),
+                  "you averaged over axis 1. That is the last axis of a matrix only: write "
+                  "dim=-1."),
+        _rms_slip("two roots", lambda x, eps: x * (mean_square(x) + eps) ** -0.25,
+                  "you took the root twice. Square, mean, one root."),
         Misconception("weight forgotten",
                       lambda x, weight, eps: package_rms_norm(x, torch.ones_like(weight), eps),
                       "you forgot the weight: multiply each feature by its own."),
+        Misconception("weight not multiplied",
+                      lambda x, weight, eps:
+                      package_rms_norm(x, torch.ones_like(weight), eps) + weight,
+                      "you did something else with the weight than to multiply each feature by "
+                      "its own.",
+                      also=(lambda x, weight, eps: package_rms_norm(x, 1 / weight, eps),
+                            lambda x, weight, eps: package_rms_norm(x, weight * weight, eps),
+                            lambda x, weight, eps: package_rms_norm(
+                                x, weight.sum().expand(weight.shape), eps),
+                            lambda x, weight, eps: package_rms_norm(
+                                x, weight.mean().expand(weight.shape), eps))),
         Misconception("one plus weight",
                       lambda x, weight, eps: package_rms_norm(x, 1 + weight, eps),
                       "you multiplied by 1 + weight, as Gemma does. Llama multiplies by weight."),

@@ -1,198 +1,183 @@
-"""Exercise 1.7: the backward pass of RMSNorm, by hand."""
+"""Exercise 1.7: the slopes of RMSNorm, by hand."""
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
-from torch.func import functional_call
+from torch.autograd.functional import jacobian
 
-from ..layers import RMSNorm
-from .ch01_rmsnorm import far
+from .ch01_rmsnorm import far, package_rms_norm
 from .data import Exercise, Inputs, Misconception, Probe, between, normal, whole
 
 
-def _autograd(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    leaves = x.detach().requires_grad_(), weight.detach().requires_grad_()
-    with torch.enable_grad():
-        y = functional_call(RMSNorm(x.shape[-1], eps), {"weight": leaves[1]}, leaves[0])
-    return torch.autograd.grad(y, leaves, grad)
-
-
-def _without_autograd(answer: Callable, *values: Any) -> Any:
-    with torch.no_grad():
-        return answer(*values)
-
-
-def _by_autograd(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    leaves = x.requires_grad_(), weight.requires_grad_()
-    y = functional_call(RMSNorm(x.shape[-1], eps), {"weight": weight}, x)
-    return torch.autograd.grad(y, leaves, grad)
+def _by_autograd(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    return jacobian(lambda token: package_rms_norm(token, weight, eps), x)
 
 
 def _inputs(rng: Generator, x: Tensor) -> Inputs:
-    grad = normal(rng, *x.shape, mean=0.5).to(x.dtype)
-    weight = normal(rng, x.shape[-1], mean=2.0).to(x.dtype)
-    return {"grad": grad, "x": x, "weight": weight, "eps": between(rng, 1, 3)}
+    return {"x": x, "weight": normal(rng, len(x), mean=2.0), "eps": between(rng, 1, 3)}
 
 
-def _zero_row(x: Tensor) -> Tensor:
-    x[0] = 0
-    return x
+# What a mistake is made of: eye, the matrix x xᵀ, r = 1 / root, c, and a column of weights.
+Parts = Callable[[Tensor, Tensor, Tensor, int, Tensor], Tensor]
 
 
-def _mean(x: Tensor, dim: int = -1) -> Tensor:
-    return x.mean(dim, keepdim=True)
+def _answer(build: Parts, scale: Callable[[Tensor, float], Tensor]) -> Callable:
+    def answer(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        return build(torch.eye(len(x)), torch.outer(x, x), scale(x, eps), len(x), weight[:, None])
+
+    return answer
 
 
-def _over_tokens(x: Tensor) -> Tensor:
-    return x.reshape(-1, x.shape[-1]).sum(0)
+def _scale(x: Tensor, eps: float) -> Tensor:
+    return torch.rsqrt(x.square().mean() + eps)
 
 
-Path = Callable[[Tensor, Tensor, Tensor, float], Tensor]     # of gw, x, r = 1 / rms, grad
+def _slip(name: str, build: Parts, why: str, also: tuple[Parts, ...] = ()) -> Misconception:
+    """A mistake in how the parts are put together."""
+    return Misconception(name, _answer(build, _scale), why,
+                         also=tuple(_answer(each, _scale) for each in also))
 
 
-def _x_slip(name: str, path: Path, why: str, also: tuple[Path, ...] = ()) -> Misconception:
-    """A mistake in the gradient for x; `gw` is grad times weight."""
-    def wrong(path: Path) -> Callable:
-        def answer(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-            wide, gw = x.float(), (grad * weight).float()
-            r = torch.rsqrt(_mean(wide.pow(2)) + eps)
-            return path(gw, wide, r, grad.float()).type_as(x), _autograd(grad, x, weight, eps)[1]
-
-        return answer
-
-    return Misconception(name, wrong(path), why, also=tuple(map(wrong, also)))
+def _right(eye: Tensor, outer: Tensor, r: Tensor, c: int, w: Tensor) -> Tensor:
+    return w * (r * eye - r**3 * outer / c)
 
 
-def _weight_slip(name: str, path: Callable, why: str) -> Misconception:
-    """A mistake in the gradient for weight: `path` of grad, x normalised, x and weight."""
-    def wrong(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-        y = functional_call(RMSNorm(x.shape[-1], eps), {"weight": torch.ones_like(weight)}, x)
-        return _autograd(grad, x, weight, eps)[0], path(grad, y, x, weight).type_as(weight)
-
-    return Misconception(name, wrong, why)
+def _root_slip(name: str, scale: Callable[[Tensor, float], Tensor], why: str) -> Misconception:
+    """A mistake in 1 / root, with all else right."""
+    return Misconception(name, _answer(_right, scale), why)
 
 
-def _narrow(grad: Tensor, x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    gw, r = grad * weight, torch.rsqrt(_mean(x.pow(2)) + eps)
-    return r * gw - x * r**3 * _mean(gw * x), _over_tokens(grad * x * r)
-
-
-BACKWARD = Exercise(
-    "1.7", "The backward pass of RMSNorm", "The way back", _autograd,
+JACOBIAN = Exercise(
+    "1.7", "The slopes of RMSNorm", "The way back", _by_autograd,
     probes=(
-        Probe("float32", lambda rng: _inputs(rng, far(rng, 3, 5))),
-        Probe("one vector", lambda rng: _inputs(rng, whole(rng, 3))),
-        Probe("a batch", lambda rng: _inputs(rng, far(rng, 2, 3, 4))),
-        Probe("a zero row", lambda rng: _inputs(rng, _zero_row(far(rng, 2, 4)))),
-        Probe("small numbers", lambda rng: _inputs(rng, normal(rng, 2, 4, std=0.1))),
-        Probe("bfloat16", lambda rng: _inputs(rng, far(rng, 3, 4).bfloat16())),
-        Probe("float16 near 300",
-              lambda rng: _inputs(rng, normal(rng, 2, 4, mean=300.0, std=50.0).half())),
+        Probe("two features", lambda rng: _inputs(rng, whole(rng, 2))),
+        Probe("whole numbers", lambda rng: _inputs(rng, whole(rng, 3))),
+        Probe("five features", lambda rng: _inputs(rng, far(rng, 5))),
+        Probe("a token of zeros", lambda rng: _inputs(rng, torch.zeros(3))),
+        Probe("small numbers", lambda rng: _inputs(rng, normal(rng, 4, std=0.5))),
+        Probe("one feature", lambda rng: _inputs(rng, whole(rng, 1))),
     ),
     misconceptions=(
-        _x_slip("root held constant", lambda gw, x, r, grad: r * gw,
-                "you took the root for a constant. x stands in it too: each feature changes the "
-                "root, and the root changes every feature."),
-        _x_slip("only the feature's own path",
-                lambda gw, x, r, grad: r * gw - r**3 * x * x * gw / x.shape[-1],
-                "you let each feature change only itself. Through the root it changes all the "
-                "others too: sum over them.",
-                also=(lambda gw, x, r, grad: r * gw - r**3 * x * x * gw,)),
-        _x_slip("sum for mean",
-                lambda gw, x, r, grad: r * gw - x * r**3 * (gw * x).sum(-1, keepdim=True),
-                "you summed over the features where the mean belongs: the root holds a mean of "
-                "squares, so its derivative carries 1/c."),
-        _x_slip("sign", lambda gw, x, r, grad: r * gw + x * r**3 * _mean(gw * x),
-                "your second part has the wrong sign: a larger root makes everything smaller."),
-        _x_slip("half of it", lambda gw, x, r, grad: r * gw - 0.5 * x * r**3 * _mean(gw * x),
-                "your second part is half of what it should be: the 2 of the square and the 1/2 "
-                "of the root cancel."),
-        _x_slip("twice of it", lambda gw, x, r, grad: r * gw - 2 * x * r**3 * _mean(gw * x),
-                "your second part is twice what it should be: the 2 of the square and the 1/2 "
-                "of the root cancel."),
-        _x_slip("too few roots", lambda gw, x, r, grad: r * gw - x * r * _mean(gw * x),
-                "your second part is divided by too few roots. It needs the third power: test it "
-                "with x ten times as large, which must make the gradient ten times smaller.",
-                also=(lambda gw, x, r, grad: r * gw - x * r**2 * _mean(gw * x),)),
-        _x_slip("projection without eps",
-                lambda gw, x, r, grad: r * (gw - x * (_mean(gw * x) / _mean(x * x)).nan_to_num()),
-                "you removed all that points along the token. That is right only where eps is 0: "
-                "the root holds eps, and your second part divides by the mean square without it.",
-                also=(lambda gw, x, r, grad: r * (gw - x * _mean(gw * x) / _mean(x * x)),)),
-        Misconception(
-            "eps forgotten",
-            lambda grad, x, weight, eps: (_autograd(grad, x, weight, 0.0)[0],
-                                          _autograd(grad, x, weight, eps)[1]),
-            "you left eps out of the way back. It stands in the same root as on the way there.",
-            also=(lambda grad, x, weight, eps: _autograd(grad, x, weight, 0.0),)),
-        _x_slip("the root left out in front",
-                lambda gw, x, r, grad: gw - x * r**2 * _mean(gw * x),
-                "you left out one division by the root: it stands before everything, since y is "
-                "x over the root."),
-        _x_slip("weight missing in the mean",
-                lambda gw, x, r, grad: r * gw - x * r**3 * _mean(grad * x),
-                "you left the weight out of the mean. grad meets it on both ways to x."),
-        _x_slip("only through the root", lambda gw, x, r, grad: -x * r**3 * _mean(gw * x),
-                "you kept only the way through the root. x reaches the output directly too."),
-        _x_slip("as in LayerNorm",
-                lambda gw, x, r, grad: r * (gw - _mean(gw)) - x * r**3 * _mean(gw * x),
-                "you subtracted the mean of the gradient: that belongs to LayerNorm, which "
-                "subtracted a mean on the way there."),
-        _x_slip("over the tokens",
-                lambda gw, x, r, grad: r * gw - x * r**3 * _mean(gw * x, 0),
-                "you averaged over more than the token's own features. Its root depends on "
-                "these only: the last axis.",
-                also=(lambda gw, x, r, grad: r * gw - x * r**3 * (gw * x).mean(),)),
-        Misconception(
-            "weight forgotten",
-            lambda grad, x, weight, eps: (
-                _autograd(grad, x, torch.ones_like(weight), eps)[0],
-                _autograd(grad, x, weight, eps)[1]),
-            "you forgot the weight on the way to x: grad meets the weight first."),
-        Misconception(
-            "weight at the end",
-            lambda grad, x, weight, eps: (
-                _autograd(grad, x, torch.ones_like(weight), eps)[0] * weight,
-                _autograd(grad, x, weight, eps)[1]),
-            "you multiplied by the weight at the end. On the way back it comes first: the mean "
-            "must see grad * weight."),
-        _weight_slip("not summed over the tokens", lambda grad, y, x, weight: grad * y,
-                     "your gradient for weight still has one row a token. All tokens share the "
-                     "weight, so their gradients add up."),
-        _weight_slip("averaged over the tokens",
-                     lambda grad, y, x, weight: _over_tokens(grad * y) * len(weight) / x.numel(),
-                     "you averaged the weight's gradient over the tokens. They share the weight, "
-                     "so their gradients add up."),
-        _weight_slip("summed over one axis",
-                     lambda grad, y, x, weight: (grad * y).sum(0) if x.ndim > 1 else grad * y,
-                     "you summed the weight's gradient over the first axis only. Sum over all "
-                     "axes but the last."),
-        _weight_slip("x not normalised", lambda grad, y, x, weight: _over_tokens(grad * x),
-                     "your gradient for weight holds x itself. The weight met the normalised x."),
-        _weight_slip("the weight in its own gradient",
-                     lambda grad, y, x, weight: _over_tokens(grad * weight * y),
-                     "your gradient for weight holds the weight. y times weight, derived by "
-                     "weight, is y."),
-        _weight_slip("grad alone", lambda grad, y, x, weight: _over_tokens(grad),
-                     "your gradient for weight is that of a bias: it lacks the normalised x."),
-        Misconception("no float32 inside", _narrow,
-                      "you squared in the input's own precision, and float16 ends at 65,504. "
-                      "Work in float32 inside, and cast back.", section="Why float32 inside?"),
-        Misconception("the other order", lambda *given: _autograd(*given)[::-1],
-                      "you returned the gradient for weight first. x comes first."),
-        Misconception("by autograd", _by_autograd,
-                      "you asked autograd for it, and the check has switched that off. Derive the "
-                      "two gradients by hand."),
+        _slip("root held constant", lambda eye, outer, r, c, w: w * r * eye,
+              "you took the root for a constant. x stands in it too: each feature changes the "
+              "root, and the root changes every output.",
+              also=(lambda eye, outer, r, c, w: w * r * torch.ones_like(eye),)),
+        _slip("only the feature's own path",
+              lambda eye, outer, r, c, w: w * eye * (r - r**3 * outer / c),
+              "you let each feature change its own output only, so all is zero beside the "
+              "diagonal. Through the root it changes all the others too.",
+              also=(lambda eye, outer, r, c, w: w * eye * (r - r**3 * outer),)),
+        _slip("direct way off the diagonal",
+              lambda eye, outer, r, c, w: w * (r - r**3 * outer / c),
+              "you let each feature reach every output directly. The direct way stands on the "
+              "diagonal alone: output i holds x[i] and no other.",
+              also=(lambda eye, outer, r, c, w: w * (r - r**3 * outer),)),
+        _slip("one factor x",
+              lambda eye, outer, r, c, w: w * (r * eye - r**3 * outer.diag().sqrt() / c),
+              "your second part holds one number of x in each place where two belong: x[i], which "
+              "the root divides, times x[j], which moves the root.",
+              also=(lambda eye, outer, r, c, w:
+                    w * (r * eye - r**3 * outer.diag().sqrt()[:, None] / c),)),
+        _slip("squares for products",
+              lambda eye, outer, r, c, w: w * (r * eye - r**3 * outer.trace() / c),
+              "your second part holds squares of x. In row i and column j stands x[i] times x[j]: "
+              "an outer product.",
+              also=(lambda eye, outer, r, c, w: w * (r * eye - r**3 * outer.diag() / c),
+                    lambda eye, outer, r, c, w: w * (r * eye - r**3 * outer.diag()[:, None] / c),
+                    lambda eye, outer, r, c, w: w * eye * (r - r**3 * outer.trace() / c))),
+        _slip("root apart from the diagonal",
+              lambda eye, outer, r, c, w: w * (r * eye - r**3 * outer * (1 - eye) / c),
+              "you left the second part out on the diagonal. x[i] moves its own output in both "
+              "ways, and the two add up."),
+        _slip("nothing on the diagonal",
+              lambda eye, outer, r, c, w: -w * r**3 * outer * (1 - eye) / c,
+              "your diagonal is zero. There a feature moves its own output: in both ways."),
+        _slip("c - 1", lambda eye, outer, r, c, w: w * (r * eye - r**3 * outer / max(c - 1, 1)),
+              "you divided by another number than c. The root holds the mean over all c features.",
+              also=(lambda eye, outer, r, c, w: w * (r * eye - r**3 * outer / c**2),
+                    lambda eye, outer, r, c, w: w * (r * eye - r**3 * outer) / c,
+                    lambda eye, outer, r, c, w: w * (r * eye - r**3 * outer / c**0.5))),
+        _slip("sum for mean", lambda eye, outer, r, c, w: w * (r * eye - r**3 * outer),
+              "your second part lacks 1/c: the root holds a mean of squares, so each feature's "
+              "share in it is one of c."),
+        _slip("sign", lambda eye, outer, r, c, w: w * (r * eye + r**3 * outer / c),
+              "your second part has the wrong sign: a larger root makes everything smaller.",
+              also=(lambda eye, outer, r, c, w: w * (r**3 * outer / c - r * eye),
+                    lambda eye, outer, r, c, w: w * (r * eye + r**3 * outer))),
+        _slip("half of it", lambda eye, outer, r, c, w: w * (r * eye - r**3 * outer / c / 2),
+              "your second part is half of what it should be: the 2 of the square and the 1/2 "
+              "of the root cancel."),
+        _slip("half, without 1/c", lambda eye, outer, r, c, w: w * (r * eye - r**3 * outer / 2),
+              "your second part has 1/2 where 1/c belongs: the 1/2 of the root is cancelled by "
+              "the 2 of the square, and the mean leaves 1/c."),
+        _slip("twice of it", lambda eye, outer, r, c, w: w * (r * eye - 2 * r**3 * outer / c),
+              "your second part is twice what it should be: the 2 of the square and the 1/2 "
+              "of the root cancel."),
+        _slip("other powers of the root",
+              lambda eye, outer, r, c, w: w * (r * eye - r * outer / c),
+              "your second part has another power of the root than the third. Test it: with x and "
+              "the root ten times as large, all slopes must be ten times smaller.",
+              also=(*(lambda eye, outer, r, c, w, n=n: w * (r * eye - r**n * outer / c)
+                      for n in (0, 2, 4)),
+                    lambda eye, outer, r, c, w: w * (r * eye - r**2 * outer),
+                    lambda eye, outer, r, c, w: w * (r * eye - r * outer))),
+        _slip("no root in front", lambda eye, outer, r, c, w: w * (eye - r**2 * outer / c),
+              "you left out one division by the root: it stands before everything, since the "
+              "output is x over the root.",
+              also=(lambda eye, outer, r, c, w: w * (eye - r**3 * outer / c),
+                    lambda eye, outer, r, c, w: w * (eye - r**2 * outer),
+                    lambda eye, outer, r, c, w: w * (eye - outer / c))),
+        _slip("multiplied by the root",
+              lambda eye, outer, r, c, w: w / r * (eye - r**2 * outer / c),
+              "you multiplied by the root where you divide by it."),
+        _slip("projection without eps",
+              lambda eye, outer, r, c, w:
+              w * r * (eye - (outer / outer.trace()).nan_to_num()),
+              "you took out all that points along the token. That is right only where eps is 0: "
+              "the root holds eps, and your second part divides by the squares without it.",
+              also=(lambda eye, outer, r, c, w: w * r * (eye - outer / outer.trace()),)),
+        _root_slip("eps forgotten", lambda x, eps: torch.rsqrt(x.square().mean()),
+                   "you left eps out. It stands in the same root as on the way there."),
+        _root_slip("eps outside the root", lambda x, eps: 1 / (x.square().mean().sqrt() + eps),
+                   "you added eps after the root. It belongs inside, next to the mean square."),
+        _root_slip("sum in the root", lambda x, eps: torch.rsqrt(x.square().sum() + eps),
+                   "your root holds the sum of the squares. It is their mean."),
+        _root_slip("no root taken", lambda x, eps: 1 / (x.square().mean() + eps),
+                   "you divided by the mean square itself. Take its root."),
+        _root_slip("mean in the root", lambda x, eps: torch.rsqrt(x.var(unbiased=False) + eps),
+                   "your root measures from the mean: that is LayerNorm's. The root mean square "
+                   "measures from zero."),
+        _slip("only through the root", lambda eye, outer, r, c, w: -w * r**3 * outer / c,
+              "you kept only the way through the root. x[i] reaches output i directly too."),
+        _slip("as in LayerNorm",
+              lambda eye, outer, r, c, w: w * r * (eye - 1 / c - r**2 * outer / c),
+              "you took a mean out as well: that belongs to LayerNorm, which subtracted one on "
+              "the way there.", also=(lambda eye, outer, r, c, w: w * r * (eye - 1 / c),)),
+        _slip("weight forgotten", lambda eye, outer, r, c, w: r * eye - r**3 * outer / c,
+              "you left the weight out: output i is multiplied by weight[i], and so are its "
+              "slopes."),
+        _slip("weight on the columns",
+              lambda eye, outer, r, c, w: w.T * (r * eye - r**3 * outer / c),
+              "your weights multiply the columns, or the whole is transposed. Row i belongs to "
+              "output i, and weight[i] to that row."),
+        _slip("weight on one part only",
+              lambda eye, outer, r, c, w: w * r * eye - r**3 * outer / c,
+              "you multiplied one part by the weight and not the other. It stands before both.",
+              also=(lambda eye, outer, r, c, w: r * eye - w * r**3 * outer / c,)),
+        _slip("weight on both sides",
+              lambda eye, outer, r, c, w: w * r * eye - w * w.T * r**3 * outer / c,
+              "your second part has the weight twice, in its row and in its column. x[j] moves "
+              "the root before any weight is met.",
+              also=(lambda eye, outer, r, c, w: w * w.T * (r * eye - r**3 * outer / c),)),
     ),
     hints=(
-        "Call r = 1 / root, so that y = x * r * weight. Hold r constant first. Then hold x "
-        "constant, and let only the r move. Add the two.",
-        "Let gw = grad * weight. By itself: r * gw. Through r: each feature of x changes r by "
-        "-r**3 * x / c, and r changes every y: so the sum of gw * x.",
-        "x's gradient is r * gw - x * r**3 * mean(gw * x), the mean over the features. weight's "
-        "is grad * x * r, summed over all axes but the last.",
-    ), adapt=_without_autograd)
+        "Call r = 1 / root, so that output i is weight[i] * r * x[i]. Hold r constant first. Then "
+        "hold x[i] constant, and let only the r move. Add the two.",
+        "With r constant, only i = j has a slope: weight[i] * r. Through r: moving x[j] changes r "
+        "by -r**3 * x[j] / c, and r changes every output.",
+        "Row i, column j: weight[i] * (r if i == j else 0) - weight[i] * r**3 * x[i] * x[j] / c. "
+        "torch.eye(c) and torch.outer(x, x) hold all of these at once.",
+    ))
 
-EXERCISES = [BACKWARD]
+EXERCISES = [JACOBIAN]

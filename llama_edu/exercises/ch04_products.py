@@ -57,11 +57,18 @@ SQUARES = Exercise(
                       "w1 is squared.)",
                       also=(*(_weights(SUMS, k, k, -k, -k) for k in (1/2, 1/8, 1/16, 1/64)),
                             *(_weights(SUMS[:2] + AXES, k, k, -k, -k, -k, -k) for k in (1/4, 1)))),
+        Misconception("cut to whole numbers", _weights(SUMS, 0, 0, -1, -1),
+                      "your w2 was divided in whole numbers, so the quarters are gone. Make it of "
+                      "floats: 0.25, or / in place of //.", also=(_weights(SUMS, 0, 0, 0, 0),)),
         Misconception("positive halves", _weights(SUMS[::2], 0.25, -0.25),
                       "a square of yours has one unit only. ReLU cuts off what is below zero: add "
                       "a unit that reads the negative, for each square.",
                       also=(_weights(SUMS[1::2], 0.25, -0.25),
-                            _weights(SUMS[:3], 0.25, 0.25, -0.25),
+                            *(_weights(three, *signs) for three, signs in (
+                                (SUMS[:3], (0.25, 0.25, -0.25)),
+                                (SUMS[::2] + SUMS[3:], (0.25, -0.25, -0.25)),
+                                (SUMS[1:], (0.25, -0.25, -0.25)))),
+                            _weights(SUMS[::3], 0.25, -0.25), _weights(SUMS[1:3], 0.25, -0.25),
                             _weights(SUMS[::2], 1, -1), _weights(SUMS[::2], 0.5, -0.5),
                             *(_weights([SUMS[0], *AXES[::2]], k, -k, -k) for k in (1/2, 1)),
                             *(_weights(SUMS[:2] + AXES[::2], k, k, -k, -k) for k in (1/2, 1)))),
@@ -70,6 +77,11 @@ SQUARES = Exercise(
                       "u times |u|. A square is the sum of its halves.",
                       also=(_weights(SUMS, 1, -1, -1, 1), _weights(SUMS, 0.25, -0.25, 0.25, -0.25),
                             _weights(SUMS, 1, -1, 1, -1))),
+        Misconception("unequal shares", _weights(SUMS, 0.5, 0.5, -0.25, -0.25),
+                      "your two squares have different shares, so a² and b² stay: they go only if "
+                      "both squares have equal ones.",
+                      also=(_weights(SUMS, 0.25, 0.25, -0.5, -0.5),
+                            _weights(SUMS, 1, 1, -0.25, -0.25))),
         Misconception("all added", _weights(SUMS, 0.25, 0.25, 0.25, 0.25),
                       "you added the two squares: that is (a² + b²) / 2. Their difference holds "
                       "the product.", also=(_weights(SUMS, 1, 1, 1, 1),)),

@@ -76,6 +76,39 @@ SILU = Exercise(
         Misconception("tanh-shaped gate", lambda x: x * (1 + torch.tanh(x)) / 2,
                       "you gated with (1 + tanh(x)) / 2, which is the sigmoid of 2x. For the "
                       "sigmoid of x, take the tanh of x / 2."),
+        Misconception("minus", lambda x: -x * torch.sigmoid(x),
+                      "you turned the sign. SiLU of large numbers is that number, with its own "
+                      "sign."),
+        Misconception("sigmoid twice", lambda x: x * torch.sigmoid(x) ** 2,
+                      "you applied a gate twice. SiLU is x times one sigmoid of x.",
+                      also=(lambda x: F.silu(x) * x, lambda x: torch.sigmoid(F.silu(x)),
+                            lambda x: x * torch.sigmoid(F.silu(x)), lambda x: F.silu(F.silu(x)),
+                            lambda x: x * torch.sigmoid(torch.sigmoid(x)))),
+        Misconception("added", lambda x: x + torch.sigmoid(x),
+                      "you added the sigmoid. SiLU is x times it."),
+        Misconception("the slope", lambda x: torch.sigmoid(x) * (1 + x * torch.sigmoid(-x)),
+                      "that is a slope, of SiLU or of the sigmoid. SiLU itself is asked for.",
+                      also=(lambda x: torch.sigmoid(x) * torch.sigmoid(-x),
+                            lambda x: x * torch.sigmoid(x) * torch.sigmoid(-x))),
+        Misconception("Mish", F.mish,
+                      "that is Mish, x times the tanh of the softplus. SiLU's gate is the "
+                      "sigmoid of x.",
+                      also=(lambda x: x * F.softplus(x), lambda x: torch.tanh(F.softplus(x)))),
+        Misconception("a straight sigmoid", F.hardswish,
+                      "you gated with straight pieces, which imitate the sigmoid and end at 0 and "
+                      "1. SiLU's gate is the sigmoid itself.",
+                      also=(F.hardsigmoid, lambda x: x * (x / 4 + 0.5).clamp(0, 1))),
+        Misconception("another activation", F.elu,
+                      "that is another activation. SiLU is x times its sigmoid.",
+                      also=(F.logsigmoid, F.leaky_relu, F.selu, torch.tanh,
+                            lambda x: x / (1 + x.abs()))),
+        Misconception("other beta", lambda x: x * torch.sigmoid(x / 2),
+                      "you changed the sigmoid's input. SiLU's gate is the sigmoid of x itself, "
+                      "with a beta of 1.",
+                      also=(lambda x: x * torch.sigmoid(x + 1), lambda x: x * torch.sigmoid(x - 1),
+                            lambda x: x * torch.sigmoid(x.abs()))),
+        Misconception("the size of x", lambda x: x.abs() * torch.sigmoid(x),
+                      "you took the size of x. Below zero SiLU is below zero, too."),
         Misconception("softmax", lambda x: x * torch.softmax(x, -1),
                       "you gated with softmax, in which the numbers compete. Each gate of SiLU "
                       "looks at its own number only.", also=(lambda x: torch.softmax(x, -1),)),
@@ -157,7 +190,49 @@ SWIGLU = Exercise(
                       "you gated with ReLU: that is ReGLU, from the same paper. The Llamas use "
                       "SiLU."),
         Misconception("tanh gate", _gated_by(torch.tanh),
-                      "you gated with tanh. SwiGLU gates with SiLU."),
+                      "you gated with another function. SwiGLU gates with SiLU.",
+                      also=tuple(map(_gated_by, (F.softplus, F.mish, F.elu, F.leaky_relu,
+                                                 lambda gate: torch.softmax(gate, -1),
+                                                 lambda gate: gate.relu().square(),
+                                                 lambda gate: gate.square())))),
+        Misconception("sigmoid on w3",
+                      lambda x, w1, w2, w3: ((x @ w1.T) * torch.sigmoid(x @ w3.T)) @ w2.T,
+                      "you gated with the sigmoid, and on w3's side. SwiGLU gates with SiLU, and "
+                      "w1 feeds the gate."),
+        Misconception("another gate on w3",
+                      lambda x, w1, w2, w3: ((x @ w1.T) * F.gelu(x @ w3.T)) @ w2.T,
+                      "you gated with another function, and on w3's side. It is SiLU, of x W1.",
+                      also=(lambda x, w1, w2, w3: ((x @ w1.T) * F.relu(x @ w3.T)) @ w2.T,)),
+        Misconception("SiLU twice", _gated_by(lambda gate: F.silu(F.silu(gate))),
+                      "you applied SiLU once more than once. It is applied to x W1, and nowhere "
+                      "else.",
+                      also=(lambda x, w1, w2, w3:
+                            F.silu((F.silu(x @ w1.T) * (x @ w3.T)) @ w2.T),
+                            lambda x, w1, w2, w3:
+                            F.silu(F.silu(x @ w1.T) * (x @ w3.T)) @ w2.T)),
+        Misconception("divided or subtracted",
+                      lambda x, w1, w2, w3: (F.silu(x @ w1.T) / (x @ w3.T)) @ w2.T,
+                      "the two projections meet in another way than by a product, feature by "
+                      "feature.",
+                      also=(lambda x, w1, w2, w3: (F.silu(x @ w1.T) - x @ w3.T) @ w2.T,
+                            lambda x, w1, w2, w3: (x @ w3.T - F.silu(x @ w1.T)) @ w2.T,
+                            lambda x, w1, w2, w3: (torch.maximum(F.silu(x @ w1.T), x @ w3.T))
+                            @ w2.T)),
+        Misconception("one projection twice",
+                      lambda x, w1, w2, w3: (F.silu(x @ w1.T) * (x @ w1.T)) @ w2.T,
+                      "both factors come from one matrix. w1 feeds the gate, and w3 what it lets "
+                      "through.",
+                      also=(lambda x, w1, w2, w3: (F.silu(x @ w3.T) * (x @ w3.T)) @ w2.T,)),
+        Misconception("scaled", lambda x, w1, w2, w3:
+                      (F.silu(x @ w1.T) * (x @ w3.T)) @ w2.T / w1.shape[0] ** 0.5,
+                      "you scaled or normalised. Nothing in this layer does: that is attention, "
+                      "or the norm.",
+                      also=(lambda x, w1, w2, w3:
+                            (F.silu(x @ w1.T) * (x @ w3.T)) @ w2.T / w1.shape[0],
+                            lambda x, w1, w2, w3:
+                            (F.silu(x @ w1.T) * (x @ w3.T)) @ w2.T / 2,
+                            lambda x, w1, w2, w3:
+                            (F.silu(x @ w1.T / w1.shape[1] ** 0.5) * (x @ w3.T)) @ w2.T)),
         Misconception("residual added",
                       lambda x, w1, w2, w3: x + (F.silu(x @ w1.T) * (x @ w3.T)) @ w2.T,
                       "you added x. The residual sum stands outside of the layer."),

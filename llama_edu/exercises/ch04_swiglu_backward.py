@@ -57,6 +57,21 @@ def _one_way(side: int) -> Callable:
     return gradients
 
 
+def _residual(x: Tensor, w1: Tensor, w2: Tensor, w3: Tensor, grad: Tensor) -> Gradients:
+    right = _by_autograd(x, w1, w2, w3, grad)
+    return right[0] + grad, *right[1:]
+
+
+def _subtracted(*given: Tensor) -> Gradients:
+    one, other = _one_way(0)(*given), _one_way(1)(*given)
+    return one[0] - other[0], *one[1:]
+
+
+def _multiplied(*given: Tensor) -> Gradients:
+    one, other = _one_way(0)(*given), _one_way(1)(*given)
+    return one[0] * other[0], *one[1:]
+
+
 def _inputs(rng: Generator, n: int, *, dim: int, hidden_dim: int) -> Inputs:
     return {"x": normal(rng, n, dim, std=2.0), "w1": normal(rng, hidden_dim, dim),
             "w2": normal(rng, dim, hidden_dim), "w3": normal(rng, hidden_dim, dim),
@@ -101,6 +116,54 @@ BACKWARD = Exercise(
         Misconception("slope with 1 + sigmoid",
                       _backward(slope=lambda z: torch.sigmoid(z) * (1 + z * torch.sigmoid(z))),
                       "your slope has sigmoid(z) where 1 - sigmoid(z) belongs."),
+        Misconception("slope without a sigmoid", _backward(
+                          slope=lambda z: torch.sigmoid(z) + z * torch.sigmoid(-z)),
+                      "one sigmoid is missing in your slope of SiLU. The z in front, derived, "
+                      "leaves sigmoid(z); the sigmoid, derived, leaves z times sigmoid(z) times "
+                      "1 - sigmoid(z).", also=tuple(_backward(slope=slope) for slope in (
+                          lambda z: 1 + z * torch.sigmoid(-z),
+                          lambda z: 1 + z * _sigmoid_slope(z),
+                          lambda z: torch.sigmoid(z) + z * torch.sigmoid(z),
+                          lambda z: torch.sigmoid(z) + _sigmoid_slope(z),
+                          lambda z: torch.sigmoid(z) + torch.sigmoid(-z) * torch.sigmoid(z) / 2,
+                          lambda z: torch.sigmoid(z) * (z + torch.sigmoid(-z)),
+                          lambda z: torch.sigmoid(z) * (1 + torch.sigmoid(-z))))),
+        Misconception("slope with a minus", _backward(
+                          slope=lambda z: torch.sigmoid(z) * (1 - z * torch.sigmoid(-z))),
+                      "the two terms of your slope of SiLU are subtracted. They are added.",
+                      also=tuple(_backward(slope=slope) for slope in (
+                          lambda z: torch.sigmoid(z) * (1 - z * torch.sigmoid(z)),
+                          lambda z: torch.sigmoid(z) * (z * torch.sigmoid(-z) - 1)))),
+        Misconception("slope at another place", lambda x, w1, w2, w3, grad: _backward(
+                          slope=lambda z: _slope(F.silu(z)))(x, w1, w2, w3, grad),
+                      "you took the slope of SiLU at SiLU(x W1), where it has been applied "
+                      "already. It is taken at x W1."),
+        Misconception("up by the sigmoid",
+                      _backward(to_up=lambda pulled, act, gate: pulled * torch.sigmoid(gate)),
+                      "on the way back to w3 you multiplied by the sigmoid. The gate is SiLU, z "
+                      "times that."),
+        Misconception("up by the slope",
+                      _backward(to_up=lambda pulled, act, gate: pulled * _slope(gate)),
+                      "on the way back to w3 you multiplied by the slope of SiLU. What multiplied "
+                      "x W3 is SiLU(x W1) itself.",
+                      also=(_backward(to_up=lambda pulled, act, gate: pulled * act * _slope(gate)),
+                            )),
+        Misconception("a residual", _residual,
+                      "you added grad to the gradient for x. The residual sum stands outside of "
+                      "the layer."),
+        Misconception("w2 sees up only", _backward(down=lambda act, up, gate: up),
+                      "your gradient for w2 used up alone. What w2 reads is gate times up.",
+                      also=(_backward(down=lambda act, up, gate: act + up),
+                            _backward(down=lambda act, up, gate: torch.sigmoid(gate) * up),
+                            _backward(down=lambda act, up, gate: gate))),
+        Misconception("averaged ways",
+                      _then(lambda right, x, w1, w3: (right[0] / 2, *right[1:])),
+                      "you took the mean of the two ways to x. They are added."),
+        Misconception("ways subtracted", _subtracted,
+                      "you subtracted one way to x from the other. They are added."),
+        Misconception("ways multiplied", _multiplied,
+                      "you multiplied the two ways to x. They are added, as each moves the result "
+                      "by itself."),
         Misconception("x through the gate only", _one_way(0),
                       "your gradient for x came through w1 alone. x feeds both projections, so "
                       "both ways back are added."),

@@ -98,6 +98,27 @@ WIDTH = Exercise(
                             _up(multiplier * math.ceil(8 * dim / 3), multiple_of),
                             lambda dim, multiple_of, multiplier:
                             _up(int(multiplier * math.ceil(8 * dim / 3)), multiple_of))),
+        Misconception("the number of multiples", lambda dim, multiple_of, multiplier:
+                      _up(int(multiplier * _two_thirds(dim)), multiple_of) // multiple_of,
+                      "you returned how many multiples there are. The width is that many times "
+                      "multiple_of."),
+        Misconception("the rest added", lambda dim, multiple_of, multiplier:
+                      int(multiplier * _two_thirds(dim))
+                      + int(multiplier * _two_thirds(dim)) % multiple_of,
+                      "you added what is left over. What is missing to the next multiple is to be "
+                      "added: -width % multiple_of."),
+        Misconception("dim cut first", lambda dim, multiple_of, multiplier:
+                      _up(int(multiplier * 8 * (dim // 3)), multiple_of),
+                      "you divided dim before you multiplied, so more is cut off. Multiply first: "
+                      "8 * dim, then a third.",
+                      also=(lambda dim, multiple_of, multiplier:
+                            _up(int(multiplier * 4 * (2 * dim // 3)), multiple_of),)),
+        Misconception("3/8", lambda dim, multiple_of, multiplier:
+                      _up(int(multiplier * (3 * dim // 8)), multiple_of),
+                      "your fraction is another one than 8/3: two thirds of 4 * dim.",
+                      also=tuple(lambda dim, multiple_of, multiplier, k=k:
+                                 _up(int(multiplier * int(k * dim)), multiple_of)
+                                 for k in (3, 2, 3.5, 2.67, 4 / 3, 16 / 3))),
         Misconception("one third cut", lambda dim, multiple_of, multiplier:
                       _up(int(multiplier * 2 * (4 * dim // 3)), multiple_of),
                       "you cut a third of 4 * dim and doubled it. Cut two thirds: the doubling "
@@ -228,6 +249,35 @@ PAID = Exercise(
                           * config.head_dim / 3, multiple_of),
                       "you counted from n_heads. The model may share its keys already: it had "
                       "config.n_kv_heads of them."),
+        Misconception("dim not cancelled", lambda config, n_kv_heads, multiple_of:
+                      _down(config.hidden_dim + _saved(config, n_kv_heads) / 3, multiple_of),
+                      "you spent numbers as if each bought a hidden feature. One more feature "
+                      "costs 3 * dim numbers in a layer.",
+                      also=(lambda config, n_kv_heads, multiple_of: _down(
+                          config.hidden_dim + 2 * (config.n_kv_heads - n_kv_heads) * config.dim / 3,
+                          multiple_of),)),
+        Misconception("three for two", _spends(9 / 4),
+                      "you turned the fraction round: what is saved counts twice, for wk and wv, "
+                      "and one more feature costs three times."),
+        Misconception("narrower", _spends(-1),
+                      "you made the layer narrower by what was saved. What was saved is spent: "
+                      "the layer grows."),
+        Misconception("a multiple too few", lambda config, n_kv_heads, multiple_of:
+                      _spends(1)(config, n_kv_heads, multiple_of) - multiple_of,
+                      "you stopped one multiple too early: one more can still be paid for."),
+        Misconception("in proportion", lambda config, n_kv_heads, multiple_of: _down(
+                          config.hidden_dim * config.n_kv_heads / n_kv_heads, multiple_of),
+                      "you let the width grow in proportion as the heads shrink. What counts is "
+                      "how many numbers are saved, and what one more feature costs."),
+        Misconception("the number of multiples", lambda config, n_kv_heads, multiple_of:
+                      _spends(1)(config, n_kv_heads, multiple_of) // multiple_of,
+                      "you returned how many multiples there are. The width is that many times "
+                      "multiple_of."),
+        Misconception("all heads", lambda config, n_kv_heads, multiple_of: _down(
+                          config.hidden_dim + 2 * config.n_kv_heads * config.head_dim / 3,
+                          multiple_of),
+                      "you spent what all of the old key/value heads cost. Those that stay cost "
+                      "still."),
         Misconception("times 1.3", lambda config, n_kv_heads, multiple_of:
                       _down(1.3 * config.hidden_dim, multiple_of),
                       "you took the multiplier of the 70B. It spends more than sharing saves; "

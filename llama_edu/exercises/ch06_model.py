@@ -1,94 +1,14 @@
-"""The exercises of chapter 06: count the parameters, join the parts."""
+"""The exercise of chapter 06 on the whole model, 6.2: join the parts."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
 
-from ..config import ModelConfig, swiglu_width
-from ..family.accounting import parameters
+from ..config import ModelConfig
 from ..layers import causal_mask, rope_frequencies, rope_table
 from ..model import Block, Llama, Pass
 from .data import Exercise, Inputs, Misconception, Probe, count, normal
-
-# -- 6.1: count ---------------------------------------------------------------------------------
-
-
-def _config(rng: Generator, *, n_layers: int, tied: bool, n_kv_heads: int = 2) -> Inputs:
-    n_heads = n_kv_heads * count(rng, 2, 4)
-    dim = 8 * n_heads
-    return {"config": ModelConfig(
-        dim=dim, n_layers=n_layers + count(rng, 0, 3), n_heads=n_heads, n_kv_heads=n_kv_heads,
-        hidden_dim=swiglu_width(dim, multiple_of=24) + 24, vocab_size=count(rng, 200, 900),
-        norm_eps=1e-5, rope_theta=1e4, max_seq_len=64, tied_embeddings=tied)}
-
-
-def _counted(*, tables: Callable[[ModelConfig], int] = lambda c: 1 if c.tied_embeddings else 2,
-             kv_heads: Callable[[ModelConfig], int] = lambda c: c.n_kv_heads,
-             matrices: int = 3, hidden: Callable[[ModelConfig], int] = lambda c: c.hidden_dim,
-             norms: Callable[[ModelConfig], int] = lambda c: 2 * c.n_layers + 1,
-             blocks: Callable[[ModelConfig], int] = lambda c: c.n_layers,
-             ) -> Callable[[ModelConfig], int]:
-    """A way to count, right unless told otherwise."""
-
-    def answer(config: ModelConfig) -> int:
-        c = config
-        attention = 2 * c.dim * c.head_dim * (c.n_heads + kv_heads(c))
-        return (tables(c) * c.vocab_size * c.dim + norms(c) * c.dim
-                + blocks(c) * (attention + matrices * c.dim * hidden(c)))
-
-    return answer
-
-
-COUNT = Exercise(
-    "6.1", "How many parameters has a Llama?", "By hand: count a Llama that fits on a napkin",
-    lambda config: parameters(config).total,
-    probes=(
-        Probe("a tiny model", lambda rng: _config(rng, n_layers=1, tied=False)),
-        Probe("shared embeddings", lambda rng: _config(rng, n_layers=2, tied=True)),
-        Probe("a deep one", lambda rng: _config(rng, n_layers=40, tied=False, n_kv_heads=4)),
-    ),
-    misconceptions=(
-        Misconception("shared table counted twice", _counted(tables=lambda c: 2),
-                      "you counted the shared table twice. Where embeddings are tied, the output "
-                      "uses the same numbers again."),
-        Misconception("output forgotten", _counted(tables=lambda c: 1),
-                      "you counted one table of vocabulary size. Unless they are tied there are "
-                      "two: the embedding and the output."),
-        Misconception("kv heads ignored", _counted(kv_heads=lambda c: c.n_heads),
-                      "you gave keys and values as many heads as queries. wk and wv have "
-                      "n_kv_heads."),
-        Misconception("two feed-forward matrices", _counted(matrices=2),
-                      "you counted two matrices in the feed-forward layer. SwiGLU has three."),
-        Misconception("hidden of 4 dim", _counted(hidden=lambda c: 4 * c.dim),
-                      "you took 4 * dim for the width of the feed-forward layer. The config says "
-                      "what it is: hidden_dim."),
-        Misconception("hidden of 8/3 dim", _counted(hidden=lambda c: 8 * c.dim // 3),
-                      "you took 8/3 of dim for the width of the feed-forward layer, without "
-                      "rounding. The config says what it is: hidden_dim."),
-        Misconception("norms forgotten", _counted(norms=lambda c: 0),
-                      "you forgot the norms: two a block and one at the end, dim weights each."),
-        Misconception("final norm forgotten", _counted(norms=lambda c: 2 * c.n_layers),
-                      "you forgot the last norm, between the blocks and the output."),
-        Misconception("norms of the blocks forgotten", _counted(norms=lambda c: 1),
-                      "you forgot the two norms inside each block."),
-        Misconception("no table where tied",
-                      _counted(tables=lambda c: 0 if c.tied_embeddings else 2),
-                      "where the tables are tied you counted none. There is one, used twice."),
-        Misconception("one norm a block", _counted(norms=lambda c: c.n_layers + 1),
-                      "you counted one norm a block. There are two."),
-        Misconception("one block", _counted(blocks=lambda c: 1, norms=lambda c: 3),
-                      "you counted one block. There are n_layers.",
-                      also=(_counted(blocks=lambda c: 1),)),
-    ),
-    hints=(
-        "Go through the shapes one by one: tables, wq wk wv wo, w1 w2 w3, norms.",
-        "wq and wo are dim x (n_heads * head_dim); wk and wv are dim x (n_kv_heads * head_dim).",
-        "Blocks count n_layers times; outside them stand the embedding, one norm and the output "
-        "(unless tied).",
-    ))
-
-# -- 6.2: join the parts -------------------------------------------------------------------------
 
 Rope = tuple[Tensor, Tensor]
 
@@ -176,6 +96,39 @@ def _one_norm(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
     return x + block.feed_forward(block.attention_norm(x))
 
 
+def _no_residuals(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
+    return feed(block, attend(block, x, rope, mask))
+
+
+def _norm_of_what_is_made(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
+    x = x + block.attention_norm(block.attention(x, rope, mask))
+    return x + block.ffn_norm(block.feed_forward(x))
+
+
+def _bare_feed_forward(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
+    x = x + attend(block, x, rope, mask)
+    return x + block.feed_forward(x)
+
+
+def _bare_attention(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
+    x = x + block.attention(x, rope, mask)
+    return x + feed(block, x)
+
+
+def _added_twice(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
+    return x + right_block(block, x, rope, mask)
+
+
+def _subtracted(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
+    x = x - attend(block, x, rope, mask)
+    return x - feed(block, x)
+
+
+def _masked(other: Callable[[Tensor], Tensor | None]) -> Callable:
+    """A block that attends with another mask."""
+    return lambda block, x, rope, mask: right_block(block, x, rope, other(mask))
+
+
 def _feed_first(block: Block, x: Tensor, rope: Rope, mask: Tensor) -> Tensor:
     x = x + feed(block, x)
     return x + attend(block, x, rope, mask)
@@ -244,6 +197,62 @@ FORWARD = Exercise(
                       "you ran model.norm after every block. It stands after the last only.",
                       also=(joined(after=lambda model, x: model.norm(x),
                                    end=lambda model, x: x),)),
+        Misconception("no residuals", joined(block=_no_residuals),
+                      "each half of your blocks replaces the stream. Both add to it."),
+        Misconception("what is made is normed", joined(block=_norm_of_what_is_made),
+                      "you normed what each half makes. A Llama norms what each half reads."),
+        Misconception("feed-forward not normed", joined(block=_bare_feed_forward),
+                      "your feed-forward layers read the stream as it is. They read it through "
+                      "ffn_norm."),
+        Misconception("attention not normed", joined(block=_bare_attention),
+                      "your attention reads the stream as it is. It reads it through "
+                      "attention_norm."),
+        Misconception("stream added twice", joined(block=_added_twice),
+                      "you added x once more at the end of a block. What the second half reads "
+                      "holds it already.", also=(
+                          joined(block=lambda block, x, rope, mask:
+                                 x + attend(block, x, rope, mask) + right_block(
+                                     block, x, rope, mask) - attend(block, x, rope, mask)),)),
+        Misconception("attention left out", joined(block=lambda block, x, rope, mask:
+                                                   x + feed(block, x)),
+                      "attention's half is missing: no token learns of another."),
+        Misconception("feed-forward left out", joined(block=lambda block, x, rope, mask:
+                                                      x + attend(block, x, rope, mask)),
+                      "the feed-forward half of your blocks is missing."),
+        Misconception("mask the wrong way round", joined(block=_masked(torch.logical_not)),
+                      "you inverted the mask. True is where a token may look, as it is handed "
+                      "over."),
+        Misconception("mask transposed", joined(block=_masked(lambda mask: mask.mT)),
+                      "you transposed the mask: tokens look ahead. Hand it over as it is."),
+        Misconception("always causal",
+                      joined(block=_masked(lambda mask: torch.ones_like(mask).tril())),
+                      "you made a causal mask of your own. Use the one that is given: it may hide "
+                      "more.", also=(joined(block=_masked(lambda mask: None)),)),
+        Misconception("nothing masked", joined(block=_masked(torch.ones_like)),
+                      "every token sees all others. Hand the mask over."),
+        Misconception("feed-forward reads attention alone",
+                      joined(block=lambda block, x, rope, mask: right_block(block, x, rope, mask)
+                             - feed(block, x + attend(block, x, rope, mask))
+                             + feed(block, attend(block, x, rope, mask))),
+                      "your feed-forward layer reads what attention made, without the stream. It "
+                      "reads their sum."),
+        Misconception("each block twice", joined(block=lambda block, x, rope, mask: right_block(
+                          block, right_block(block, x, rope, mask), rope, mask)),
+                      "every block ran twice."),
+        Misconception("halves subtracted", joined(block=_subtracted),
+                      "you subtracted what the halves make. Both add to the stream."),
+        Misconception("last norm twice", joined(end=lambda model, x: model.norm(model.norm(x))),
+                      "the last norm ran twice."),
+        Misconception("another last norm", joined(end=lambda model, x:
+                                                  model.layers[-1].ffn_norm(x)),
+                      "you took a block's norm for the last one. That is model.norm.",
+                      also=(joined(end=lambda model, x: model.layers[-1].attention_norm(x)),)),
+        Misconception("last block left out", joined(blocks=lambda layers: layers[:-1]),
+                      "the last block did not run."),
+        Misconception("every block reads the embeddings", lambda model, rope, mask, tokens:
+                      joined(blocks=lambda layers: layers[-1:])(model, rope, mask, tokens),
+                      "what your blocks before the last wrote is lost: each began from the "
+                      "embeddings. Each reads what the one before it returned."),
         Misconception("first block only", joined(blocks=lambda layers: layers[:1]),
                       "only the first block ran. Each reads what the one before it returned."),
         Misconception("blocks backwards", joined(blocks=lambda layers: layers[::-1]),
@@ -266,7 +275,11 @@ FORWARD = Exercise(
         Misconception("cast too early",
                       joined(head=lambda model, x: x.float() @ _table(model).float().T),
                       "you cast before the last product. A Llama multiplies in the type of its "
-                      "weights and casts the logits: .float() comes last."),
+                      "weights and casts the logits: .float() comes last.", also=(
+                          joined(end=lambda model, x: model.norm(x.float()),
+                                 head=lambda model, x: x @ _table(model).float().T),
+                          joined(start=lambda model, x: x.float(),
+                                 head=lambda model, x: x.float() @ _table(model).float().T))),
         Misconception("embedding for output",
                       joined(head=lambda model, x: (x @ model.tok_embeddings.weight.T).float()),
                       "you always used the embedding's table for the logits. Only a tied model "
@@ -279,4 +292,4 @@ FORWARD = Exercise(
         "stream: x @ weight.T. Return float32: .float() at the end.",
     ), gradients=("model",))
 
-EXERCISES = [COUNT, FORWARD]
+EXERCISES = [FORWARD]

@@ -75,6 +75,25 @@ def _plain_shares(writes: Tensor, weight: Tensor, eps: float, row: Tensor) -> Te
     return products / products.sum()
 
 
+def _by(size: Callable[[Tensor, Tensor, float], Tensor]) -> Callable:
+    """Shares of a stream whose size is measured on something else."""
+    return lambda writes, weight, eps, row: (
+        writes / size(writes, weight, eps) * weight) @ row
+
+
+def _spoiled(spoil: Callable[[Tensor], Tensor]) -> Callable:
+    return lambda *values: spoil(_right(*values))
+
+
+def _left_out(writes: Tensor, weight: Tensor, eps: float, row: Tensor) -> Tensor:
+    total = writes.sum(0)
+
+    def logit(stream: Tensor) -> Tensor:
+        return (stream / _size(stream, eps) * weight) @ row
+
+    return logit(total) - logit(total - writes)
+
+
 CONTRIBUTIONS = Exercise(
     "6.3", "Who said it?", "Your turn: who said it?", _package_contributions,
     probes=(
@@ -104,7 +123,66 @@ CONTRIBUTIONS = Exercise(
         Misconception("weight forgotten", _scaled(_size, use_weight=False),
                       "you left out the norm's weight, one number a feature."),
         Misconception("epsilon forgotten", _scaled(lambda total, eps: _size(total, 0.0)),
-                      "you left out eps, which the norm adds under the root."),
+                      "you left out the eps that is given. The norm adds it under the root."),
+        Misconception("eps squared", _scaled(lambda total, eps: _size(total, eps**2)),
+                      "you squared eps. It is added to the mean square as it is."),
+        Misconception("no root", _scaled(lambda total, eps: _size(total, eps)**2),
+                      "you divided by the mean square. The size is its root.",
+                      also=(_scaled(lambda total, eps: _size(total, 0.0)**2),)),
+        Misconception("multiplied", _scaled(lambda total, eps: 1 / _size(total, eps)),
+                      "you multiplied by the size of the stream. The norm divides by it."),
+        Misconception("a mean for the sum", _by(lambda w, weight, eps: _size(w.mean(0), eps)),
+                      "you took the mean of the parts for the stream. The stream is their sum.",
+                      also=(_by(lambda w, weight, eps: _size(w.mean(0), 0.0)),)),
+        Misconception("the last part's size", _by(lambda w, weight, eps: _size(w[-1], eps)),
+                      "you measured the last part. The norm reads the sum of all parts."),
+        Misconception("the first part's size", _by(lambda w, weight, eps: _size(w[0], eps)),
+                      "you measured the first part. The norm reads the sum of all parts."),
+        Misconception("squares before the sum",
+                      _by(lambda w, weight, eps: (w.pow(2).sum(0).mean() + eps).sqrt()),
+                      "you squared the parts and then added them. Add them first: what one writes "
+                      "may cancel what another wrote.", also=(
+                          _by(lambda w, weight, eps: (w.pow(2).mean() + eps).sqrt()),
+                          _by(lambda w, weight, eps: (w.pow(2).sum() + eps).sqrt()))),
+        Misconception("the sizes added", _by(lambda w, weight, eps: _size(w, eps).sum()),
+                      "you added the sizes of the parts. Measure their sum."),
+        Misconception("summed over the features",
+                      _by(lambda w, weight, eps: (w.sum(-1).pow(2).mean() + eps).sqrt()),
+                      "you added up the features of each part. The stream is the sum of the parts: "
+                      "c numbers."),
+        Misconception("weighed before it is measured",
+                      _by(lambda w, weight, eps: _size(w.sum(0) * weight, eps)),
+                      "you measured the stream after the norm's weight. The norm measures what it "
+                      "reads, and multiplies afterwards."),
+        Misconception("divided by the weight", lambda writes, weight, eps, row: _right(
+                          writes, 1 / weight, eps, row),
+                      "you divided by the norm's weight. It multiplies."),
+        Misconception("one plus the weight", lambda writes, weight, eps, row: _right(
+                          writes, 1 + weight, eps, row),
+                      "you added 1 to the norm's weight, as other families do. A Llama multiplies "
+                      "by the weight itself."),
+        Misconception("weight twice", lambda writes, weight, eps, row: _right(
+                          writes, weight**2, eps, row),
+                      "you multiplied by the norm's weight twice."),
+        Misconception("an equal share for all", lambda writes, weight, eps, row: _right(
+                          writes, weight, eps, row).mean().expand(len(writes)),
+                      "you shared the logit out evenly. Each part has a share of its own."),
+        Misconception("parts centred", lambda writes, weight, eps, row: (
+                          (writes - writes.mean(-1, keepdim=True)) / _size(writes.sum(0), eps)
+                          * weight) @ row,
+                      "you subtracted each part's mean: that is LayerNorm.", also=(
+                          lambda writes, weight, eps, row: _right(
+                              writes - writes.mean(-1, keepdim=True), weight, eps, row),)),
+        Misconception("mean over the features", lambda writes, weight, eps, row: _right(
+                          writes, weight, eps, row) / len(row),
+                      "you averaged the products. A logit is their sum."),
+        Misconception("added up on the way", _spoiled(lambda shares: shares.cumsum(0)),
+                      "you added up the shares so far. Return each part's own."),
+        Misconception("without a sign", _spoiled(torch.abs),
+                      "you took away the signs. A part may speak against a piece."),
+        Misconception("left out in turn", _left_out,
+                      "you asked what changes when a part is left out: then the norm divides by "
+                      "another size, and the answers do not add up to the logit."),
         Misconception("epsilon outside the root",
                       _scaled(lambda total, eps: _size(total, 0.0) + eps),
                       "you added eps to the root. It stands inside, beside the mean square."),

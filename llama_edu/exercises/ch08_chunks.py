@@ -1,5 +1,6 @@
 """The exercise of chapter 08 on the loss in chunks, 8.8."""
 
+import math
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -90,7 +91,8 @@ def _by_all(whole: Tensor, own: Tensor, counts: Tensor) -> Tensor:
 def _chunks(*, hit: float = 1.0, sign: float = 1.0, per: Callable = _by_all,
             add: bool = True, holes: bool = False, axis: int = -1, last: bool = True,
             at_once: bool = False, gradient_per: Callable | None = None,
-            unmasked: bool = False) -> Callable:
+            unmasked: bool = False, slope: Callable | None = None, loss_per: Callable | None = None
+            ) -> Callable:
     """The loss and its gradients by hand, right unless told otherwise."""
 
     def answer(x: Tensor, output: Tensor, targets: Tensor, size: int
@@ -104,17 +106,36 @@ def _chunks(*, hit: float = 1.0, sign: float = 1.0, per: Callable = _by_all,
             logits, hits = x[rows] @ output.T, targets[rows].clamp(min=0)[:, None]
             counts = torch.stack([part.sum() for part in learnt.split(step)])
             n, n_gradient = (each(learnt.sum(), now.sum(), counts)
-                             for each in (per, gradient_per or per))
+                             for each in (loss_per or per, gradient_per or per))
             surprise = -logits.log_softmax(axis).gather(-1, hits)
             loss = loss + (surprise * now).sum() / n
             d = logits.softmax(axis)
             one = torch.full_like(hits, -hit, dtype=d.dtype)
-            d = sign * (now | unmasked) * d.scatter_add(-1, hits, one)
+            d = slope(d, torch.zeros_like(d).scatter(-1, hits, 1.0)) if slope else (
+                d.scatter_add(-1, hits, one))
+            d = sign * (now | unmasked) * d
             dx[rows] = d @ output / n_gradient
             dw = d.T @ x[rows] / n_gradient + (dw if add else 0)
         return loss, dx, dw
 
     return answer
+
+
+def _spoilt(spoil: Callable) -> Callable:
+    """The right three, spoiled; `spoil` also knows the number of learnt tokens and of all."""
+
+    def answer(x: Tensor, output: Tensor, targets: Tensor, size: int) -> Any:
+        right = _chunks()(x, output, targets, size)
+        return spoil(*right, (targets >= 0).sum(), len(targets))
+
+    return answer
+
+
+def _last_loss(x: Tensor, output: Tensor, targets: Tensor, size: int) -> Any:
+    _, dx, dw = _chunks()(x, output, targets, size)
+    last = targets[-(len(x) % size or size):]
+    loss, _, _ = _chunks()(x[-len(last):], output, last, size)
+    return loss * (last >= 0).sum() / (targets >= 0).sum(), dx, dw
 
 
 def _ways(*pers: Callable) -> tuple[Callable, ...]:
@@ -172,6 +193,73 @@ CHUNKS = Exercise(
                           each * (targets >= 0).sum() / size
                           for each in _chunks()(x, output, targets, size)),
                       "you divided by the size of a chunk. Divide by all learnt tokens."),
+        Misconception("the sums", _spoilt(lambda loss, dx, dw, n, t: (loss * n, dx * n, dw * n)),
+                      "you returned sums. Divide all three by the learnt tokens."),
+        Misconception("the sum of the loss", _spoilt(lambda loss, dx, dw, n, t: (loss * n, dx, dw)),
+                      "your gradients are right, and your loss is a sum. Divide it by the learnt "
+                      "tokens."),
+        Misconception("loss below zero", _spoilt(lambda loss, dx, dw, n, t: (-loss, dx, dw)),
+                      "your loss has the wrong sign: a surprise is minus the logarithm of a "
+                      "probability."),
+        Misconception("one gradient uphill", _spoilt(lambda loss, dx, dw, n, t: (loss, -dx, dw)),
+                      "your gradient for `x` has the wrong sign, the one for `output` is right."),
+        Misconception("the matrix uphill", _spoilt(lambda loss, dx, dw, n, t: (loss, dx, -dw)),
+                      "your gradient for `output` has the wrong sign, the one for `x` is right."),
+        Misconception("the gradient of `x` not divided",
+                      _spoilt(lambda loss, dx, dw, n, t: (loss, dx * n, dw)),
+                      "your gradient for `x` is that of the sum. Divide it by the learnt tokens."),
+        Misconception("the gradient of `output` not divided",
+                      _spoilt(lambda loss, dx, dw, n, t: (loss, dx, dw * n)),
+                      "your gradient for `output` is that of the sum. Divide it by the learnt "
+                      "tokens."),
+        Misconception("divided twice", _spoilt(lambda loss, dx, dw, n, t: (loss, dx / n, dw / n)),
+                      "you divided the gradients twice by the learnt tokens.", also=(
+                          _spoilt(lambda loss, dx, dw, n, t: (loss, dx, dw / n)),
+                          _spoilt(lambda loss, dx, dw, n, t: (loss, dx / n, dw)))),
+        Misconception("p (1 - p)", _chunks(slope=lambda p, hit: p * (1 - p)),
+                      "p (1 - p) is the derivative of one probability by its own logit. The "
+                      "surprise is a logarithm, and the target is a case of its own: p - 1 there, "
+                      "p elsewhere."),
+        Misconception("a factor p", _chunks(slope=lambda p, hit: p * (p - hit)),
+                      "your gradient of the logits has a factor p too many: the logarithm takes it "
+                      "away. It is p - 1 at the target, p elsewhere."),
+        Misconception("the target's column", _chunks(slope=lambda p, hit: (p - hit) * hit),
+                      "your gradient of the logits is zero but at the target. Each other piece's "
+                      "is its p: to push one up is to push all others down."),
+        Misconception("no softmax", _chunks(slope=lambda p, hit: -hit),
+                      "your gradient of the logits is -1 at the target and 0 elsewhere. The "
+                      "softmax adds p to each."),
+        Misconception("one over p", _chunks(slope=lambda p, hit: -hit / p),
+                      "you differentiated by the probability, -1 / p at the target. Go on through "
+                      "the softmax to the logit."),
+        Misconception("no gradient of `x`", _spoilt(lambda loss, dx, dw, n, t: (loss, 0 * dx, dw)),
+                      "your gradient for `x` is zero."),
+        Misconception("no gradient of `output`", _spoilt(lambda loss, dx, dw, n, t:
+                                                         (loss, dx, 0 * dw)),
+                      "your gradient for `output` is zero."),
+        Misconception("gradients of all tokens' mean",
+                      _spoilt(lambda loss, dx, dw, n, t: (loss, dx * n / t, dw * n / t)),
+                      "your gradients are divided by all tokens, your loss is not. Only those with "
+                      "a target count."),
+        Misconception("the loss as a mean of means",
+                      _chunks(loss_per=lambda whole, own, counts: own.clamp(min=1)),
+                      "you added the chunks' mean losses. Divide each chunk's sum by all learnt "
+                      "tokens.", also=(
+                          _chunks(loss_per=lambda whole, own, counts: own),
+                          _chunks(loss_per=lambda whole, own, counts:
+                                  own.clamp(min=1) * len(counts)),
+                          _chunks(loss_per=lambda whole, own, counts:
+                                  own.clamp(min=1) * (counts > 0).sum()))),
+        Misconception("logarithm for probability", _chunks(slope=lambda p, hit: p.log() - hit),
+                      "your gradient of the logits is log p, less 1 at the target. It is p, less 1 "
+                      "at the target."),
+        Misconception("two softmaxes in the gradient",
+                      _chunks(slope=lambda p, hit: p.softmax(-1) - hit),
+                      "you took the softmax twice in the gradient."),
+        Misconception("bits", _spoilt(lambda loss, dx, dw, n, t: (loss / math.log(2), dx, dw)),
+                      "your loss is in bits. Nats need the natural logarithm."),
+        Misconception("the last chunk's loss", _last_loss,
+                      "your loss is the last chunk's. Every chunk adds to it."),
         Misconception("the last chunk's matrix", _chunks(add=False),
                       "your gradient of `output` is the last chunk's. Every chunk adds to it."),
         Misconception("-100 learnt", _chunks(holes=True),

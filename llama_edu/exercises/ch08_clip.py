@@ -107,6 +107,32 @@ def _shortened_to_one(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
     return [g / length if length > max_norm else g.clone() for g in gradients]
 
 
+def _rescaled(scale: Callable[[float], float]) -> Callable:
+    """Clipping by another scale where the gradients are too long; right in all else."""
+
+    def answer(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
+        _refuse(gradients)
+        length = float(_together(gradients))
+        by = scale(max_norm / length) if length > max_norm else 1.0
+        return [g * by for g in gradients]
+
+    return answer
+
+
+def _spread(name: str, length: Callable[[Tensor], Tensor], why: str) -> Misconception:
+    """Each part clipped by a length of its own."""
+
+    def answer(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
+        return [g * (max_norm / length(g).clamp(min=1e-12)).clamp(max=1.0) for g in gradients]
+
+    return Misconception(name, _refusing(answer), why, also=(answer,))
+
+
+def _subtracted(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
+    over = (_together(gradients) - max_norm).clamp(min=0)
+    return [g - over * g.sign() for g in gradients]
+
+
 CLIP = Exercise(
     "8.5", "Clip the gradient", "Your turn: a gradient that is too long", _package_clip,
     probes=(
@@ -154,6 +180,39 @@ CLIP = Exercise(
         _length_slip("root mean square",
                      lambda gs: torch.cat([g.flatten() for g in gs]).pow(2).mean().sqrt(),
                      "you took the root of the mean square. The length has a sum under the root."),
+        _length_slip("means of squares added",
+                     lambda gs: sum(g.pow(2).mean() for g in gs).sqrt(),
+                     "you added the mean squares of the tensors. The length has all squares under "
+                     "one root."),
+        _length_slip("the first tensor", lambda gs: gs[0].norm(),
+                     "you measured the first tensor. All of them count together."),
+        _length_slip("the last tensor", lambda gs: gs[-1].norm(),
+                     "you measured the last tensor. All of them count together."),
+        _length_slip("root of the norms", lambda gs: sum(g.norm() for g in gs).sqrt(),
+                     "you took the root of the sum of the norms. Under the root stand the squares "
+                     "of all numbers."),
+        _length_slip("divided by the tensors", lambda gs: _together(gs) * len(gs),
+                     "you divided the limit by the number of tensors. They may be max_norm long "
+                     "together."),
+        _length_slip("times the root of the tensors", lambda gs: _together(gs) / len(gs)**0.5,
+                     "you averaged over the tensors. Add up all squares, and take one root."),
+        _spread("per row", lambda g: g.norm(dim=-1, keepdim=True),
+                "you clipped each row on its own, which bends the direction of the step. Scale all "
+                "numbers by one."),
+        Misconception("the square of the scale", _rescaled(lambda scale: scale**2),
+                      "you multiplied by the scale twice: what is too long becomes too short."),
+        Misconception("the root of the scale", _rescaled(lambda scale: scale**0.5),
+                      "you multiplied by the root of max_norm / norm. Take the ratio itself."),
+        Misconception("half a scale", _rescaled(lambda scale: (1 + scale) / 2),
+                      "what is too long stays too long. Multiply by max_norm / norm."),
+        Misconception("thrown away", _rescaled(lambda scale: 0.0),
+                      "you threw away what is too long. Shorten it: the direction is worth "
+                      "keeping."),
+        Misconception("divided by the scale", _rescaled(lambda scale: 1 / scale),
+                      "you divided where you should multiply: what is too long becomes longer."),
+        Misconception("an amount subtracted", _refusing(_subtracted),
+                      "you subtracted from each number, which bends the direction. Multiply all by "
+                      "one number.", also=(_subtracted,)),
         Misconception("shortened to 1", _shortened_to_one,
                       "you shortened what is too long to a length of 1. It is to be max_norm long.",
                       also=(_refusing(_shortened_to_one),)),

@@ -53,6 +53,13 @@ def _piece_slip(name: str, answer: Callable[[Tensor, Tensor], Tensor], why: str)
         _kept(answer), lambda means, counts: answer(means, _column(counts))))
 
 
+def _one_after_the_other(means: Tensor, n: Tensor) -> Tensor:
+    mean = means[0]
+    for piece in means[1:]:
+        mean = (mean + piece) / 2
+    return mean
+
+
 PIECES = Exercise(
     "8.2", "One update from unequal pieces", "Your turn: unequal pieces, one update",
     _package_pieces,
@@ -80,6 +87,31 @@ PIECES = Exercise(
                     "you divided the means by their counts. They are means already: multiply."),
         _piece_slip("the last piece", lambda means, n: means[-1],
                     "you kept the last piece only. Gradients add up until they are set to zero."),
+        _piece_slip("divided by the largest", lambda means, n: (means * n).sum(0) / n.max(),
+                    "you divided by the largest count. Divide by all tokens together."),
+        _piece_slip("the largest piece", lambda means, n: means[n[:, 0].argmax()],
+                    "you kept the largest piece only. All pieces count, by their tokens."),
+        _piece_slip("weights the wrong way round",
+                    lambda means, n: (means / n.clamp(min=1)).sum(0) / (1 / n.clamp(min=1)).sum(),
+                    "you weighed small pieces more. A piece weighs as much as it has tokens."),
+        _piece_slip("softmax of the counts", lambda means, n: (means * n.float().softmax(0)).sum(0),
+                    "you made weights with a softmax. The weight of a piece is its share of the "
+                    "tokens."),
+        _piece_slip("roots of the counts",
+                    lambda means, n: (means * n.sqrt()).sum(0) / n.sqrt().sum(),
+                    "you weighed by the roots of the counts. Weigh by the counts."),
+        _piece_slip("squares of the counts",
+                    lambda means, n: (means * n * n).sum(0) / (n * n).sum(),
+                    "you weighed by the squares of the counts. Multiply by each count once."),
+        _piece_slip("averaged one after the other", _one_after_the_other,
+                    "you averaged each piece with the mean of all before it, so the last counts "
+                    "half. Add up sums, and divide once."),
+        _piece_slip("one token too many", lambda means, n: (means * n).sum(0) / (n.sum() + 1),
+                    "you divided by one token more than there are."),
+        Misconception("empty pieces counted",
+                      lambda means, counts: (means.nan_to_num(0.0) * _column(counts)).sum(0)
+                      / sum(max(n, 1) for n in counts),
+                      "you counted one token for a piece that has none."),
         Misconception("an empty piece spoils all",
                       lambda means, counts: (means * _column(counts)).sum(0) / sum(counts),
                       "NaN times 0 is NaN, so one piece with nothing to learn spoils the whole "
@@ -115,6 +147,16 @@ def _owners(tokens: Tensor, begin: int) -> Tensor:
 
 def _same(owner: Tensor) -> Tensor:
     return owner[:, :, None] == owner[:, None, :]
+
+
+def _apart(owner: Tensor, most: int) -> Tensor:
+    """Whether two documents are at most so many apart."""
+    return (owner[:, :, None] - owner[:, None, :]).abs() <= most
+
+
+def _from_last(tokens: Tensor, begin: int) -> Tensor:
+    owner = _owners(tokens, begin)
+    return owner == owner[:, -1:]
 
 
 MASK = Exercise(
@@ -159,6 +201,43 @@ MASK = Exercise(
                       lambda tokens, begin: _same(_owners(tokens, begin)).tril()
                       & (tokens != begin)[:, None, :],
                       "nobody may look at your begin tokens. They belong to their document."),
+        Misconception("one step ahead",
+                      lambda tokens, begin: _same(_owners(tokens, begin)).tril(1),
+                      "your tokens also see the one after them. That is the one they are to "
+                      "predict: tril() alone."),
+        Misconception("the document before, too",
+                      lambda tokens, begin: _apart(_owners(tokens, begin), 1).tril(),
+                      "your tokens see the document before their own, too."),
+        Misconception("the last document for all", lambda tokens, begin: _same(
+                          torch.zeros_like(tokens)).tril() & _from_last(tokens, begin)[:, None],
+                      "you let everybody look at what follows the last begin token of the row. "
+                      "Each token has a document of its own.", also=(
+                          lambda tokens, begin: _same(_from_last(tokens, begin)).tril(),)),
+        Misconception("what does not begin is counted",
+                      lambda tokens, begin: _same((tokens != begin).cumsum(1)).tril(),
+                      "you counted the tokens that are no beginning. The number of a document "
+                      "grows where one begins."),
+        Misconception("all begin tokens seen",
+                      lambda tokens, begin: (_same(_owners(tokens, begin))
+                                             | (tokens == begin)[:, None, :]).tril(),
+                      "your tokens see the begin tokens of other documents, too."),
+        Misconception("one that has begun, or none",
+                      lambda tokens, begin: _same(_owners(tokens, begin).clamp(max=1)).tril(),
+                      "you asked whether any document has begun. Count how many: `cumsum`."),
+        Misconception("the first document only",
+                      lambda tokens, begin: _same(_owners(tokens, begin)).tril()
+                      & (_owners(tokens, begin) == 1)[:, :, None],
+                      "only the tokens of the first document see anything.", also=(
+                          lambda tokens, begin: _same(_owners(tokens, begin)).tril()
+                          & (_owners(tokens, begin) <= 1)[:, :, None],)),
+        Misconception("the other documents",
+                      lambda tokens, begin: (~_same(_owners(tokens, begin))).tril(),
+                      "your tokens see the documents before theirs, and not their own.", also=(
+                          lambda tokens, begin: ~_same(_owners(tokens, begin)),)),
+        Misconception("begin tokens see nothing",
+                      lambda tokens, begin: _same(_owners(tokens, begin)).tril()
+                      & (tokens != begin)[:, :, None],
+                      "your begin tokens see nothing, not even themselves."),
         Misconception("a cut document blind",
                       lambda tokens, begin: _same(_owners(tokens, begin)).tril()
                       & (_owners(tokens, begin) > 0)[:, :, None],

@@ -1,4 +1,4 @@
-"""The exercises of chapter 08: 8.1 the loss of the next token, 8.4 the learning rate."""
+"""The exercise of chapter 08 on the loss of the next token, 8.1."""
 
 import math
 from collections.abc import Callable
@@ -7,10 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from ..losses import next_token
-from ..training_loop import cosine
-from .data import Exercise, Inputs, Misconception, Probe, between, count, normal
-
-# -- 8.1: the loss of the next token ------------------------------------------------------------
+from .data import Exercise, Inputs, Misconception, Probe, normal
 
 
 def _package_loss(logits: Tensor, tokens: Tensor, learn: Tensor) -> Tensor:
@@ -99,11 +96,59 @@ LOSS = Exercise(
                             .gather(-1, tokens[:, 1:, None]).squeeze(-1), learn[:, 1:]),
                       "your softmax runs over the positions. It runs over the pieces, the last "
                       "axis."),
+        Misconception("softmax over the batch",
+                      lambda logits, tokens, learn:
+                      _mean(-logits[:, :-1].log_softmax(0)
+                            .gather(-1, tokens[:, 1:, None]).squeeze(-1), learn[:, 1:]),
+                      "your softmax runs over the rows. It runs over the pieces, the last axis."),
+        Misconception("the first prediction left out",
+                      lambda logits, tokens, learn:
+                      _mean(_surprise(logits[:, 1:-1], tokens[:, 2:]), learn[:, 2:]),
+                      "you left out the first prediction: the first logits are about the second "
+                      "token."),
         Misconception("padding learnt as piece 0",
                       lambda logits, tokens, learn:
                       _surprise(logits[:, :-1], (tokens * learn)[:, 1:]).mean(),
                       "you replaced the tokens that are not learnt by piece 0 and learnt that. "
                       "Leave them out of the sum and of the count."),
+        _loss_slip("one minus the probability",
+                   lambda surprise, learn: _mean(1 - (-surprise).exp(), learn),
+                   "you averaged 1 - p. The surprise is -log p."),
+        Misconception("logarithm of the mean", lambda logits, tokens, learn: -_mean(
+                          (-_surprise(logits[:, :-1], tokens[:, 1:])).exp(), learn[:, 1:]).log(),
+                      "you averaged probabilities and took the logarithm afterwards. Take the "
+                      "logarithm of each, then the mean."),
+        Misconception("logits masked", lambda logits, tokens, learn: _surprise(
+                          (logits * learn[..., None])[:, :-1], tokens[:, 1:]).mean(),
+                      "you set logits to zero where nothing is learnt, and learnt from them all "
+                      "the same. Leave those tokens out of the sum and of the count.", also=(
+                          lambda logits, tokens, learn: _surprise(
+                              logits[:, :-1] * learn[:, 1:, None], tokens[:, 1:]).mean(),)),
+        Misconception("both to be learnt", lambda logits, tokens, learn: _mean(
+                          _surprise(logits[:, :-1], tokens[:, 1:]), learn[:, 1:] & learn[:, :-1]),
+                      "you asked `learn` of both tokens, the one that is predicted and the one "
+                      "before it. Only the predicted one counts."),
+        Misconception("rolled around", lambda logits, tokens, learn: _mean(
+                          _surprise(logits, tokens.roll(-1, 1)), learn.roll(-1, 1)),
+                      "you rolled the tokens, so the last logits are compared with the first "
+                      "token. Drop the last logits and the first token.", also=(
+                          lambda logits, tokens, learn: _mean(
+                              _surprise(logits, tokens.roll(-1, 1)), learn),)),
+        Misconception("median", lambda logits, tokens, learn: _surprise(
+                          logits[:, :-1], tokens[:, 1:])[learn[:, 1:]].median(),
+                      "you took the median surprise. The loss is the mean."),
+        Misconception("in powers of ten", lambda logits, tokens, learn: _mean(
+                          _surprise(logits[:, :-1], tokens[:, 1:]), learn[:, 1:]) / math.log(10),
+                      "your logarithm has base 10. Nats need the natural logarithm."),
+        Misconception("divided by all positions", lambda logits, tokens, learn: (
+                          _surprise(logits[:, :-1], tokens[:, 1:]) * learn[:, 1:]
+                          ).sum() / learn.numel(),
+                      "you divided by all b * t positions. Divide by the number of tokens that are "
+                      "learnt."),
+        Misconception("the others learnt", lambda logits, tokens, learn: _mean(
+                          _surprise(logits[:, :-1], tokens[:, 1:]), ~learn[:, 1:]),
+                      "you learnt the tokens that are not to be learnt. True marks those that "
+                      "are."),
         _loss_slip("perplexity", lambda surprise, learn: _mean(surprise, learn).exp(),
                    "you returned the perplexity. The loss is its logarithm."),
         _loss_slip("padding learnt", lambda surprise, learn: surprise.mean(),
@@ -125,6 +170,9 @@ LOSS = Exercise(
                    "logarithm."),
         _loss_slip("sign", lambda surprise, learn: -_mean(surprise, learn),
                    "your sign is wrong: surprise is minus the logarithm of a probability."),
+        _loss_slip("probabilities averaged",
+                   lambda surprise, learn: _mean((-surprise).exp(), learn),
+                   "you averaged probabilities. The surprise is minus their logarithm."),
         _loss_slip("probabilities", lambda surprise, learn: -_mean((-surprise).exp(), learn),
                    "you left the logarithm out. Surprise is -log p."),
     ),
@@ -135,121 +183,4 @@ LOSS = Exercise(
         "learn[:, 1:].sum().",
     ), gradients=("logits",))
 
-# -- 8.4: the learning rate ---------------------------------------------------------------------
-
-
-def _package_rate(index: int, peak: float, warmup: int, steps: int, last: float) -> float:
-    return cosine(peak, warmup=warmup, steps=steps, last=last)(index)
-
-
-def _rate_inputs(rng: Generator, at: Callable[[int, int], int], *, warmup: int | None = None
-                 ) -> Inputs:
-    """at: the index of the step, given the warm-up and the number of steps."""
-    first = count(rng, 6, 9) if warmup is None else warmup
-    steps = first + 2 * count(rng, 12, 18) + 1
-    return {"index": at(first, steps), "peak": between(rng, 0.3, 0.6), "warmup": first,
-            "steps": steps, "last": between(rng, 0.1, 0.3)}
-
-
-def _rate(*, done: Callable[[int, int, int], float] =
-          lambda index, warmup, steps: min(1.0, (index + 1 - warmup) / (steps - warmup)),
-          fall: Callable[[float], float] = lambda done: (1 + math.cos(math.pi * done)) / 2,
-          rise: Callable[[int, int], float] = lambda index, warmup: (index + 1) / warmup,
-          join: Callable[[float, float, float], float] =
-          lambda peak, last, share: peak * (last + (1 - last) * share)) -> Callable[..., float]:
-    """A schedule, right unless told otherwise."""
-
-    def answer(index: int, peak: float, warmup: int, steps: int, last: float) -> float:
-        if index < warmup:
-            return peak * rise(index, warmup)
-        return join(peak, last, fall(done(index, warmup, steps)))
-
-    return answer
-
-
-RATE = Exercise(
-    "8.4", "The learning rate of a step",
-    "Your turn: the learning rate", _package_rate,
-    probes=(
-        Probe("the first step", lambda rng: _rate_inputs(rng, lambda w, n: 0)),
-        Probe("inside the warm-up", lambda rng: _rate_inputs(rng, lambda w, n: w // 2)),
-        Probe("right after it", lambda rng: _rate_inputs(rng, lambda w, n: w)),
-        Probe("a quarter down", lambda rng: _rate_inputs(rng, lambda w, n: w + (n - w) // 4)),
-        Probe("near the end", lambda rng: _rate_inputs(rng, lambda w, n: n - 4)),
-        Probe("the last step", lambda rng: _rate_inputs(rng, lambda w, n: n - 1)),
-        Probe("long after the end", lambda rng: _rate_inputs(rng, lambda w, n: n + 5)),
-        Probe("no warm-up", lambda rng: _rate_inputs(rng, lambda w, n: n // 3, warmup=0)),
-        Probe("no warm-up, at first", lambda rng: _rate_inputs(rng, lambda w, n: 0, warmup=0)),
-        Probe("a warm-up of one step", lambda rng: _rate_inputs(rng, lambda w, n: 0, warmup=1)),
-        Probe("the top of the warm-up", lambda rng: _rate_inputs(rng, lambda w, n: w - 1)),
-    ),
-    misconceptions=(
-        Misconception("not offset by the warm-up",
-                      _rate(done=lambda index, w, n: min(1.0, (index + 1) / n)),
-                      "your cosine begins at step 0, under the warm-up, so the rate jumps down "
-                      "where the warm-up ends. The fall begins after it."),
-        Misconception("offset on one side",
-                      _rate(done=lambda index, w, n: min(1.0, (index + 1 - w) / n)),
-                      "you took the warm-up off the index and not off the length, so the fall "
-                      "never arrives. It has steps - warmup steps."),
-        Misconception("to zero", _rate(join=lambda peak, last, share: peak * share),
-                      "your rate falls to zero. Llama's ends at `last` of the peak."),
-        Misconception("last as a rate",
-                      _rate(join=lambda peak, last, share: last + (peak - last) * share),
-                      "you took `last` for a learning rate. It is a share of the peak."),
-        Misconception("last as a clamp",
-                      _rate(join=lambda peak, last, share: peak * max(last, share)),
-                      "you cut a fall to zero off at `last`. The curve itself ends there: it is "
-                      "squeezed between the peak and `last` of it."),
-        Misconception("last added", _rate(join=lambda peak, last, share: peak * (last + share)),
-                      "you added `last` on top, so the rate starts above its peak. The cosine "
-                      "spans 1 - last."),
-        Misconception("quarter wave", _rate(fall=lambda done: math.cos(math.pi * done / 2)),
-                      "you took a quarter of a cosine wave. The fall is half a wave: flat at both "
-                      "ends, steep between."),
-        Misconception("straight line", _rate(fall=lambda done: 1 - done),
-                      "your rate falls along a straight line. It is to fall along half a wave."),
-        Misconception("upside down", _rate(fall=lambda done: (1 - math.cos(math.pi * done)) / 2),
-                      "your cosine rises. Where the fall begins, the rate is at its peak."),
-        Misconception("up again", _rate(done=lambda index, w, n: (index + 1 - w) / (n - w)),
-                      "after the last step your rate climbs again, as a cosine does. Hold it at "
-                      "the end.",
-                      also=(_rate(done=lambda index, w, n: (index - w) / (n - w)),)),
-        Misconception("warm-up from zero", _rate(rise=lambda index, w: index / w),
-                      "your first step has the rate 0, so its batch is wasted. Step 0 has 1/warmup "
-                      "of the peak."),
-        Misconception("warm-up never full", _rate(rise=lambda index, w: (index + 1) / (w + 1)),
-                      "your warm-up stops short of the peak: step warmup - 1 has the peak itself."),
-        Misconception("warm-up from zero to the peak",
-                      _rate(rise=lambda index, w: index / max(1, w - 1)),
-                      "your first step has the rate 0, so its batch is wasted. Step 0 has 1/warmup "
-                      "of the peak, and step warmup - 1 all of it."),
-        Misconception("geometric fall",
-                      _rate(join=lambda peak, last, share:
-                            peak * last**(math.acos(max(-1.0, 2 * share - 1)) / math.pi)),
-                      "your rate falls by the same factor at each step. Half a cosine is added, "
-                      "not multiplied."),
-        Misconception("one step late",
-                      _rate(done=lambda index, w, n: min(1.0, (index - w) / (n - w))),
-                      "you are one step late: the last step, number steps - 1, is to have `last` "
-                      "of the peak exactly."),
-        Misconception("two steps at the peak",
-                      _rate(done=lambda index, w, n: min(1.0, (index - w) / (n - 1 - w))),
-                      "your rate stays at the peak for two steps. Step "
-                      "warmup - 1 alone has it: the very next one has begun to fall.",
-                      also=(_rate(done=lambda index, w, n: (index - w) / (n - 1 - w)),)),
-        Misconception("late everywhere",
-                      _rate(done=lambda index, w, n: min(1.0, (index - w) / (n - w)),
-                            rise=lambda index, w: index / w),
-                      "you are one step late, in the warm-up and in the fall. When step `index` is "
-                      "over, index + 1 steps are done."),
-        Misconception("no warm-up", _rate(rise=lambda index, w: 1.0),
-                      "you left the warm-up out: it rises from peak / warmup to the peak."),
-    ),
-    hints=(
-        "Three pieces: rise, fall, and what comes after the end.",
-        "done = (index + 1 - warmup) / (steps - warmup), and never more than 1.",
-        "peak * (last + (1 - last) * (1 + cos(pi * done)) / 2)",
-    ))
-
-EXERCISES = [LOSS, RATE]
+EXERCISES = [LOSS]

@@ -36,7 +36,10 @@ def _adam(*, betas: tuple[float, float] = BETAS, sign: float = 1.0,
           second: Callable = lambda g: g * g,
           divide: Callable = lambda m, v: m / (v.sqrt() + EPS),
           after: Callable = lambda w, lr, decay: w, forget: bool = False,
-          power: Callable[[int], int] = lambda step: step) -> Callable[..., Tensor]:
+          power: Callable[[int], int] = lambda step: step, rate: Callable = float,
+          correct: Callable = lambda beta, n: 1 - beta**n, keep: bool = False,
+          keep_share: Callable = float, share: Callable = lambda beta: 1 - beta
+          ) -> Callable[..., Tensor]:
     """A way to take the steps, right unless told otherwise."""
 
     def answer(weight: Tensor, gradients: Tensor, lr: float, weight_decay: float) -> Tensor:
@@ -45,11 +48,12 @@ def _adam(*, betas: tuple[float, float] = BETAS, sign: float = 1.0,
             g = given(gradient, w, weight_decay)
             if forget:
                 m, v = torch.zeros_like(w), torch.zeros_like(w)
-            m = betas[0] * m + (1 - betas[0]) * g
-            v = betas[1] * v + (1 - betas[1]) * second(g)
-            now_m, now_v = (x / (1 - beta**power(step)) if right else x
+            m = keep_share(betas[0]) * m + share(betas[0]) * g
+            v = keep_share(betas[1]) * v + share(betas[1]) * second(g)
+            now_m, now_v = (x / correct(beta, power(step)) if right else x
                             for x, beta, right in zip((m, v), betas, corrected, strict=True))
-            w = shrink(w, lr, weight_decay) - sign * lr * divide(now_m, now_v)
+            m, v = (now_m, now_v) if keep else (m, v)
+            w = shrink(w, lr, weight_decay) - sign * rate(lr) * divide(now_m, now_v)
             w = after(w, lr, weight_decay)
         return w
 
@@ -75,6 +79,30 @@ def _begun_at_first(weight: Tensor, gradients: Tensor, lr: float, weight_decay: 
     for n, g in enumerate(gradients, start=1):
         m, v = BETAS[0] * m + (1 - BETAS[0]) * g, BETAS[1] * v + (1 - BETAS[1]) * g * g
         step = m / (1 - BETAS[0]**n) / ((v / (1 - BETAS[1]**n)).sqrt() + EPS)
+        weight = weight * (1 - lr * weight_decay) - lr * step
+    return weight
+
+
+def _from_the_first(weight: Tensor, gradients: Tensor, lr: float, decay: float) -> Tensor:
+    shrink = lr * decay * weight
+    return _adam(shrink=lambda w, lr, decay: w - shrink)(weight, gradients, lr, decay)
+
+
+def _squares_of_the_mean(weight: Tensor, gradients: Tensor, lr: float, weight_decay: float
+                         ) -> Tensor:
+    means, mean = [], torch.zeros_like(weight)
+    for gradient in gradients:
+        mean = BETAS[0] * mean + (1 - BETAS[0]) * gradient
+        means.append(mean)
+    squares = iter(means)
+    return _adam(second=lambda g: next(squares)**2)(weight, gradients, lr, weight_decay)
+
+
+def _one_tensor(weight: Tensor, gradients: Tensor, lr: float, weight_decay: float) -> Tensor:
+    both = torch.zeros_like(weight)
+    for n, g in enumerate(gradients, start=1):
+        both = BETAS[1] * (BETAS[0] * both + (1 - BETAS[0]) * g) + (1 - BETAS[1]) * g * g
+        step = both / (1 - BETAS[0]**n) / ((both / (1 - BETAS[1]**n)).sqrt() + EPS)
         weight = weight * (1 - lr * weight_decay) - lr * step
     return weight
 
@@ -153,6 +181,82 @@ ADAMW = Exercise(
         Misconception("means forgotten", _adam(forget=True),
                       "you began both running means anew at every step. They must outlive the "
                       "loop's body."),
+        Misconception("the decay adds", _adam(shrink=lambda w, lr, decay: w * (1 + lr * decay)),
+                      "your weight decay makes weights longer. Shrink: 1 - lr * decay."),
+        Misconception("the rate twice in the decay",
+                      _adam(shrink=lambda w, lr, decay: w * (1 - lr * lr * decay)),
+                      "you multiplied the decay by the learning rate twice."),
+        Misconception("no rate in the step", _adam(rate=lambda lr: 1.0),
+                      "your step is not multiplied by the learning rate."),
+        Misconception("decay without the rate, after the step",
+                      _adam(shrink=_no_shrink, after=lambda w, lr, decay: w * (1 - decay)),
+                      "you shrank by the decay alone, and after the step. Shrink first, by "
+                      "1 - lr * decay."),
+        Misconception("corrections exchanged", _adam(correct=lambda beta, n:
+                                                     1 - (sum(BETAS) - beta)**n),
+                      "you exchanged the two corrections: 1 - 0.9**n is for m, 1 - 0.95**n for v."),
+        Misconception("multiplied by the correction",
+                      _adam(correct=lambda beta, n: 1 / (1 - beta**n)),
+                      "you multiplied by 1 - beta**n. The means are too small at first: divide."),
+        Misconception("a product for a power", _adam(correct=lambda beta, n: abs(1 - beta * n)),
+                      "you took beta * n for beta**n.",
+                      also=(_adam(correct=lambda beta, n: 1 - beta * n),)),
+        Misconception("counted from 2", _adam(power=lambda step: step + 1),
+                      "your first step has the number 2. The first step is number 1."),
+        Misconception("a millionth", _adam(divide=lambda m, v: m / (v.sqrt() + 1e-6)),
+                      "you used 1e-6 for eps. Llama 2 has 1e-5."),
+        Misconception("decay of the first weight", _from_the_first,
+                      "your decay is a share of the weight at the beginning. It is one of the "
+                      "weight as it is now."),
+        Misconception("one decay", lambda weight, gradients, lr, decay: _adam(shrink=_no_shrink)(
+                          weight * (1 - lr * decay), gradients, lr, decay),
+                      "you shrank the weight once. Shrink it at every step."),
+        Misconception("one step", lambda weight, gradients, lr, decay: _adam()(
+                          weight, gradients[-1:], lr, decay),
+                      "you took one step, with the last gradient. Take one for each.", also=(
+                          lambda weight, gradients, lr, decay: _adam()(
+                              weight, gradients[:1], lr, decay),)),
+        Misconception("gradients averaged first", lambda weight, gradients, lr, decay: _adam()(
+                          weight, gradients.mean(0, keepdim=True), lr, decay),
+                      "you took one step with the mean gradient. Take one step for each.", also=(
+                          lambda weight, gradients, lr, decay: _adam()(
+                              weight, gradients.sum(0, keepdim=True), lr, decay),)),
+        Misconception("one mean square for all",
+                      _adam(second=lambda g: (g * g).mean().expand_as(g)),
+                      "you averaged the squares over the matrix. Each weight has its own v.", also=(
+                          _adam(second=lambda g: (g * g).sum().expand_as(g)),)),
+        Misconception("the way instead of the place", lambda weight, gradients, lr, decay:
+                      weight - _adam()(weight, gradients, lr, decay),
+                      "you returned how far the weight moves. Return where it is.", also=(
+                          lambda weight, gradients, lr, decay:
+                          _adam()(weight, gradients, lr, decay) - weight,)),
+        Misconception("0.99", _adam(betas=(BETAS[0], 0.99)),
+                      "you used 0.99 for the mean square. Llama has 0.95."),
+        Misconception("0.98", _adam(betas=(BETAS[0], 0.98)),
+                      "you used 0.98 for the mean square. Llama has 0.95."),
+        Misconception("0.9 twice", _adam(betas=(BETAS[0], BETAS[0])),
+                      "you used 0.9 for both means. It is 0.95 for the squares."),
+        Misconception("0.95 twice", _adam(betas=(BETAS[1], BETAS[1])),
+                      "you used 0.95 for both means. It is 0.9 for the gradients."),
+        Misconception("the correction kept", _adam(keep=True),
+                      "you corrected the running means themselves, and went on from there. Keep m "
+                      "and v as they are, and correct copies."),
+        Misconception("squares of the mean", _squares_of_the_mean,
+                      "you averaged the squares of m. Average the squares of the gradients."),
+        Misconception("sign of the mean", _adam(divide=lambda m, v: m.sign()),
+                      "you took the sign of m, as Lion does. Adam divides by the root of v."),
+        Misconception("plain descent", _adam(betas=(0.0, BETAS[1]), divide=lambda m, v: m),
+                      "you stepped along the gradient itself. Adam divides a running mean by the "
+                      "root of another."),
+        Misconception("sums for means", _adam(share=lambda beta: 1.0),
+                      "you added each gradient to the running mean in full. It counts 1 - beta."),
+        Misconception("shares exchanged", _adam(keep_share=lambda beta: 1 - beta,
+                                                share=lambda beta: beta),
+                      "you exchanged the shares in the running means. The old mean keeps beta, the "
+                      "new gradient has 1 - beta."),
+        Misconception("m and v are one tensor", _one_tensor,
+                      "m and v are two names for one tensor, and you write to it in place. Make "
+                      "two, or new values at each step."),
         Misconception("uphill", _adam(sign=-1.0),
                       "you went uphill. The step is against the gradient."),
     ),

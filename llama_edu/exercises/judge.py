@@ -15,6 +15,7 @@ from .kin import kinship
 from .probing import Outcome, agree, own_line, run, run_all
 from .report import Report
 from .show import a, brief, shorten
+from .slips import slip
 from .surroundings import undisturbed
 
 SEED, OTHER_SEED = 1, 2
@@ -135,7 +136,7 @@ def _another(exercise: Exercise, probe: Probe, name: str) -> Any:
 
 def _explain(exercise: Exercise, answer: Callable, expected: Sequence[Outcome], got: list[Outcome],
              faults: list[Difference | None]) -> Report:
-    failed = [i for i, found in enumerate(faults) if found is not None]
+    failed = every = [i for i, found in enumerate(faults) if found is not None]
     known = diagnose(exercise, expected, got)
     worst = min((faults[i].kind for i in failed), key=KINDS.index)
     if known is None:
@@ -149,8 +150,10 @@ def _explain(exercise: Exercise, answer: Callable, expected: Sequence[Outcome], 
     elif worst in ("value", "length", "shape") and (
             said := kinship(exercise, expected, got, failed)):
         message = said
+    elif worst in ("value", "length", "shape", "nan") and (said := slip(exercise, expected, got)):
+        message = f"returned what the right code gives with {said}, in one place."
     else:
-        message = faults[at].problem + _where(exercise, failed)
+        message = faults[at].problem + _where(exercise, every)
     return Report(exercise.id, "wrong", message, known.name if known else None,
                   _details(exercise.probes[at], expected[at], got[at], faults[at], len(failed)))
 

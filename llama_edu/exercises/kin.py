@@ -45,6 +45,8 @@ def _relation(pairs: Sequence[Pair]) -> str | None:
     """The first relation that holds on all pairs, if there are enough numbers to tell."""
     if sum(size(right) for right, _ in pairs) < FEWEST:
         return None
+    if said := _zeros(pairs):
+        return f"returned {said}."
     for each in (*RELATIONS, *_along_axes(pairs)):
         if all(_equal(attempt(each.change, right), given) for right, given in pairs):
             return f"returned {each.said}."
@@ -168,6 +170,12 @@ def _along_axes(pairs: Sequence[Pair]) -> Iterator[Relation]:
         )
 
 
+def _zeros(pairs: Sequence[Pair]) -> str | None:
+    found = [_numbers(given) for _, given in pairs]
+    none = all(each is not None and len(each) and not each.any() for each in found)
+    return "nothing but zeros" if none else None
+
+
 def _uniform(pairs: Sequence[Pair]) -> str | None:
     """The right values times a number, or plus one: the same in each probe by itself."""
     rows = [(_numbers(right), _numbers(given)) for right, given in pairs]
@@ -191,7 +199,7 @@ def _uniform(pairs: Sequence[Pair]) -> str | None:
         if constant and change is torch.mul and abs(found[0] - 1) < NEARLY:
             continue
         if constant:
-            return "zeros" if not any(found) else said.format(f"{found[0]:.4g}")
+            return said.format(f"{found[0]:.4g}")
         listed = ", ".join(f"{n:.4g}" for n in found[:3])
         return said.format(f"another number in each probe ({listed}): which size is it")
     return None

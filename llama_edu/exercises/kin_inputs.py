@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .data import Exercise, Inputs
+from .data import Exercise
 from .probing import Outcome, agree, run
 
 SEED = 1                # that of the outcomes compared
@@ -25,69 +25,89 @@ def other_inputs(exercise: Exercise, expected: Sequence[Outcome],
     one = [(said.format(f"`{name}`"), lambda held, name=name, change=change:
             {**held, name: change(held[name])})
            for name in names for said, change in _changes(first[name])]
-    order = sorted(range(len(got)), key=lambda i: agree(expected[i], got[i]))    # failed first
     for said, change in (*swaps, *one):
-        if _explains(exercise, change, expected, got, order):
+        def outcome(i: int, change: Callable = change) -> Outcome | None:
+            inputs = attempt(change, exercise.probes[i].inputs(seed=SEED))
+            return None if inputs is None else run(exercise, exercise.reference, inputs)
+
+        if explains(outcome, expected, got):
             return said
     return None
 
 
-def _explains(exercise: Exercise, change: Callable[[Inputs], Inputs],
-              expected: Sequence[Outcome], got: Sequence[Outcome], order: list[int]) -> bool:
-    """Whether the reference, of changed inputs, does what the answer did on every probe."""
+def explains(outcome: Callable[[int], Outcome | None], expected: Sequence[Outcome],
+             got: Sequence[Outcome]) -> bool:
+    """Whether `outcome`, of the number of a probe, is the answer's on every one, for a reason."""
     told = 0
-    for i in order:
-        inputs = attempt(change, exercise.probes[i].inputs(seed=SEED))
-        if inputs is None or not agree(run(exercise, exercise.reference, inputs), got[i]):
+    for i in sorted(range(len(got)), key=lambda i: agree(expected[i], got[i])):  # failed first
+        found = outcome(i)
+        if found is None or not agree(found, got[i]):
             return False
         if got[i].raised is None and not agree(expected[i], got[i]):
             told += size(expected[i].value)
     return told >= FEWEST
 
 
+WHOLE = (
+    ("if {} were one more", lambda x: x + 1),
+    ("if {} were one less", lambda x: x - 1),
+    ("if {} were 0", lambda x: 0),
+    ("if {} were 1", lambda x: 1),
+    ("if {} were twice as large", lambda x: 2 * x),
+    ("if {} were half as large", lambda x: x // 2),
+)
+REAL = (
+    ("if {} were 0", lambda x: 0.0),
+    ("if {} were 1", lambda x: 1.0),
+    ("if {} had the other sign", lambda x: -x),
+    ("if {} were squared", lambda x: x * x),
+    ("if the root of {} stood there", lambda x: x**0.5),
+    ("if one divided by {} stood there", lambda x: 1 / x),
+    ("if one less {} stood there", lambda x: 1 - x),
+    ("if {} were twice as large", lambda x: 2 * x),
+    ("if {} were half as large", lambda x: x / 2),
+)
+MASK = (
+    ("if {} were the opposite", torch.logical_not),
+    ("if all of {} were True", torch.ones_like),
+    ("if {} were transposed", lambda x: x.mT),
+)
+TENSOR = (
+    ("if {} had the other sign", torch.neg),
+    ("if {} were transposed", lambda x: x.mT),
+    ("if {} had lost its mean along the last axis", lambda x: x - x.mean(-1, keepdim=True)),
+    ("if {} stood from back to front", lambda x: x.flip(0)),
+    ("if the last axis of {} stood from back to front", lambda x: x.flip(-1)),
+    ("if all of {} were 0", torch.zeros_like),
+    ("if all of {} were 1", torch.ones_like),
+    ("if {} were one more", lambda x: x + 1),
+    ("if {} were one less", lambda x: x - 1),
+    ("if {} were squared", torch.square),
+    ("if {} were rounded to bfloat16", lambda x: x.bfloat16().to(x.dtype)),
+    ("if {} were sorted", lambda x: x.sort(-1).values),
+)
+TEXT = (
+    ("if {} were in lower case", str.lower),
+    ("if {} had no space around", str.strip),
+    ("if {} were read from its end", lambda x: x[::-1]),
+)
+ITEMS = (
+    ("if {} stood from back to front", lambda x: x[::-1]),
+    ("if {} had no first", lambda x: x[1:]),
+    ("if {} had no last", lambda x: x[:-1]),
+    ("if {} were sorted", lambda x: type(x)(sorted(x))),
+    ("if {} held nothing twice", lambda x: type(x)(dict.fromkeys(x))),
+)
+
+
 def _changes(value: Any) -> tuple[tuple[str, Callable], ...]:
     """How an input of this kind is easily mistaken, and what to say of it."""
+    if isinstance(value, Tensor):
+        return MASK if value.dtype == torch.bool else TENSOR
     if isinstance(value, bool):
         return (("if {} were the opposite", lambda x: not x),)
-    if isinstance(value, int):
-        return (("if {} were one more", lambda x: x + 1), ("if {} were one less", lambda x: x - 1),
-                ("if {} were 0", lambda x: 0), ("if {} were 1", lambda x: 1),
-                ("if {} were twice as large", lambda x: 2 * x),
-                ("if {} were half as large", lambda x: x // 2))
-    if isinstance(value, float):
-        return (("if {} were 0", lambda x: 0.0), ("if {} were 1", lambda x: 1.0),
-                ("if {} had the other sign", lambda x: -x), ("if {} were squared", lambda x: x * x),
-                ("if {} were its square root", lambda x: x**0.5),
-                ("if {} were one divided by it", lambda x: 1 / x),
-                ("if {} were one less it", lambda x: 1 - x),
-                ("if {} were twice as large", lambda x: 2 * x),
-                ("if {} were half as large", lambda x: x / 2))
-    if isinstance(value, Tensor) and value.dtype == torch.bool:
-        return (("if {} were the opposite", torch.logical_not),
-                ("if all of {} were True", torch.ones_like),
-                ("if {} were transposed", lambda x: x.mT))
-    if isinstance(value, Tensor):
-        return (("if {} had the other sign", torch.neg),
-                ("if {} were transposed", lambda x: x.mT),
-                ("if {} had lost its mean along the last axis",
-                 lambda x: x - x.mean(-1, keepdim=True)),
-                ("if {} stood from back to front", lambda x: x.flip(0)),
-                ("if the last axis of {} stood from back to front", lambda x: x.flip(-1)),
-                ("if all of {} were 0", torch.zeros_like),
-                ("if all of {} were 1", torch.ones_like),
-                ("if {} were one more", lambda x: x + 1), ("if {} were one less", lambda x: x - 1),
-                ("if {} were squared", torch.square),
-                ("if {} were rounded to bfloat16", lambda x: x.bfloat16().to(x.dtype)),
-                ("if {} were sorted", lambda x: x.sort(-1).values))
-    if isinstance(value, str):
-        return (("if {} were in lower case", str.lower), ("if {} had no space around", str.strip),
-                ("if {} were read from its end", lambda x: x[::-1]))
-    if isinstance(value, list | tuple | bytes):
-        return (("if {} stood from back to front", lambda x: x[::-1]),
-                ("if {} had no first", lambda x: x[1:]), ("if {} had no last", lambda x: x[:-1]),
-                ("if {} were sorted", lambda x: type(x)(sorted(x))),
-                ("if {} held nothing twice", lambda x: type(x)(dict.fromkeys(x))))
-    return ()
+    kinds = {int: WHOLE, float: REAL, str: TEXT, bytes: ITEMS, list: ITEMS, tuple: ITEMS}
+    return next((each for kind, each in kinds.items() if isinstance(value, kind)), ())
 
 
 def attempt(change: Callable, value: Any) -> Any:

@@ -13,8 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
 from llama_edu import claims
+from llama_edu.exercises import check
 from llama_edu.family import accounting, releases
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -38,6 +40,7 @@ NUMBERS: dict[str, Callable[..., int]] = {
     "package-lines": package_lines,
     "chapters": lambda: len(list(ROOT.glob("chapters/*.ipynb"))),
     "exercises": exercises,
+    "width": lambda name: releases.release(name).config.hidden_dim,
     "releases": lambda: len(releases.RELEASES),
     "claims": lambda: len(claims.ledger()),
     "recomputed": lambda: sum(claim.compute is not None for claim in claims.ledger()),
@@ -55,6 +58,30 @@ def wrong_numbers(text: str) -> list[str]:
         if printed != true:
             wrong.append(f"n:{name}{arguments} is {true}, not {printed}")
     return wrong + [f"{number} is not marked" for number in LARGE.findall(text)]
+
+
+def minutes(text: str) -> dict[str, str]:
+    """The minutes that the reading list says of each chapter."""
+    return dict(re.findall(r"^\| \[[^\]]+\]\(chapters/(\w+)\.ipynb\) \|.*\| (\d+) \|$", text, re.M))
+
+
+def test_the_reading_list_has_every_chapter_with_the_minutes_of_its_title():
+    said = minutes((ROOT / "README.md").read_text(encoding="utf-8"))
+    sources = {path.stem: path.read_text(encoding="utf-8") for path in
+               ROOT.glob("chapters/src/*.py")}  # fmt: skip
+    titles = {name: re.search(r"^# \|.*\| (\d+) \|$", text, re.M)[1]
+              for name, text in sources.items()}  # fmt: skip
+    assert said == titles
+
+
+def test_the_diagnosis_in_the_readme_is_what_the_check_says():
+    def rms_norm(x, weight, eps):
+        x = x - x.mean(-1, keepdim=True)
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + eps) * weight
+
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    shown = re.search(r"```text\n>>> check\(\"1\.1\", rms_norm\)\n(.*?)\n```", text, re.S)[1]
+    assert shown == repr(check("1.1", rms_norm))
 
 
 def test_every_number_in_the_readme_is_true():

@@ -27,9 +27,32 @@ def test_what_pre_norm_is_handed_are_modules():
         assert isinstance(given["sublayer"], nn.Module)
 
 
-def test_the_gradient_of_a_norm_has_no_part_along_the_token_where_eps_is_zero():
+def test_a_norms_weight_and_bias_go_into_the_layer_that_reads_it():
+    exercise = exercises()["1.5"]
+    for probe in exercise.probes:
+        norm_weight, norm_bias, w, b = probe.inputs(seed=SEED).values()
+        y = torch.randn(4, w.shape[1], generator=torch.Generator().manual_seed(0))
+        apart = F.linear(y * norm_weight + norm_bias, w, b)
+        folded = F.linear(y, *exercise.reference(norm_weight, norm_bias, w, b))
+        # two orders of the same sums of a few terms in float32
+        torch.testing.assert_close(folded, apart, rtol=1e-5, atol=1e-5)
+
+
+def test_making_a_token_longer_moves_no_output_of_a_norm_where_eps_is_zero():
     rng = torch.Generator().manual_seed(0)
-    grad, x, weight = (torch.randn(shape, generator=rng) for shape in ((5, 8), (5, 8), (8,)))
-    for_x, _ = exercises()["1.7"].reference(grad, x, weight, 0.0)
+    x, weight = torch.randn(8, generator=rng), torch.randn(8, generator=rng)
+    slopes = exercises()["1.7"].reference(x, weight, 0.0)
     # what is left of eight float32 products of about 1
-    torch.testing.assert_close((for_x * x).sum(-1), torch.zeros(5), rtol=0, atol=1e-5)
+    torch.testing.assert_close(slopes @ x, torch.zeros(8), rtol=0, atol=1e-5)
+
+
+def test_the_slopes_of_a_norm_are_those_of_small_moves():
+    for probe in exercises()["1.7"].probes:
+        x, weight, eps = probe.inputs(seed=SEED).values()
+        x, weight, step = x.double(), weight.double(), 1e-6
+        moved = [F.rms_norm(x + sign * step * torch.eye(len(x)).double(), x.shape, weight, eps)
+                 for sign in (1, -1)]
+        slopes = (moved[0] - moved[1]).T / (2 * step)
+        # a difference of two numbers of about 1, with a step of 1e-6 in float64
+        torch.testing.assert_close(exercises()["1.7"].reference(x, weight, eps), slopes,
+                                   rtol=1e-6, atol=1e-8)
