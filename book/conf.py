@@ -19,12 +19,15 @@ BOOK = yaml.safe_load((ROOT / "book.yml").read_text(encoding="utf-8"))["project"
 # Reference pages: one for each module or folder of the package, found, not listed
 
 
+PRIVATE = re.compile(r"_|ch\d\d_")  # what an exercise knows of wrong answers is no reading
+
+
 def modules(path: Path) -> list[str]:
     """The dotted names of a module, or of a folder and all its modules."""
     files = [path] if path.suffix == ".py" else sorted(path.rglob("*.py"))
     parts = [file.relative_to(ROOT).with_suffix("").parts for file in files]
     names = [".".join(p[:-1] if p[-1] == "__init__" else p) for p in parts]
-    return [name for name in sorted(names) if not name.rpartition(".")[2].startswith("_")]
+    return [name for name in sorted(names) if not PRIVATE.match(name.rpartition(".")[2])]
 
 
 def reference_page(path: Path) -> str:
@@ -32,7 +35,8 @@ def reference_page(path: Path) -> str:
     for name in modules(path):
         if name != f"llama_edu.{path.stem}":
             blocks.append(f"{name}\n{'-' * len(name)}\n")
-        blocks.append(f".. automodule:: {name}\n   :members:\n   :undoc-members:\n")
+        blocks.append(f".. automodule:: {name}\n   :members:\n   :undoc-members:\n"
+                      "   :ignore-module-all:\n")
     return "\n".join(blocks)
 
 

@@ -45,7 +45,10 @@ def link_to_the_package(app: Sphinx, docname: str, source: list[str]) -> None:
     if not names:
         return
     notebook = json.loads(source[0])
-    listed = "\n".join(f"- {{py:obj}}`{name} <{name}>`" for name in names)
+    listed = "\n".join(
+        f"- `{name}`" if name.rpartition(".")[2].isupper() else f"- {{py:obj}}`{name} <{name}>`"
+        for name in names  # a constant has no entry of its own
+    )
     cell = nbformat.v4.new_markdown_cell(f"## In the package\n\n{listed}", id="in-the-package")
     notebook["cells"].append(cell)
     source[0] = json.dumps(notebook)

@@ -129,7 +129,8 @@ def render(source: Path, *, solved: bool) -> NotebookNode:
             cells.append(cell)
     if solved and cells[0].cell_type == "markdown":
         # So that a tab, a search result and the book's contents say which it is.
-        cells[0].source = re.sub(r"\A(.*)", r"\1 (solved)", cells[0].source)
+        link = f"*Every exercise of [the chapter](../chapters/{source.stem}.ipynb), solved.*"
+        cells[0].source = re.sub(r"\A(.*)", rf"\1 (solved)\n\n{link}", cells[0].source)
     notebook.cells = cells
     notebook.metadata = nbformat.from_dict(METADATA)
     notebook.nbformat_minor = 5

@@ -153,7 +153,7 @@ def _explain(exercise: Exercise, answer: Callable, expected: Sequence[Outcome], 
     elif worst in ("value", "length", "shape", "nan") and (said := slip(exercise, expected, got)):
         message = f"returned what the right code gives with {said}, in one place."
     else:
-        message = faults[at].problem + _where(exercise, every)
+        message = faults[at].problem + (_where(exercise, failed) if failed == every else "")
     return Report(exercise.id, "wrong", message, known.name if known else None,
                   _details(exercise.probes[at], expected[at], got[at], faults[at], len(failed)))
 
@@ -163,7 +163,8 @@ def _where(exercise: Exercise, failed: Sequence[int]) -> str:
     if 2 * len(failed) > len(exercise.probes):
         return ""
     names = ", ".join(f'"{exercise.probes[i].name}"' for i in failed)
-    return f" Only on {names}: the other {len(exercise.probes) - len(failed)} probes are right."
+    n_right = len(exercise.probes) - len(failed)
+    return f" Only on {names}: the values of the other {n_right} are right."
 
 
 def _details(probe: Probe, expected: Outcome, got: Outcome, found: Difference,

@@ -23,8 +23,8 @@ from .probing import PACKAGE, Outcome, run
 from .surroundings import undisturbed
 
 SEED = 1                        # that of the outcomes compared
-MOST = 600                      # places that are tried
-MOST_LINES = 800_000            # of Python, over all of them: a few seconds
+MOST = 300                      # places that are tried
+MOST_LINES = 400_000            # of Python, over all of them: a few seconds
 ENGINE = {"judge", "probing", "compare", "data", "surroundings", "show", "gradients"}
 
 

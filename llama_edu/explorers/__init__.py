@@ -33,13 +33,14 @@ class Explorer:
     page: str
 
     def __repr__(self) -> str:
-        return f"<explorer {self.name}: drawn where HTML and scripts are allowed>"
+        return f"<explorer {self.name}: run this cell in JupyterLab, or open the book>"
 
     def _repr_html_(self) -> str:
         return (f'<div><iframe title="Explorer: {escape(self.name)}" srcdoc="{escape(self.page)}"'
                 ' loading="lazy" style="width: 100%; height: 60em; border: 0;"></iframe>'
-                "<p><small>Move the sliders with a pointer or the arrow keys. Where scripts are "
-                "off, as on GitHub, the figures of the chapter show the same.</small></p></div>")
+                "<p><small>No sliders above? Run this cell. They move with a pointer or the arrow "
+                "keys. Where scripts are off, as on GitHub, the figures of the chapter show the "
+                "same.</small></p></div>")
 
 
 def rope(query: Tensor | None = None, key: Tensor | None = None, *, theta: float = 1e4) -> Explorer:

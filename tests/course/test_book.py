@@ -33,6 +33,16 @@ BROKEN_IMAGES = """async () => {
 }"""
 IMAGES_WITHOUT_WORDS = """() =>
   [...document.querySelectorAll('.bd-article img')].filter(i => !i.alt).map(i => i.src)"""
+# Code of a notebook that a desk would have to wrap, and any block that is cut off.
+WRAPPED = """() => [...document.querySelectorAll('.bd-article .cell pre')].filter(pre => {
+    pre.style.whiteSpace = 'pre';
+    const wide = pre.scrollWidth > pre.clientWidth + 1;
+    pre.style.whiteSpace = '';
+    return wide;
+  }).map(pre => pre.textContent.trim().slice(0, 60))"""
+CUT = """() => [...document.querySelectorAll('.bd-article pre')]
+  .filter(pre => pre.scrollWidth > pre.clientWidth + 1)
+  .map(pre => pre.textContent.trim().slice(0, 60))"""
 SIDEWAYS = "() => document.documentElement.scrollWidth - window.innerWidth"
 
 
@@ -82,8 +92,10 @@ def complaints(browser, page_file: Path) -> list[str]:
     wrong += [f"broken image: {source[:80]}" for source in page.evaluate(BROKEN_IMAGES)]
     wrong += [f"image without words: {s[:80]}" for s in page.evaluate(IMAGES_WITHOUT_WORDS)]
     wrong += [f"undrawn maths: {tex}" for tex in page.evaluate(UNDRAWN_MATHS)]
+    wrong += [f"code that does not fit: {code}" for code in page.evaluate(WRAPPED)]
     page.set_viewport_size(PHONE)
     page.evaluate("() => document.querySelectorAll('details').forEach(d => { d.open = true; })")
+    wrong += [f"code that is cut off: {code}" for code in page.evaluate(CUT)]
     if (sideways := page.evaluate(SIDEWAYS)) > 0:
         wrong.append(f"{sideways} pixels of sideways scroll on a phone")
     page.close()
@@ -117,6 +129,10 @@ def test_every_page_reads_well_on_a_desk_and_on_a_phone(book, browser):
         ("<script>console.error('bad')</script>", "console: bad"),
         ('<script src="https://example.org/x.js"></script>', "network: https://example.org/x.js"),
         ('<div style="width: 500px">wide</div>', "pixels of sideways scroll"),
+        ('<article class="bd-article" style="width: 600px; overflow: hidden"><div class="cell">'
+         f'<pre>{"x" * 200}</pre></div></article>', "code that does not fit: xxx"),
+        (f'<article class="bd-article"><pre style="overflow: hidden">{"x" * 200}</pre></article>',
+         "code that is cut off: xxx"),
     ],
 )
 def test_a_page_that_reads_badly_is_found(browser, tmp_path, body, complaint):

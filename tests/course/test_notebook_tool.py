@@ -107,7 +107,8 @@ def test_a_cell_that_only_draws_is_folded_in_jupyter_too(tree, source):
 
 def test_the_title_says_that_a_notebook_is_solved(source):
     titles = [notebooks.render(source, solved=s).cells[0].source for s in (False, True)]
-    assert titles == ["# 1. Doubles", "# 1. Doubles (solved)"]
+    link = "*Every exercise of [the chapter](../chapters/01_doubles.ipynb), solved.*"
+    assert titles == ["# 1. Doubles", f"# 1. Doubles (solved)\n\n{link}"]
 
 
 def test_alt_text_travels_from_the_source_to_the_cell(source):

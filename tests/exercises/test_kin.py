@@ -90,4 +90,4 @@ def test_one_number_alone_proves_no_relation():
 def test_where_few_probes_fail_they_are_named():
     exercise = asked(lambda n: max(n, 2), *(lambda rng, n=n: {"n": n} for n in (1, 3, 4, 5)))
     message = judge(exercise, lambda n: n).message
-    assert message.endswith('Only on "probe 0": the other 3 probes are right.')
+    assert message.endswith('Only on "probe 0": the values of the other 3 are right.')
