@@ -111,7 +111,7 @@ def test_the_commands_answer_without_a_format(file, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("What is the capital of France?\n"))
     assert main(["chat", *asked]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("smollm2, 8,192 tokens of context.")
+    assert "\nsmollm2, 8,192 tokens of context." in said
     assert "The capital of France is Paris." in said
     assert main(["generate", *asked, "--format", "completion", "One, two, three,"]) == 0
     assert capsys.readouterr().out.startswith("One, two, three, four")
