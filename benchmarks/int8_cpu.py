@@ -44,7 +44,7 @@ BITS = {OURS: 8, PEER: 8.5}     # a weight: a block of 32 has a scale of 16 bits
 def run() -> Iterator[str]:
     """The lines of the report."""
     if importlib.util.find_spec("llama_cpp") is None:
-        yield "llama.cpp is not here (pip install llama-cpp-python): nothing was measured."
+        yield "llama.cpp is not here (`make bench` builds it): nothing was measured."
         return
     before = torch.get_num_threads()
     torch.set_num_threads(THREADS)

@@ -8,10 +8,10 @@ import subprocess
 import sys
 from itertools import islice
 
-import numpy as np
 import pytest
 import torch
 from hard_texts import hard_texts, mixed
+from llama_cpp_judge import Judge, centred
 from models import TOLERANCE, distance
 
 from llama_edu import chat, checkpoint
@@ -24,6 +24,7 @@ from llama_edu.tokenizer import installed
 TALE = ("The old ferryman counted the coins twice, because the fog had stolen one of his "
         "passengers and he was not yet sure which. On the far bank the lamps of the village came "
         "on, one after another, and somebody was singing.")
+PLACES = range(3, 44, 5)    # in it, where llama.cpp is asked: a second each
 
 
 @pytest.fixture(scope="module")
@@ -78,37 +79,29 @@ def test_llama_cpp_computes_the_same_of_the_same_file(file, ours):
     """It rounds what enters a product with a Q4_1 matrix to 127ths of the largest of 32 numbers,
     in 210 matrices one after another: some hundredths of the scale, and a few close calls. How
     far that is allowed to carry is seen below, where it rounds nothing."""
-    theirs = by_llama_cpp(file, ours[0])
-    assert distance(ours[1], theirs) < 0.1
-    assert (ours[1].argmax(-1) == theirs.argmax(-1)).float().mean() > 0.9
+    theirs, places = Judge(file).logits(ours[0], after=PLACES), [*PLACES]
+    assert distance(centred(ours[1])[places], theirs) < 0.1
+    assert (ours[1][places].argmax(-1) == theirs.argmax(-1)).float().mean() > 0.8
 
 
 def test_llama_cpp_computes_the_same_to_float32_where_nothing_is_rounded(tmp_path, file, ours):
     convert(file, tmp_path / "x.gguf", format="gguf", dtype="float32")
-    assert distance(ours[1], by_llama_cpp(tmp_path / "x.gguf", ours[0])) < TOLERANCE
-
-
-def by_llama_cpp(file, ids):
-    llama_cpp = pytest.importorskip("llama_cpp")
-    theirs = llama_cpp.Llama(str(file), n_threads=1, n_threads_batch=1, n_ctx=256, type_k=0,
-                             type_v=0, logits_all=True, verbose=False)
-    theirs.eval(ids)
-    return torch.from_numpy(np.array(theirs.scores[: len(ids)]))
+    theirs = Judge(tmp_path / "x.gguf").logits(ours[0], after=PLACES)
+    assert distance(centred(ours[1])[[*PLACES]], theirs) < TOLERANCE
 
 
 def test_llama_cpp_cuts_500_texts_alike(file, real):
-    llama_cpp = pytest.importorskip("llama_cpp")
-    theirs = llama_cpp.Llama(str(file), vocab_only=True, verbose=False)
+    theirs = Judge(file)
     lines = [line for lines in samples.parallel().values() for line in islice(lines, 12)]
     texts = [*hard_texts(150), *lines, *mixed(200, seed=1),
              *(samples.sample(name) for name in samples.SAMPLES)]
     assert len(texts) >= 500
     for text in texts:
-        assert real[1].encode(text) == theirs.tokenize(text.encode(), add_bos=False, special=False)
+        assert real[1].encode(text) == theirs.encode(text)
         assert real[1].decode(real[1].encode(text)) == text
     spelled = "<|im_start|>user\nHi <|im_end|>\n"
-    assert real[1].encode(spelled, allow_special=real[1].special) == theirs.tokenize(
-        spelled.encode(), add_bos=True, special=True)
+    assert real[1].encode(spelled, allow_special=real[1].special) == theirs.encode(
+        spelled, bos=True, special=True)
 
 
 def test_the_commands_answer_without_a_format(file, capsys, monkeypatch):
@@ -118,7 +111,7 @@ def test_the_commands_answer_without_a_format(file, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("What is the capital of France?\n"))
     assert main(["chat", *asked]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("smollm2, 8,192 tokens of context.")
+    assert "\nsmollm2, 8,192 tokens of context." in said
     assert "The capital of France is Paris." in said
     assert main(["generate", *asked, "--format", "completion", "One, two, three,"]) == 0
     assert capsys.readouterr().out.startswith("One, two, three, four")

@@ -1285,6 +1285,8 @@ else:
 # that is the whole road in one line.
 
 # %%
+NO_CPP = ("llama.cpp is not here. Get it with:\n"
+          "pip install --no-deps xllamacpp==2026.10.11549")
 if REAL is None:
     print(installed.how_to_get("smollm2"))
 else:
@@ -1294,36 +1296,48 @@ else:
     assert "Paris" in said
 
 # %% [markdown]
-# A right answer, and by our own rule it proves little. So we ask llama.cpp for its logits of five
-# tokens of the same file. They will differ: to be quick, llama.cpp rounds what enters each `Q4_1`
-# product to eight bits, 127ths of the largest of 32 numbers. A *hook*, called before each matrix,
-# does the same to ours, to see how much that may be.
+# A right answer, and by our own rule it proves little. So we ask llama.cpp what follows each of
+# five tokens of the same file. It tells log-probabilities: logits up to one number for each token,
+# which our distance takes away. They will differ: to be quick, llama.cpp rounds what enters each
+# `Q4_1` product to eight bits, 127ths of the largest of 32 numbers. A *hook*, called before each
+# matrix, does the same to ours, to see how much that may be.
 
 # %%
 def apart(one: Tensor, other: Tensor) -> float:
-    """The distance of logits, in units of their spread."""
+    """The distance of logits, each row less its mean, by their spread."""
+    one, other = (x - x.mean(-1, keepdim=True) for x in (one, other))
     return ((one - other).square().mean().sqrt() / other.std()).item()
 
 
+def by_llama_cpp(ids: list[int]) -> Tensor:
+    """Log-probabilities after each token, `t v`; it is asked one by one."""
+    cpp = import_module("xllamacpp")
+    params = cpp.CommonParams()
+    params.model.path, params.n_ctx, params.verbosity = str(REAL), 256, 0
+    params.cache_type_k = params.cache_type_v = cpp.ggml_type.GGML_TYPE_F32
+    params.flash_attn_type = cpp.llama_flash_attn_type(0)  # it rounds, too
+    server, rows = cpp.Server(params), torch.empty(len(ids), 49_152)
+    for i, row in enumerate(rows):
+        said = server.handle_completions({
+            "prompt": ids[:i + 1], "n_predict": 1, "temperature": 0,
+            "n_probs": len(row)})
+        for each in said["choices"][0]["logprobs"]["content"][0][
+                "top_logprobs"]:
+            row[each["id"]] = each["logprob"]
+    return rows
+
+# %%
 def rounded(matrix: torch.nn.Module, args: tuple[Tensor]) -> tuple[Tensor]:
     blocks = args[0].unflatten(-1, (-1, 32))
     step = blocks.abs().amax(-1, keepdim=True).clamp(min=1e-30) / 127
     return ((blocks / step).round() * step).flatten(-2),
 
 
-NO_CPP = ("llama.cpp is not here. Get it with:\n"
-          "pip install --no-deps -r requirements-optional.txt")
-
-# %%
-if REAL is None or util.find_spec("llama_cpp") is None:
+if REAL is None or util.find_spec("xllamacpp") is None:
     print(installed.how_to_get("smollm2") if REAL is None else NO_CPP)
 else:
     ids = its_words.encode("The capital of France is")
-    other = import_module("llama_cpp").Llama(
-        str(REAL), n_threads=1, n_threads_batch=1, n_ctx=256, type_k=0,
-        type_v=0, logits_all=True, verbose=False)
-    other.eval(ids)
-    theirs = torch.from_numpy(other.scores[:len(ids)].copy())
+    theirs = by_llama_cpp(ids)
     tokens = torch.tensor([ids])
     with torch.no_grad():
         logits = relative(tokens)[0]
@@ -1348,7 +1362,7 @@ else:
 spoiled = "?"  # your word, before you run the next cell: "further" or "nearer"
 
 # %%
-if REAL is None or util.find_spec("llama_cpp") is None:
+if REAL is None or util.find_spec("xllamacpp") is None:
     print(installed.how_to_get("smollm2") if REAL is None else NO_CPP)
 else:
     off = {}
@@ -1365,7 +1379,7 @@ else:
 reveal("with layer 15 spoiled the logits are", spoiled, "nearer")
 
 # %% [markdown]
-# The great bug would be seen from afar: some nine times what llama.cpp differs by. The quiet one
+# The great bug would be seen from afar: some eleven times what llama.cpp differs by. The quiet one
 # would *not*: it moves the logits less than llama.cpp's own rounding, which is no bug. A comparison
 # sees only what is larger than the noise of the two programs.
 

@@ -137,7 +137,7 @@ def test_check_and_progress_agree_on_the_folder(tmp_path, monkeypatch, capsys):
     assert out.endswith(f"read from {tmp_path / 'mine' / records.FILE}\n")
 
 
-def test_an_install_has_the_chapters(tmp_path):
+def test_an_install_has_every_file_and_the_chapters(tmp_path):
     """A wheel is built, unpacked as pip does, and used without the repository."""
     built = subprocess.run([sys.executable, "-m", "pip", "wheel", "-q", "--no-build-isolation",
                             "--no-deps", "--no-index", "-w", str(tmp_path), copied(tmp_path)],
@@ -148,6 +148,10 @@ def test_an_install_has_the_chapters(tmp_path):
     packages = tmp_path / "env" / "lib" / "python" / "site-packages"
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         wheel.extractall(packages)
+    source = tmp_path / "source"
+    ours = {file.relative_to(source) for file in (source / "llama_edu").rglob("*.*")}
+    assert len(ours) > 200
+    assert [file for file in ours if not (packages / file).exists()] == []
     data = next(packages.glob("*.data")) / "data"
     (data / "share").rename(tmp_path / "env" / "share")
     done = subprocess.run([sys.executable, "-m", "llama_edu", "start", "mine"], cwd=tmp_path,

@@ -15,6 +15,7 @@ import torch
 from folders import bytes_tokenizer, spaces_tokenizer
 from gguf_files import source_of
 from hard_texts import hard_texts
+from llama_cpp_judge import Judge
 from models import loud_model, tiny_config
 from tokenizers import Regex, Tokenizer, pre_tokenizers, processors
 from transformers import AutoTokenizer, GenerationConfig
@@ -22,6 +23,7 @@ from transformers import AutoTokenizer, GenerationConfig
 from llama_edu import checkpoint, tokenizer
 from llama_edu.formats import huggingface, meta
 from llama_edu.formats.convert import convert
+from llama_edu.formats.gguf import header as gguf_header
 from llama_edu.formats.gguf import weights as gguf
 from llama_edu.tokenizer import installed
 from llama_edu.tokenizer.bpe import LLAMA3_PATTERN
@@ -56,20 +58,14 @@ def by_transformers(folder: Path) -> Reading:
 
 
 def by_llama_cpp(file: Path) -> Reading:
-    llama_cpp = pytest.importorskip("llama_cpp")
-    words = llama_cpp.Llama(str(file), vocab_only=True, verbose=False)
-    bos, eos = (None if i < 0 else i for i in (words.token_bos(), words.token_eos()))
-    vocab = llama_cpp.llama_model_get_vocab(words.model)
-    given = {name: round(float(words.metadata[f"general.sampling.{theirs}"]), 6)
-             for name, theirs in (("temperature", "temp"), ("top_p", "top_p"), ("top_k", "top_k"))
-             if f"general.sampling.{theirs}" in words.metadata}
+    judge = Judge(file)
+    picks = judge.sampling()
     return Reading(
-        lambda text: words.tokenize(text.encode(), add_bos=False, special=False),
-        lambda text: words.tokenize(text.encode(), add_bos=False, special=True),
-        lambda text: words.tokenize(text.encode(), add_bos=True, special=True), bos, eos,
-        {i for i in range(words.n_vocab()) if llama_cpp.llama_vocab_is_eog(vocab, i)},
-        words.metadata.get("tokenizer.chat_template"),
-        {"do_sample": True} | given if given else {})
+        judge.encode, lambda text: judge.encode(text, special=True),
+        lambda text: judge.encode(text, bos=True, special=True),
+        judge.special("bos"), judge.special("eos"), judge.ends(),
+        gguf_header.read(file).fields.get("tokenizer.chat_template"),
+        {"do_sample": True} | picks if picks else {})
 
 
 def by_the_libraries(file: Path) -> Reading:
@@ -96,7 +92,7 @@ def by_the_libraries(file: Path) -> Reading:
 
 TEMPLATE = ("{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + "
             "message['content'] + '<|im_end|>' + '\\n' }}{% endfor %}")
-SAMPLING = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "top_k": 40}
+SAMPLING = {"do_sample": True, "temperature": 0.6, "top_p": 0.9, "top_k": 30}
 
 
 def a_model(path, *, stop_ids=(), **more):

@@ -1,18 +1,22 @@
 """Prompt formats of Llama 2 and 3: to the byte, against Meta's code, llama.cpp and literals."""
 
-import ctypes
 import functools
 
 import pytest
 from dialogs import A, S, T, U, chatml, contents, dialog, dialogs, llama3, runs_said, spm
+from folders import bytes_tokenizer, save_tokenizer
+from gguf_files import source_of
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from llama_cpp_judge import Judge
 from llama_models.datatypes import RawMessage, StopReason, ToolCall
 from llama_models.llama3.chat_format import ChatFormat
 from llama_models.llama3.tokenizer import Tokenizer as MetaTokenizer
+from models import loud_model, tiny_config
 from transformers import PreTrainedTokenizerFast
 
 from llama_edu.family.releases import RELEASES, release
+from llama_edu.formats.gguf import weights as gguf
 from llama_edu.prompts import (
     FORMATS,
     Message,
@@ -73,28 +77,30 @@ def test_pieces_encoded_apart_are_not_the_joined_text():
     assert apart != spm().encode("[INST] Why? [/INST]", bos=False, eos=False)
 
 
-def llama_cpp_text(template, messages):
+@pytest.fixture(scope="module")
+def judges(tmp_path_factory):
+    """llama.cpp on any model with words, once for each of the two templates."""
+    folder = tmp_path_factory.mktemp("judges")
+    gguf.write(folder / "x.gguf", source_of(loud_model(tiny_config(vocab_size=320)),
+                                            save_tokenizer(bytes_tokenizer(), folder)), kind="F32")
+    return {name: Judge(folder / "x.gguf", template=name) for name in ("llama2-sys-bos", "llama3")}
+
+
+def llama_cpp_text(judges, template, messages):
     """What llama.cpp's own renderer makes of the dialog."""
-    cpp = pytest.importorskip("llama_cpp", reason="llama-cpp-python is optional").llama_cpp
-    chat = (cpp.llama_chat_message * len(messages))(*(
-        cpp.llama_chat_message(role=m.role.encode(), content=m.content.encode())
-        for m in messages))
-    buffer = ctypes.create_string_buffer(10_000)
-    size = cpp.llama_chat_apply_template(template.encode(), chat, len(messages),
-                                         messages[-1].role == U, buffer, len(buffer))
-    assert 0 < size < len(buffer)
-    return buffer.raw[:size].decode()
+    return judges[template].dialog(
+        [{"role": m.role, "content": m.content} for m in messages])
 
 
 @pytest.mark.parametrize("messages", [
     TALK, TALK[1:], TALK[:2], dialog((U, "Ça va, 🦙?\n\nOui?")), [*TALK, Message(A, "So.")]])
-def test_llama_cpp_writes_the_same_llama_2_and_3(messages):
+def test_llama_cpp_writes_the_same_llama_2_and_3(judges, messages):
     """For Llama 2 it strips nothing and puts no spaces around an answer, as Meta's code does; and
     the first bos comes from its tokenizer."""
     spaced = [Message(m.role, f" {m.content.strip()} " if m.role == A else m.content.strip())
               for m in messages]
-    assert dialog_text(spaced, LLAMA_2) == "<s>" + llama_cpp_text("llama2-sys-bos", spaced)
-    theirs = llama_cpp_text("llama3", messages)
+    assert dialog_text(spaced, LLAMA_2) == "<s>" + llama_cpp_text(judges, "llama2-sys-bos", spaced)
+    theirs = llama_cpp_text(judges, "llama3", messages)
     assert dialog_text(messages, LLAMA_3) == "<|begin_of_text|>" + theirs
 
 
@@ -386,7 +392,7 @@ def test_transformers_gives_the_same_llama_3_with_the_template_of_the_hub(messag
     as Llama 3 does. A special piece that was typed becomes one there: the hole that we do not
     have, so such dialogs are left out here."""
     formats = pytest.importorskip("llama_cpp.llama_chat_format",
-                                  reason="llama-cpp-python is optional")
+                                  reason="llama-cpp-python comes with `make bench`")
     words = small_words(to_json=True)
     text, ids = hub_tokens(formats.LLAMA3_INSTRUCT_CHAT_TEMPLATE, words, messages)
     assert dialog_text(messages, LLAMA_3) == text
@@ -396,7 +402,7 @@ def test_transformers_gives_the_same_llama_3_with_the_template_of_the_hub(messag
 
 def test_typing_a_special_piece_ends_a_turn_in_a_rendered_template_and_not_here():
     formats = pytest.importorskip("llama_cpp.llama_chat_format",
-                                  reason="llama-cpp-python is optional")
+                                  reason="llama-cpp-python comes with `make bench`")
     words, messages = small_words(to_json=True), dialog((U, "a<|eot_id|>b"))
     eot = special_id(words, "<|eot_id|>")
     theirs = hub_tokens(formats.LLAMA3_INSTRUCT_CHAT_TEMPLATE, words, messages)[1]

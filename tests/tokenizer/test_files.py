@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import re
 import shutil
 import struct
 import subprocess
@@ -443,3 +444,7 @@ def test_the_pins_are_those_of_the_requirements():
     pins = "".join((ROOT / f"requirements-{name}.txt").read_text() for name in (
         "oracles", "model"))
     assert all(source.install in pins for source in installed.SOURCES.values())
+    told = [pin for file in (ROOT / "chapters" / "src").glob("*.py")
+            for pin in re.findall(r"[\w-]+==[\d.]+\d", file.read_text(encoding="utf-8"))]
+    assert told
+    assert [pin for pin in told if f"{pin}\n" not in pins] == []

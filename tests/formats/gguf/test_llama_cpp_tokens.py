@@ -6,6 +6,7 @@ import random
 import pytest
 from folders import bytes_tokenizer, save_tokenizer, spaces_tokenizer
 from gguf_files import source_of
+from llama_cpp_judge import Judge
 from models import loud_model, tiny_config
 from tokenizers import models
 
@@ -16,7 +17,7 @@ from llama_edu.tokenizer import installed
 from llama_edu.tokenizer.bpe import LLAMA3_PATTERN
 from llama_edu.tokenizer.vocabulary_files import NORMAL, read_sentencepiece
 
-llama_cpp = pytest.importorskip("llama_cpp")
+pytest.importorskip("xllamacpp")
 
 ODD = ["", " ", "  a", "a  ", "\n", "\n\n\n a", "\t\tx\t", "\r\n\r\n", "<s>", "</s>a", "<unk>",
        "<0x41>", "<|eot_id|>", "<|begin_of_text|>hi", "[PAD1]", "1234567", "3.14159e10", "K'S ſ",
@@ -85,14 +86,14 @@ def test_llama_cpp_and_the_reread_tokenizer_give_our_tokens(tmp_path, texts, mak
     again = tokenizer.load(tmp_path / "x.gguf")
     assert (again.n_vocab, again.bos_id, again.eos_id, again.stop_ids) == (
         ours.n_vocab, ours.bos_id, ours.eos_id, ours.stop_ids)
-    theirs = llama_cpp.Llama(str(tmp_path / "x.gguf"), vocab_only=True, verbose=False)
-    assert (theirs.token_bos(), theirs.token_eos()) == (ours.bos_id, ours.eos_id)
+    theirs = Judge(tmp_path / "x.gguf")
+    assert (theirs.special("bos"), theirs.special("eos")) == (ours.bos_id, ours.eos_id)
     for text in texts:
         ids = ours.encode(text, bos=False, eos=False)
-        assert theirs.tokenize(text.encode(), add_bos=False, special=False) == ids, text
+        assert theirs.encode(text) == ids, text
         assert again.encode(text, bos=False, eos=False) == ids
         assert again.decode(ids) == ours.decode(ids)
-    assert theirs.tokenize(b"llama", add_bos=True) == ours.encode("llama", bos=ours.adds_bos)
+    assert theirs.encode("llama", bos=True) == ours.encode("llama", bos=ours.adds_bos)
 
 
 def test_whole_words_and_merges_only_are_two_rules(tmp_path):
@@ -107,7 +108,7 @@ def test_special_pieces_are_special_in_llama_cpp_too(tmp_path):
     ours = tokenizer.load(checkpoint.TALES)
     config = tiny_config(vocab_size=ours.n_vocab)
     gguf.write(tmp_path / "x.gguf", source_of(loud_model(config), checkpoint.TALES), kind="F16")
-    theirs = llama_cpp.Llama(str(tmp_path / "x.gguf"), vocab_only=True, verbose=False)
+    theirs = Judge(tmp_path / "x.gguf")
     text = "One<|end_of_text|> day"
-    assert theirs.tokenize(text.encode(), add_bos=False, special=True) == ours.encode(
+    assert theirs.encode(text, special=True) == ours.encode(
         text, bos=False, eos=False, allow_special={"<|end_of_text|>"})
