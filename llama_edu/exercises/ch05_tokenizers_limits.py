@@ -142,8 +142,8 @@ def _of_numbers(letters: bytes) -> dict:
 
 
 def _drawn(rng: Generator, n: int) -> Inputs:
-    """Different letters in an order that is drawn."""
-    order = torch.randperm(26, generator=rng)[:n].tolist()
+    """Different letters in an order that is drawn, another one for each number of them."""
+    order = [torch.randperm(26, generator=rng) for _ in range(n)][-1][:n].tolist()
     return {"letters": bytes(ord("a") + i for i in order)}
 
 
