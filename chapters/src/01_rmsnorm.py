@@ -349,9 +349,9 @@ _ = ax.legend(loc="lower center")
 # figure of the sphere that was one of two. The Llamas have from 2,048 features (3.2 1B) to 16,384
 # (405B).
 #
-# So which share of a token's squared length goes with the mean? As the squared length is variance
-# plus squared mean, we can measure it. For random features, independent and centred at zero, it is
-# about $1/c$. Trained networks might put something into the mean; so we ask the two models at
+# So which share of a token's squared length goes with the mean? The mean square is variance plus
+# squared mean, so it is the squared mean by the mean square. For random features, independent and
+# centred at zero, that is about $1/c$. Trained networks might put something into the mean; so we ask the two models at
 # each of their norms.
 
 # %%
@@ -398,8 +398,9 @@ _ = ax.legend()
 # %%
 def leave_mean(w: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """Exercise 1.2 ●●○ 8 min. Return the `w`, of shape `c f`, and the `b`, of shape `c`, that spare
-    LayerNorm its first step: `rms_norm(F.linear(h, *leave_mean(w, b)))` is to equal
-    `layer_norm(F.linear(h, w, b))` for every `h` of shape `... f`, both without a weight.
+    LayerNorm its first step: RMSNorm of `F.linear(h, *leave_mean(w, b))` is to equal LayerNorm of
+    `F.linear(h, w, b)` for every `h` of shape `... f`, both over the `c` features, with one epsilon
+    and without a weight.
     """
     ### BEGIN SOLUTION
     return w - w.mean(0), b - b.mean()
@@ -620,9 +621,9 @@ print(f"root mean square at the start {first:.1f}, after 32 blocks {last:.1f}")
 assert last > 2 * first
 
 # %% [markdown]
-# Keep that in mind for the end of the chapter. Xiong et al. (2020, theorem 1) prove a bound for the
-# last layer's gradient at the start: in pre-norm it falls with the square root of the depth, in
-# post-norm it does not.
+# A norm that reads a larger stream hands a smaller gradient back: the end of the chapter shows it.
+# Of the start, Xiong et al. (2020, theorem 1) prove a bound for the last layer's gradient: in
+# pre-norm it falls with the square root of the depth, in post-norm it does not.
 #
 # Adam gives both stacks steps of the same size. Post-norm does not survive them. Before step 60
 # hardly any gradient reaches its middle blocks, while its last block has over ten times pre-norm's.
@@ -673,7 +674,8 @@ assert round(torch.log(torch.tensor(10.0)).item(), 2) == 2.30
 # How much of a Llama is norm? Count first. A `ModelConfig` has `dim` (the features of the stream),
 # `n_layers`, `n_heads`, `head_dim`, `vocab_size` and a few more fields; try
 # `release("llama-3.2-1b").config`. Each layer is two steps as in 1.3, one with attention and one
-# with the feed-forward network, and the stream that leaves the last layer has any size.
+# with the feed-forward network. The stream that leaves the last layer has any size, so the output
+# layer, too, reads it through a norm.
 
 # %%
 def count_norm_weights(config: ModelConfig) -> int:
@@ -718,8 +720,8 @@ for eps in sorted({r.config.norm_eps for r in RELEASES}):
 # > first upload of the Llama 2 7B chat model still said 1e-6 and was corrected (issue 771 of Meta's
 # > repository `llama`). Read epsilon from the config; never type it from memory.
 #
-# These few weights could live elsewhere. Every matrix that reads a norm could absorb its weight
-# once, and the norm would run without. (Only the last norm is harder: some Llamas, the 3.2 1B among
+# These few weights could live elsewhere. Multiply a norm's weight once into each matrix that reads
+# its result, and the norm need only divide. (Only the last norm is harder: some Llamas, the 3.2 1B among
 # them, share their output matrix with the table that turns tokens into features, which must stay as
 # it is.) Ashkboos et al. (2024) begin so, mean and weight both, before they cut a model smaller.
 #

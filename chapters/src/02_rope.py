@@ -213,8 +213,8 @@ def turn_pairs(x: Tensor, positions: Tensor, freqs: Tensor) -> Tensor:
     """Exercise 2.2 ●●○ 10 min. Turn every head of every token to its position.
 
     `x` is `b h t d`, `positions` is `t` and `freqs` is `d/2`, in radians per token.
-    Features $2i$ and $2i + 1$ are a pair. Compute the angles in float32; return the
-    shape and the dtype of `x`.
+    Features $2i$ and $2i + 1$ are a pair. Compute the angles in float32 (what follows
+    may be rounded to the dtype of `x`); return the shape and the dtype of `x`.
     """
     ### BEGIN SOLUTION
     angles = torch.outer(positions.float(), freqs)
@@ -265,8 +265,8 @@ def rotate_loop(x: list[float], position: int, theta: float) -> list[float]:
 # Cosines and sines are made once per pass, for whatever positions the new tokens have, and shared
 # by all layers. Then `rotate` turns all heads of all tokens at once. It takes a pair $(a, b)$ for
 # the complex number $a + ib$: to turn it by an angle is to multiply it by $\cos + i \sin$, and that
-# is one operation for all pairs. In these two functions `d` counts pairs, so that `(d two)` is a
-# head. `widen` makes float32 of bfloat16. Both functions stand so in the package, to the letter.
+# is one operation for all pairs. In these two functions the axis `d` is the *pairs* of a head, and
+# its features are `(d two)`. `widen` makes float32 of bfloat16. Both functions stand so in the package, to the letter.
 
 # %% twin="llama_edu.layers.rope_table, llama_edu.layers.rotate"
 def rope_table(freqs: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
@@ -525,12 +525,12 @@ for r in RELEASES:
 # It has a price: the fast hands, which tell neighbours apart, slow down as well.
 #
 # Llama 3.1 asks each pair how many full turns $u$ it made in the old context $L_0 = 8192$:
-# $u = L_0\,\omega / 2\pi$. Four turns or more: it has met every angle several times, keep it. One
+# $u = L_0\,\omega / (2\pi)$. Four turns or more: it has met every angle several times, keep it. One
 # turn or less: divide by the factor. In between, mix the two frequencies, and let the share of the
 # old one grow in a straight line with $u$.
 #
-# The four numbers (factor, the bounds 1 and 4, and $L_0$) stand in the config as `factor`,
-# `low_freq_factor`, `high_freq_factor` and `original_context`. Write the rule.
+# Write the rule, with no number typed in: the config has the bounds 1 and 4 as `low_freq_factor` and
+# `high_freq_factor`, $L_0$ as `original_context`, and `factor`.
 
 # %%
 def stretched_frequencies(head_dim: int, theta: float,
@@ -885,8 +885,8 @@ reveal(f"worst at {SHORT}, seed 0", worst, min(short, key=short.get))
 
 # %% [markdown]
 # Interpolation, and by far. Our model needs a fast hand, because a number belongs to the name right
-# before it. Slow all hands by eight and "right before" becomes an eighth of a token's turn: it no
-# longer reads the sequences that it was trained on.
+# before it. With all hands slowed by eight, one token turns each by an eighth of what the model has
+# learnt for "right before": it no longer reads the sequences that it was trained on.
 #
 # This is why Chen et al. train on after interpolation ("within 1000 steps", says their abstract),
 # and why Llama 3.1 keeps its fast hands.
@@ -957,8 +957,8 @@ explorers.memory(trained, some, context=SHORT)
 guess = None    # 0 to 5, before you run the next cell
 
 # %% [markdown]
-# A row holds what one model does: four shares far back in 256 tokens, then eight of the control.
-# Five rows were recorded with the cells above, `train(200, seed)`; seed 0 is measured again here
+# A row is one model: its share of right answers far back in 256 tokens, in each of the four ways;
+# then the control in the four texts, as trained and by the 3.1 rule. Five rows were recorded with the cells above, `train(200, seed)`; seed 0 is measured again here
 # (about 5 seconds), and `row(train(200, 1)[0])` does the same for seed 1.
 
 # %%

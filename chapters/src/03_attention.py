@@ -463,9 +463,9 @@ print(read_on([layer], v=2, n=4, tokens=[0, 1]))
 # The example asks nothing (all scores are 0), so each token receives the mean of the words so far.
 #
 # Your layers are to name, at every word that stood somewhere before, the word that followed its
-# *latest* earlier place. A word that stands there for the first time is not judged, and of the
-# others the largest number in `answer` counts. Mind how sharp a softmax must be, and begin with
-# words that come twice. (The check says `place 5` for the token at place 5, counted from 0.)
+# *latest* earlier place: the largest number in `answer` counts. Where a word stands for the first
+# time, nothing is judged. Mind how sharp a softmax must be (`attend` still divides by $\sqrt c$), and
+# begin with words that come twice. (The check says `place 5` for the token at place 5, counted from 0.)
 
 # %%
 def two_layers(v: int, n: int) -> list[tuple[Tensor, Tensor, Tensor, Tensor]]:
@@ -693,8 +693,8 @@ reveal("% right, the latest place only", guess_latest, round(100 * right))
 # %% [markdown]
 # Nobody told it to. With each of the three seeds layer 1 has grown a head that looks one step back,
 # with RoPE in place of our one-hot places, and layer 2 an induction head. Its three quarters are no
-# weakness: they are what a head puts on the right place that only compares the word, and shares
-# evenly where it stood more than once. The rule of 3.4 is a poor one here: it is sure only of words
+# weakness: a head that only compares the word, and shares evenly where it stood more than once, puts
+# as much on the right place. The rule of 3.4 is a poor one here: it is sure only of words
 # that stand once in their phrase. More than 90 % of the answers were right, so the models use more
 # than that: a word further back, or the distance. We have not looked which.
 #
@@ -1225,9 +1225,9 @@ assert mixing[0] == mixing[1]
 # A model that learns must also go backwards. Let `slope` be the slope of the loss in each number that
 # attention returned; what are its slopes in $Q$, $K$ and $V$? PyTorch finds them by itself, but a fused
 # kernel must be written by hand in this direction, too. The shares of the forward pass are given; what
-# was hidden has the share 0. Work it out: two products of matrices, a scale, and between them the
-# softmax, in which a share that grows takes from all others of its row. And a key head that is shared
-# is moved by each of its query heads.
+# was hidden has the share 0. Work it out: two products of matrices, the scale (the slopes are divided
+# by $\sqrt d$, too), and between them the softmax over the keys, in which a share that grows takes
+# from all others of its query. And a key head that is shared is moved by each of its query heads.
 
 # %%
 def attention_backward(q: Tensor, k: Tensor, v: Tensor, shares: Tensor,

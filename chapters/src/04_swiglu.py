@@ -173,7 +173,7 @@ print(f"lowest at z = {fine[at]:.4f}, where SiLU = {lowest:.4f}")
 # %%
 def silu_by_hand(x: Tensor) -> Tensor:
     """Exercise 4.1 ●○○ 5 min. Return SiLU of every number of `x`, which has any shape and values
-    from -200 to 200, in a form that is fit for training.
+    from -200 to 200. Its gradient is checked, too.
     """
     ### BEGIN SOLUTION
     return x * x.sigmoid()
@@ -395,9 +395,9 @@ for reach in (0.5, 1):    # for small numbers the order is not firm
 
 # %%
 def multiplying_weights() -> tuple[Tensor, Tensor]:
-    """Exercise 4.3 ●●● 12 min. Return `w1`, of shape `f 2`, and `w2`, of shape `1 f`, with which
-    `relu(x @ w1.T)**2 @ w2.T` is exactly `a * b` for every `x = (a, b)`. The number `f` of units is
-    yours to choose.
+    """Exercise 4.3 ●●● 12 min. Return `w1`, of shape `f 2`, and `w2`, of shape `1 f`, both of
+    float32, with which `relu(x @ w1.T)**2 @ w2.T` is exactly `a * b` for every `x = (a, b)`. The
+    number `f` of units is yours to choose.
     """
     ### BEGIN SOLUTION
     sums = torch.tensor([[1.0, 1.0], [1.0, -1.0]])
@@ -475,7 +475,7 @@ check("4.4", found)
 # A classic layer of width $4c$ holds $2 \cdot c \cdot 4c = 8c^2$ numbers. Three matrices of
 # width $f$ hold $3 \cdot c \cdot f$. Equal prices need $f = \frac{8}{3}c$, which is two thirds
 # of $4c$. A matrix product costs one multiplication and one addition for every weight and token,
-# so equal parameters also mean equal arithmetic. To the last one?
+# so equal parameters also mean equal arithmetic. Are they equal in the 7B, to the last parameter?
 
 # %% tags=["nbval-check-output"]
 dim, hidden_dim = 4096, release("llama-1-7b").config.hidden_dim
@@ -491,7 +491,7 @@ reveal("parameters for one of the classic layer", guess_ratio,
 # Not quite: 0.8 % more, and rounding is the cause. Meta's `params.json` does not state the width.
 # It holds `dim`, `multiple_of` and, since Llama 2 70B, `ffn_dim_multiplier` (1 where it is
 # missing), and the code derives the rest. Can you find the rule? It starts from $\frac83$ `dim`.
-# Here are four releases, and three shapes made up, whose fractions tell what the releases do not:
+# Here are four releases, and three small shapes made up. Where fractions are cut, only these tell:
 
 # %%
 WIDTHS = {(4096, 256, 1.0): 11_008, (5120, 256, 1.0): 13_824,
@@ -615,8 +615,8 @@ assert ({each.hidden_dim / each.dim for each in shown}
 def paid_width(config, n_kv_heads: int, multiple_of: int) -> int:
     """Exercise 4.6 ●●○ 10 min. The model of `config` is cut to `n_kv_heads` key/value heads. Return
     the widest `hidden_dim`, a multiple of `multiple_of`, with which it has no more parameters than
-    before. The old numbers are `config.n_kv_heads`, `config.head_dim` and `config.hidden_dim`, which
-    need be no multiple.
+    before. `config` has the old numbers: `n_kv_heads`, `head_dim` and `hidden_dim`. The old
+    `hidden_dim` need not be a multiple.
     """
     ### BEGIN SOLUTION
     heads_saved = config.n_kv_heads - n_kv_heads

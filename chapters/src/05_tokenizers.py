@@ -375,10 +375,10 @@ for name, tokenizer in {"old": old, "new": new, "SmolLM2": smol}.items():
 # ## How is a vocabulary used?
 #
 # A piece's *rank* is its place in the file. In Llama 3 the rank also *is* the token, the number
-# that the model reads. Where one training wrote the file, rank is the order of learning; keep the
-# condition in mind. To encode, start with bytes and repeat: of all neighbours
-# that form a known piece, merge those of lowest rank, the leftmost first. Stop when no neighbours
-# form a piece. The counts of training are forgotten; so are the text's own statistics.
+# that the model reads. Where the whole file came out of one training, rank is the order of
+# learning. (Later we meet a file that did not.) To encode, start with bytes and repeat: of all
+# neighbours that form a known piece, merge those of lowest rank, the leftmost first. Stop when no
+# neighbours form a piece. The counts of training are forgotten; so are the text's own statistics.
 #
 # ## Your turn: use a vocabulary
 #
@@ -386,8 +386,9 @@ for name, tokenizer in {"old": old, "new": new, "SmolLM2": smol}.items():
 
 # %%
 def encode(chunk: bytes, ranks: dict[bytes, int]) -> list[int]:
-    """Exercise 5.2 ●●○ 8 min. Return the tokens of a chunk: merge the pair of lowest rank, where
-    it stands several times the leftmost, and look again, until no neighbours form a piece.
+    """Exercise 5.2 ●●○ 8 min. Return the tokens of a chunk. Of all neighbours that form a piece,
+    merge the two of lowest rank: the leftmost two, where they stand several times. Look again,
+    until no neighbours form a piece.
 
     Every single byte of the chunk is in `ranks`. The dict may hold its pieces in any order. Do
     not look the whole chunk up first.
@@ -488,8 +489,8 @@ def domino(letters: bytes) -> dict[bytes, int]:
     """Exercise 5.3 ●●● 12 min. Return ranks with which the last letter moves every cut before it:
     encode `letters`, and then `letters[:-1]`, and the two have no piece in common.
 
-    The letters may be any, in any order, one or more; all differ. Pieces are each single letter,
-    and others of two letters at most. No rank is given twice.
+    `letters` are one or more, any, in any order; all differ. Give a rank to each single letter, and
+    to what pairs of letters you like, but to nothing longer. Ranks are whole numbers, none twice.
     """
     ### BEGIN SOLUTION
     ranks = {bytes([letter]): letter for letter in letters}
@@ -739,15 +740,16 @@ assert not REAL_NEW or max(map(new.ranks.get, numbers)) < N_OLDER
 # The dummy prefix has a reason too. With it, `the` at the start of a text is the same piece as
 # inside it, where a space stands before it. In Llama 3 the two are different tokens.
 #
-# Write Llama 2's rules, without any merge. BOS, the token that begins a text, is 1, and byte number
-# `b` is token `3 + b`. Do not forget what comes before a text.
+# Write Llama 2's rules, without any merge. Do not forget what comes before a text.
 
 # %%
 def llama2_tokens(text: str, ids: dict[str, int]) -> list[int]:
-    """Exercise 5.5 ●●○ 8 min. Return the tokens of a text by Llama 2's rules, BOS first.
+    """Exercise 5.5 ●●○ 8 min. Return the tokens of a text by Llama 2's rules, first BOS, the
+    token that begins a text: 1.
 
     `ids` has single characters only, among them `▁`, which stands for a space. A character that
-    is not in `ids` is spelled in bytes. An empty text is BOS alone, without a dummy prefix.
+    is not in `ids` is spelled in bytes; byte `b` is token `3 + b`. An empty text is BOS alone,
+    without a dummy prefix.
     """
     ### BEGIN SOLUTION
     tokens = [1]

@@ -89,10 +89,10 @@ for name, p in napkin.named_parameters():
 # %%
 def count_parameters(config: ModelConfig) -> int:
     """Exercise 6.1 ●●○ 10 min. How many parameters has a text Llama with this config?
-    Return a whole number, exact to the last one.
+    Return a whole number, exact to the last one. There are no biases.
 
     The fields you need: `dim`, `n_layers`, `n_heads`, `n_kv_heads`, `hidden_dim`,
-    `vocab_size`, `tied_embeddings`; and `head_dim`, which is `dim / n_heads`.
+    `vocab_size`, `tied_embeddings`; and `config.head_dim`, which is `dim / n_heads`.
     """
     ### BEGIN SOLUTION
     c = config
@@ -141,7 +141,8 @@ def forward(model: nn.Module, rope: tuple[Tensor, Tensor], mask: Tensor,
             tokens: Tensor) -> Tensor:
     """Exercise 6.2 ●●○ 12 min. From tokens `b t` to logits `b t v`, in float32.
 
-    Call a block's attention as `block.attention(reads, rope, mask)`.
+    Call a block's attention as `block.attention(reads, rope, mask)`. Training goes through it:
+    change no tensor in place, as `+=` does.
     """
     ### BEGIN SOLUTION
     stream = model.tok_embeddings(tokens)
@@ -199,9 +200,10 @@ class Block(nn.Module):
         return x + self.feed_forward(self.ffn_norm(x))
 
 # %% [markdown]
-# What a pass begins with. A token's position counts on from those in the cache, and a mask is made only
-# where several new tokens follow old ones: elsewhere `attend_fused`, chapter 03's attention in one fused
-# call, knows what is hidden. Positions and mask get an axis for the heads, `b 1 t` and `b 1 t s`.
+# `begin` prepares a pass. A token's position counts on from those in the cache. A mask is made only where
+# several new tokens follow old ones. Without old ones, or with one new token, `attend_fused` (chapter 03's
+# attention in one fused call) needs none: it hides the future itself, or there is none. Positions and
+# mask get an axis for the heads, `b 1 t` and `b 1 t s`.
 
 # %% twin="llama_edu.model.begin"
 def begin(c: ModelConfig, tokens: Tensor, cache: KVCache | None,

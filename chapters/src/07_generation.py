@@ -546,7 +546,8 @@ def top_p_logits(logits: Tensor, p: float) -> Tensor:
     """Exercise 7.2 ●●○ 8 min. Cut the tail of each row of `logits`, `b v`, by top-p.
 
     In each row, the smallest set of tokens whose probabilities together reach `p` keeps its
-    logits; all others become `-torch.inf`. Of tokens that are tied, keep any. Return `b v`.
+    logits; all others become `-torch.inf`. Of tied tokens keep any, as many as needed. Return
+    `b v`.
     """
     ### BEGIN SOLUTION
     probs, order = logits.softmax(-1).sort(descending=True)
@@ -687,7 +688,7 @@ reveal("kept after heat", guess, n_kept(cut(heat(given))))
 # Top-k is blind: where one token is right it keeps four wrong ones. The other two close up.
 #
 # And the *order* of rules matters: heat (a temperature above 1) before a cut lets in what the cut
-# would have kept out. (For top-k it does not matter, as the cell asserts. Why?) Libraries differ:
+# would have kept out. (For top-k it does not matter: heat keeps the ranks.) Libraries differ:
 # llama.cpp's default chain has its temperature last; `transformers` heats first (both as of 2025).
 # Ours does what you write, in that order.
 #
@@ -901,9 +902,9 @@ reveal("if the columns are numbered", guess, "not at all")
 # ## Stream: the loop that everything runs in
 #
 # All parts meet in one loop: prefill, rules, draw, append, decode, stop. How does it end? A *stop
-# token* ends a row; the row is shown it, and yields NO_TOKEN from then on, until all rows have
-# stopped. The loop is a generator: the caller sees each token as it comes and may stop listening.
-# Greedy needs no code of its own. It is `top_k(1)`.
+# token* ends a row: it still comes out, and after it NO_TOKEN, until all rows have stopped. The loop
+# is a generator: the caller sees each token as it comes and may stop listening. Greedy needs no code
+# of its own. It is `top_k(1)`.
 
 # %% twin="llama_edu.generation.stream, llama_edu.generation.next_logits"
 @torch.inference_mode()
@@ -1149,7 +1150,7 @@ def keep_and_instead(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
 
     `p` is the model's distribution and `q` the draft's, each `v`. `keep[x]` is the chance that a
     guess `x` is kept; `instead` is the distribution of the token that replaces a refused one.
-    Where `q` is 0, or where no guess is ever refused, any numbers will do.
+    Where `q` is 0, any `keep` will do; if nothing is ever refused, any `instead`.
     """
     ### BEGIN SOLUTION
     lacking = torch.where(p > q, p - q, 0)
@@ -1273,15 +1274,15 @@ reveal("kept most often", guess,
 #
 # ### Your turn: how far does a run of guesses go?
 #
-# Suppose every guess is kept with the same chance, whatever happened before. The draft guesses
-# `ahead` tokens; the first refusal ends the run; one token of the model's own comes always.
+# Suppose every guess is kept with the same chance, whatever happened before. The first refusal
+# ends the run.
 
 # %%
 def tokens_per_pass(rate: float, ahead: int) -> float:
     """Exercise 7.7 ●●○ 5 min. How many tokens one pass yields, on average.
 
     The draft guesses `ahead` tokens, 0 or more. A guess is kept with the chance `rate`, from 0 to
-    1, both included.
+    1, both included. After the run, one token of the model's own always comes.
     """
     ### BEGIN SOLUTION
     if ahead == 0:

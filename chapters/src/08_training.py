@@ -155,7 +155,8 @@ def mean_loss(logits: Tensor, tokens: Tensor, learn: Tensor) -> Tensor:
     """Exercise 8.1 ●○○ 8 min. What is the mean loss, in nats, over the tokens that are to be learnt?
 
     `logits` has the shape `b t v` and was made from `tokens`, of shape `b t`. `learn`, of shape
-    `b t`, is True on each token to be predicted. Return one number, as a tensor without axes.
+    `b t`, is True on each token to be predicted. It may be True on the first of a row, too; nothing
+    predicts that one, and it does not count. Return one number, as a tensor without axes.
     """
     ### BEGIN SOLUTION
     surprise = -logits[:, :-1].log_softmax(-1).gather(
@@ -292,7 +293,7 @@ def from_means(means: Tensor, counts: list[int]) -> Tensor:
 
     `means`, of shape `p c`, holds the gradient of each piece's mean loss, and NaN where a piece
     learnt nothing. `counts` says how many tokens each of the p pieces learnt. A piece that learnt
-    nothing changes nothing.
+    nothing changes nothing; one at least learnt something.
     """
     ### BEGIN SOLUTION
     n = torch.tensor(counts)[:, None]
@@ -424,7 +425,7 @@ print(f"betas {BETAS}, eps {EPS}, decay {WEIGHT_DECAY}: our step by hand")
 #
 # Algorithm 2 of the AdamW paper has two rates: $\alpha$ for Adam's step, and a factor $\eta_n$ that
 # only the schedule moves, at most 1. Its decay is $\eta_n\lambda$. PyTorch has one rate, $\eta = \eta_n\alpha$, and its
-# decay is $\eta\lambda$. So the two $\lambda$ differ by $\alpha$. Without a gradient only the decay is left:
+# decay is $\eta\lambda$. So for the same decay the paper's $\lambda$ is $\alpha$ times PyTorch's. Without a gradient only the decay is left:
 
 # %%
 still = nn.Linear(1, 1, bias=False)
@@ -478,8 +479,9 @@ def learning_rate(index: int, peak: float, warmup: int, steps: int,
                   last: float) -> float:
     """Exercise 8.4 ●●○ 10 min. What is the learning rate of step `index`, of `steps` in all?
 
-    Step 0 has `peak / warmup`, step `warmup - 1` has the peak, and the very next one has begun to
-    fall. Step `steps - 1` has `peak * last`, and so have all after it. `warmup` may be 0.
+    Step 0 has `peak / warmup`, and step `warmup - 1` the peak. Of the fall, step `index` has done the
+    share `(index + 1 - warmup) / (steps - warmup)`, so step `steps - 1` has `peak * last`; and so have
+    all after it. If `warmup` is 0, there is only the fall.
     """
     ### BEGIN SOLUTION
     if index < warmup:
@@ -1217,8 +1219,8 @@ def in_chunks(x: Tensor, output: Tensor, targets: Tensor, size: int
     gradients for `x` and for `output`? Return the three.
 
     `x` has the shape `t c` and `output` the shape `v c`. `targets`, of shape `t`, holds the piece to
-    be predicted, or -100 where nothing is to be learnt. Never make a tensor of more than `size` rows
-    of logits.
+    be predicted, or -100 where nothing is to be learnt; there is at least one piece. No tensor
+    that you make may hold more numbers than the largest of three: `size` rows of logits, `x`, `output`.
     """
     ### BEGIN SOLUTION
     learnt, = torch.where(targets >= 0)

@@ -313,8 +313,8 @@ def merge_shards(name: str, pieces: list[Tensor], dim: int) -> Tensor:
     """Exercise 9.2 ●●○ 8 min. Make the tensor called `name` whole.
 
     `pieces` are what the files 00, 01, ... have of it, in this order. Names are Meta's, such as
-    `"layers.7.attention.wo.weight"`, and `dim` is the width of the residual stream. No key head
-    stands in two files here.
+    `"layers.7.attention.wo.weight"`, and `dim` is the width of the residual stream. Norms
+    aside, nothing stands in two files.
     """
     ### BEGIN SOLUTION
     if name.endswith("norm.weight"):
@@ -432,8 +432,8 @@ assert round(2 * p.norms / 1e6) == 8 and round(2 * p.norms * 7 / 8 / 1e6) == 7
 # refute its simple rivals: *what is shared out*, *what is whole*, *how many bytes stand twice*, in
 # 800 GB that we never saw. 
 #
-# Nor do they say along which axis. An eighth of the rows has as many bytes as an eighth of the
-# columns: the fourth line. Only shapes decide that. (In the package's tests Meta's own class runs
+# Bytes do not say along which axis a tensor is cut. An eighth of the rows has as many as an eighth of
+# the columns: the fourth line. Only shapes decide that. (In the package's tests Meta's own class runs
 # as four workers, each of which loads its file of ours, and refuses what does not fit.)
 #
 # Now a claim from the course's ledger, its list of published claims. A *mixture of experts* keeps
@@ -601,7 +601,7 @@ reveal("the error one token back, in units of the spread", share,
 
 # %%
 def rows_for_third(w: Tensor, head_dim: int) -> Tensor:
-    """Exercise 9.4 ●●● 12 min. Bring Meta's rows into the order of the third program.
+    """Exercise 9.4 ●●● 12 min. Change Meta's rows so that the third program computes Meta's scores.
 
     `w` is `wq` or `wk`, with rows `(h d)` and columns `c`, and `head_dim` is `d`. The same function
     serves both matrices. It gives a tensor of the shape of `w`.
@@ -745,8 +745,9 @@ plots.label_lines(ax)
 # because the scores are still right: at distance 1 we saw them wrong. The line `all scores zero`
 # tells. With *every* score set to zero the model does as well for eight tokens. Tales begin by
 # formula; to know *which* words have been read is enough. **The opening does not need the scores,
-# so it cannot show that they are wrong.** Without scores the word after nine tokens is lost, with
-# the permutation forgotten the one after ten. (What makes the later peaks we have not looked into.)
+# so it cannot show that they are wrong.** The first word to be lost is the one after nine tokens
+# where all scores are zero, and after ten where the permutation is forgotten. (What makes the later
+# peaks we have not looked into.)
 #
 # The line `keys cut by n_heads` is the more treacherous one. Written with `view`, as in many
 # scripts, the head width comes out of a division, too narrow, and nothing complains. A 7B with its
@@ -1003,9 +1004,9 @@ def fastest(config: ModelConfig, gb_per_second: float, bits: int,
     decoded, of all texts together?
 
     `contexts` has one number for each text: how many tokens its cache holds. A cache is kept in
-    16 bits a number, a weight in `bits`. Of an embedding that is not shared with the output, each
-    text needs one row, which counts as nothing. `parameters(config)` and `kv_bytes` of chapter 07
-    are at hand.
+    16 bits a number, each weight in `bits`, those of the norms too. Of an embedding that is not
+    shared with the output, each text needs one row, which counts as nothing. `parameters(config)`
+    and `kv_bytes` of chapter 07 are at hand.
     """
     ### BEGIN SOLUTION
     p = parameters(config)

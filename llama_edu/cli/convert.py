@@ -19,6 +19,7 @@ def add(commands: Any) -> None:
     made.add_argument("--dtype", type=str.lower, choices=KINDS,
                       help="without it, as the matrices are; quantised ones become float32")
     made.add_argument("--tokenizer", metavar="PATH", help="its files, if not beside the model's")
+    made.add_argument("--adapter", metavar="DIR", help="a LoRA adapter of it, to be merged into it")
     made.set_defaults(run=run)
 
 
@@ -31,7 +32,7 @@ def run(options: argparse.Namespace) -> None:
         warnings.simplefilter("always", UserWarning)
         convert(options.source, options.target, format=options.format,
                 shards=options.shards, dtype=options.dtype, tokenizer=options.tokenizer,
-                after_each=bar.update)
+                adapter=options.adapter, after_each=bar.update)
     for each in lost:
         say(str(each.message))
     print(f"{options.target} is written.")

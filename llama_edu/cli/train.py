@@ -3,7 +3,7 @@
 import argparse
 import json
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.resources import files
 from pathlib import Path
@@ -33,9 +33,18 @@ def run(options: argparse.Namespace) -> int:
         return 0
     from ..training import recipe
     plan = recipe.read(options.recipe)
-    try:
+
+    def begin() -> "Run":
         from ..training.run import Run
-        run = Run(plan, say=say)
+        return Run(plan, say=say)
+
+    return carry_out(begin)
+
+
+def carry_out(begin: Callable[[], "Run"]) -> int:
+    """Carry out the run that `begin` makes; 130 where it was stopped."""
+    try:
+        run = begin()
         for refused in run.resume():
             say(refused)
     except KeyboardInterrupt:
@@ -59,7 +68,7 @@ def _announce(run: "Run") -> None:
     elif run.start:
         say(f"going on after step {run.start}.")
     if run.start < plan.steps:
-        n = sum(p.numel() for p in run.model.parameters())
+        n = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
         say(f"training {n:,} parameters to step {plan.steps:,} on {len(run.corpus.rows):,} rows "
             f"of {run.recipe.text.row_length} tokens; Ctrl-C stops after a step, and saves it.")
 

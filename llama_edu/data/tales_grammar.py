@@ -15,6 +15,7 @@ import math
 import random
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -97,6 +98,16 @@ class Grammar:
         self.options |= {name: self._options(dict.fromkeys(words, 1), words)
                          for name, words in tables.items()}
         _check(self, tables)
+
+    def narrowed(self, kept: Mapping[str, Sequence[int]]) -> "Grammar":
+        """The same with only these options of some rules, at the same odds among each other."""
+        narrow = copy(self)
+        narrow.options = dict(self.options)
+        for rule, numbers in kept.items():
+            some = [self.options[rule][i] for i in numbers]
+            total = sum(option.share for option in some)
+            narrow.options[rule] = tuple(replace(one, share=one.share / total) for one in some)
+        return narrow
 
     def _options(self, odds: Mapping[str, int], forms: Mapping[str, Forms]) -> tuple[Option, ...]:
         total = sum(odds.values())
@@ -221,9 +232,8 @@ class Grammar:
         """Rules with two options that might begin alike, each with a text that both could begin.
 
         An empty list proves that no text has two derivations. Within the first `horizon` letters
-        no text of one option is then a prefix of a text of another, whatever is remembered, so a
-        reader who goes from left to right never has a choice. A text with slots filled by any
-        word that the key can ever be stands for all of them: the proof errs on the safe side.
+        no text of one option is then a prefix of a text of another, so a reader who goes from left
+        to right never has a choice. Slots stand for any word that the key can ever be.
         """
         heads: dict[str, set[str]] = {}
         return [(rule, head) for rule in self.options for head in self._clash(rule, horizon, heads)]
@@ -284,7 +294,6 @@ def _check(grammar: Grammar, tables: Mapping[str, Mapping[str, Forms]]) -> None:
     for part in grammar.parts():
         match part:
             case Recall(key, form):
-                words = grammar.known.get(key, ())
-                if not words or any(form not in forms for forms in words):
+                if not (words := grammar.known.get(key)) or any(form not in w for w in words):
                     raise KeyError(f"a slot recalls {key}.{form}; every word that can be {key} "
                                    "needs that form. Add it to the tables, or correct the slot.")

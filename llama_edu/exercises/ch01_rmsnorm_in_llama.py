@@ -141,12 +141,12 @@ PRE_NORM = Exercise(
 # -- 1.4: the weights of the norms --------------------------------------------------------------
 
 
-def _config(rng: Generator, *, n_layers: int, head_dim: int) -> Inputs:
+def _config(rng: Generator, *, n_layers: int, head_dim: int, own: int | None = None) -> Inputs:
     n_heads = 2 * count(rng, 2, 9)
     return {"config": ModelConfig(
         dim=n_heads * head_dim, n_layers=n_layers + count(rng, 1, 5), n_heads=n_heads,
         n_kv_heads=2, hidden_dim=3 * n_heads * head_dim + 8, vocab_size=count(rng, 100, 900),
-        norm_eps=1e-5, rope_theta=10_000.0, max_seq_len=64)}
+        norm_eps=1e-5, rope_theta=10_000.0, max_seq_len=64, own_head_dim=own)}
 
 
 COUNT_NORMS = Exercise(
@@ -156,6 +156,8 @@ COUNT_NORMS = Exercise(
         Probe("a tiny model", lambda rng: _config(rng, n_layers=1, head_dim=4)),
         Probe("a larger one", lambda rng: _config(rng, n_layers=11, head_dim=16)),
         Probe("a deep one", lambda rng: _config(rng, n_layers=80, head_dim=6)),
+        Probe("heads with a width of their own",
+              lambda rng: _config(rng, n_layers=7, head_dim=8, own=22)),
     ),
     misconceptions=(
         Misconception("final norm forgotten", lambda config: 2 * config.n_layers * config.dim,
@@ -201,8 +203,11 @@ COUNT_NORMS = Exercise(
         Misconception("four norms a block",
                       lambda config: (4 * config.n_layers + 1) * config.dim,
                       "you counted four norms a block, before and after each sublayer, as Gemma 2 "
-                      "has them. A Llama has two.",
-                      also=(lambda config: 4 * config.n_layers * config.dim,)),
+                      "has them. A Llama has two."),
+        Misconception("twice the blocks", lambda config: 4 * config.n_layers * config.dim,
+                      "you counted twice what the blocks have, and no last norm. Four norms a "
+                      "block, or a bias for each weight? A block has two norms, without a bias, "
+                      "and one more stands after the last."),
         Misconception("one layer", lambda config: 3 * config.dim,
                       "you counted one layer. A Llama has n_layers of them, and two norms in "
                       "each.", also=(lambda config: 2 * config.dim, lambda config: config.dim)),
@@ -220,10 +225,12 @@ COUNT_NORMS = Exercise(
                       "weight."),
         Misconception("the width of one head",
                       lambda config: (2 * config.n_layers + 1) * config.head_dim,
-                      "you used the width of a head, or of the keys. A norm spans the whole "
-                      "residual stream: dim.",
+                      "you used the width of a head, or of all queries or keys together. A norm "
+                      "spans the whole residual stream: dim.",
                       also=(lambda config: (2 * config.n_layers + 1) * config.head_dim
-                            * config.n_kv_heads,)),
+                            * config.n_kv_heads,
+                            lambda config: (2 * config.n_layers + 1) * config.head_dim
+                            * config.n_heads)),
         Misconception("another width",
                       lambda config: (2 * config.n_layers + 1) * config.hidden_dim,
                       "one of your norms, or all, have the width of something else. All of them "

@@ -19,6 +19,10 @@ def _without_mean(rng: Generator, c: int, f: int) -> Inputs:
     return given | {"b": given["b"] - given["b"].mean()}
 
 
+def _without(w: Tensor, b: Tensor, mean: Tensor) -> tuple[Tensor, Tensor]:
+    return w - mean, b - mean
+
+
 LEAVE_MEAN = Exercise(
     "1.2", "Leave the mean to the matrix before", "Your turn: who else could subtract it?",
     lambda w, b: (w - w.mean(0), b - b.mean()),
@@ -40,6 +44,12 @@ LEAVE_MEAN = Exercise(
                       "you subtracted one mean from all of w. Each input writes a mean of its "
                       "own: one for each column.",
                       also=(lambda w, b: (w - w.mean(), b),)),
+        Misconception("one mean of both", lambda w, b: _without(w, b, (w.sum() + b.sum())
+                                                                / (w.numel() + b.numel())),
+                      "you subtracted one mean from w and b together. Each column of w has a mean "
+                      "of its own, and the bias has one.",
+                      also=(lambda w, b: _without(w, b, (w.mean() + b.mean()) / 2),
+                            lambda w, b: _without(w, b, w.mean()))),
         Misconception("bias left alone", lambda w, b: (w - w.mean(0), b),
                       "you left the bias as it was. It is written into the features too, and its "
                       "mean with it."),
@@ -56,7 +66,10 @@ LEAVE_MEAN = Exercise(
         Misconception("c - 1", lambda w, b: (w - w.sum(0) / max(len(w) - 1, 1), b - b.mean()),
                       "you divided the sum by another number than c. A mean over the features is "
                       "their sum by their number, len(w).",
-                      also=(lambda w, b: (w - w.sum(0) / max(len(w) - 1, 1),
+                      also=(lambda w, b: (w - w.sum(0) / (len(w) - 1), b - b.mean()),
+                            lambda w, b: (w - w.sum(0) / (len(w) - 1),
+                                          b - b.sum() / (len(b) - 1)),
+                            lambda w, b: (w - w.sum(0) / max(len(w) - 1, 1),
                                           b - b.sum() / max(len(b) - 1, 1)),
                             lambda w, b: (w - w.sum(0) / w.shape[1], b - b.mean()),
                             lambda w, b: (w - w.sum(0) / w.shape[1], b - b.sum() / w.shape[1]))),
@@ -179,8 +192,8 @@ FOLD = Exercise(
         _bias_slip("norm's bias left out", lambda g, s, w, b: b,
                    "you left out what the norm adds. The layer must now add what w made of it."),
         _bias_slip("bias as it is", lambda g, s, w, b: b + s,
-                   "you added the norm's bias as it is. It stands before the matrix, so the "
-                   "matrix must be applied to it.",
+                   "you added the norm's bias past the matrix. It stands before the matrix, so it "
+                   "goes through it: w @ norm_bias.",
                    also=(lambda g, s, w, b: b + s * g, lambda g, s, w, b: b + s.sum(),
                          lambda g, s, w, b: b + s.mean())),
         _bias_slip("the layer's bias lost", lambda g, s, w, b: w @ s,

@@ -79,6 +79,11 @@ def _halves_both(distance: int, freqs: Tensor) -> tuple[Tensor, Tensor]:
             torch.cat([torch.ones_like(freqs), torch.zeros_like(freqs)]))
 
 
+def _one_angle(i: int, size: float = 100.0) -> Callable:
+    """Every pair turned by the angle of pair i."""
+    return lambda k, distance, freqs: size * turn_one(k, -distance, freqs[i].expand(len(freqs)))
+
+
 def _hand_inputs(rng: Generator, low: int, high: int, freqs: Tensor) -> Inputs:
     return {"distance": count(rng, low, high), "freqs": freqs}
 
@@ -135,6 +140,11 @@ HEAD_BY_HAND = Exercise(
                                  for size in (100.0, -100.0))),
         Misconception("cosines alone", _cosines,
                       "both of a pair of q are cosines. An arrow at an angle is (cos, sin)."),
+        Misconception("one angle", _pair_of(_one_angle(0)),
+                      "all pairs of q are turned by one angle, that of the fastest or the slowest "
+                      "hand. Each pair takes its own: distance times its frequency.",
+                      also=tuple(_pair_of(_one_angle(i, size)) for i, size in (
+                          (-1, 100.0), (0, 1.0), (-1, 1.0), (0, 1000.0), (-1, 1000.0)))),
         Misconception("halves", _pair_of(_halves_back),
                       "your turned pairs are laid out in halves. The pairs are 2i and 2i + 1.",
                       also=(_halves_both,)),

@@ -188,9 +188,12 @@ THE_RULE = Exercise(
                    "you returned wavelengths. Asked for are frequencies, radians per token."),
         _rule_slip("factor on the context", _context_stretched,
                    "you count the turns in the new context. The bands are about the old one: "
-                   "original_context, as the model was trained.",
-                   lambda f, keep, s: torch.lerp(f / s.factor, f, _keep(
-                       _turns(f, s) / s.factor, s))),
+                   "original_context, as the model was trained."),
+        _rule_slip("context divided", lambda f, keep, s: torch.lerp(
+                       f / s.factor, f, _keep(_turns(f, s) / s.factor, s)),
+                   "your turns are too few by the factor: you count them in original_context / "
+                   "factor, or with frequencies that are divided already. Count them in "
+                   "original_context, with the old frequencies."),
         Misconception("factor 8 for all", lambda d, theta, s: rope_frequencies(
                           d, theta, LLAMA_3_1_SCALING),
                       "you typed in the numbers of Llama 3.1. The 1B and 3B of 3.2 use 32: read "

@@ -91,6 +91,10 @@ ROW_ORDER = Exercise(
         Misconception("first head only", lambda w, head_dim: torch.cat(
                           [pairs_to_halves(w[:head_dim], head_dim), w[head_dim:]]),
                       "you sorted the first head and left the others as they were."),
+        Misconception("head 0 for all", lambda w, head_dim: pairs_to_halves(
+                          w[:head_dim], head_dim).repeat(len(w) // head_dim, 1),
+                      "every head has the rows of head 0. Each keeps its own, and sorts them.",
+                      also=(lambda w, head_dim: w[:head_dim].repeat(len(w) // head_dim, 1),)),
         Misconception("evens twice", lambda w, head_dim: torch.cat(
                           [_firsts(w, head_dim)[0]] * 2, 1).flatten(0, 1),
                       "the even rows stand there twice and the odd ones are missing.",

@@ -234,6 +234,9 @@ ROTATION = Exercise(
                  "torch.cos wants radians."),
         _at_slip("full turns", lambda p: 2 * math.pi * p.double(),
                  "you multiplied by 2 pi. The frequencies are radians per token already."),
+        _at_slip("in turns", lambda p: p.double() / (2 * math.pi),
+                 "you divided by 2 pi, which counts whole turns. torch.cos wants radians, and the "
+                 "frequencies are radians per token."),
         _at_slip("no position", torch.ones_like,
                  "every token is turned by the same angle. The angle is position times "
                  "frequency."),

@@ -143,6 +143,15 @@ ATTENTION = Exercise(
         Misconception("no exponential", shared_by(_in_proportion),
                       "you divided the scores by their total. A score may be negative: the softmax "
                       "takes its exponential first."),
+        Misconception("no softmax", shared_by(lambda scores, mask: hide(scores, mask, 0.0)),
+                      "you mixed the values by the scores themselves. The softmax is missing: it "
+                      "makes shares of them.",
+                      also=(shared_by(hide), shared_by(lambda scores, mask: scores))),
+        Misconception("softmax twice", shared_by(
+            lambda scores, mask: hide(scores, mask).softmax(-1).softmax(-1)),
+                      "you took the softmax twice. The first makes the shares; the second evens "
+                      "them out.", also=(shared_by(lambda scores, mask: hide(
+                          hide(scores, mask).softmax(-1), mask).softmax(-1)),)),
         Misconception("mask added", shared_by(lambda scores, mask: (scores + mask).softmax(-1)),
                       "you added the mask: True counts as 1, so what is hidden loses 1 and still "
                       "gets a share. Put -inf where the mask is False."),
@@ -197,9 +206,16 @@ ATTENTION = Exercise(
                       also=(with_mask(lambda t, s: torch.ones(t, s, dtype=torch.bool).tril()),)),
         Misconception("heads tiled", with_heads(tiled),
                       "your key heads come in turn: 0 1 0 1. Neighbouring query heads share one: "
-                      "0 0 1 1. That is repeat_interleave, where repeat tiles.",
-                      also=(lambda q, k, v, mask: attend(q, spread(k, q), tiled(v, q), mask),
-                            lambda q, k, v, mask: attend(q, tiled(k, q), spread(v, q), mask))),
+                      "0 0 1 1. That is repeat_interleave, where repeat tiles."),
+        Misconception("values tiled", lambda q, k, v, mask: attend(
+            q, spread(k, q), tiled(v, q), mask),
+                      "your keys are shared rightly, and your value heads come in turn: 0 1 0 1. "
+                      "Neighbouring query heads share one: 0 0 1 1, by repeat_interleave."),
+        Misconception("keys tiled", lambda q, k, v, mask: attend(
+            q, tiled(k, q), spread(v, q), mask),
+                      "your values are shared rightly, and the heads of your keys come in turn: "
+                      "0 1 0 1. Neighbouring query heads share one: 0 0 1 1, by "
+                      "repeat_interleave."),
         Misconception("heads put back in another order", _back_in_turn,
                       "you shared rightly, and put the heads of the result back in another order: "
                       "query head 0 of each group first. They come back as they came in, "

@@ -97,9 +97,28 @@ def _answers_all(v: int, n: int) -> list[Layer]:
     return [(wq, wk, wv, wo), second]
 
 
+def _answers_only(v: int, n: int, later: float = 0.0) -> list[Layer]:
+    """Layer 1 writes the word before into `answer`, and nothing into `before`."""
+    (wq, wk, wv, wo), second = _answers_early(v, n)
+    wv[v + n:-v] = 0
+    return [(wq, wk, wv, wo), by_hand(v, n, later=later)[1]]
+
+
+def _other_slots(v: int, n: int) -> list[Layer]:
+    """Layer 2 asks in one slot and offers in another."""
+    first, (_, _, wv, wo) = by_hand(v, n)
+    ask, offer = torch.zeros(2, len(wv), len(wv))
+    ask[v + n:-v, :v], offer[:v, v + n:-v] = SHARP * torch.eye(v), torch.eye(v)
+    return [first, (ask, offer, wv, wo)]
+
+
 def _first(**changed: object) -> Callable:
     """The first layer changed, the second as it should be."""
     return lambda v, n: [by_hand(v, n, **changed)[0], by_hand(v, n)[1]]
+
+
+def _layer_1_at_three(v: int, n: int) -> list[Layer]:
+    return _first(sharp=3 * (3 * v + n) ** 0.5)(v, n)
 
 
 def _copies_all(v: int, n: int) -> list[Layer]:
@@ -117,6 +136,10 @@ BY_HAND = Exercise(
         Probe("the same word twice in a row", _text(5, 8, 0, 1, 2, 2, 3, 2)),
         Probe("the first word again", _text(5, 7, 3, 1, 2, 4, 3, 1)),
         Probe("a long text", _text(12, 20, 0, 3, 4, 5, 6, 7, 3, 8, 9, 10, 11, 3, 4, 9, 10)),
+        Probe("one follower three times, then another", _text(3, 9, 0, 1, 0, 1, 0, 1, 0, 2, 0)),
+        Probe("thirty places", _text(
+            10, 30, 5, 9, 9, 3, 3, 1, 9, 5, 6, 3, 4, 1, 6, 0, 5, 1, 6, 2, 1, 8, 2, 5, 2, 6, 6, 5, 8,
+            8, 4, 3)),
     ),
     misconceptions=(
         Misconception("not the latest", _wrong(later=0.0),
@@ -141,7 +164,7 @@ BY_HAND = Exercise(
         Misconception("late hardly counts", _wrong(later=1.0),
                       "a later place counts for too little: two places that fit still mix. Make "
                       "one place worth several points, in scores divided by the root of c.",
-                      also=(_wrong(later=0.1),)),
+                      also=(_wrong(later=0.1), _wrong(sharp=100.0, later=0.3))),
         Misconception("two places back", _wrong(back=2),
                       "layer 1 looks two places back, so layer 2 finds the word after the one that "
                       "followed."),
@@ -152,20 +175,22 @@ BY_HAND = Exercise(
                             _plain_mix(_wrong(later=0.0)), _second_plain)),
         Misconception("the word before", _answers_early,
                       "the answer is the word that came before, not the one that followed: layer 1 "
-                      "writes into `answer` as well, or layer 2 finds the word itself and hands "
-                      "over its `before`.", also=(_answers_all,)),
+                      "writes into `answer`, or layer 2 finds the word itself and hands over its "
+                      "`before`.", also=(_answers_all, _answers_only,
+                                         lambda v, n: _answers_only(v, n, LATER))),
         Misconception("layer 1 not sharp enough", _first(sharp=10.0),
                       "layer 1 is not sharp enough: it writes a mix of several words into "
                       "`before`. Its scores are divided by the root of c; multiply wq by more.",
-                      also=(_first(sharp=20.0), _first(sharp=5.0))),
+                      also=(_first(sharp=20.0), _first(sharp=5.0), _layer_1_at_three)),
         Misconception("layer 1 copies all", _copies_all,
                       "the wv of layer 1 hands over the whole stream, so in each token two words "
                       "and two places mix. It is to read the word alone, and to write it into "
                       "`before`."),
         Misconception("queries for keys", lambda v, n: [
             (wk, wq, wv, wo) for wq, wk, wv, wo in by_hand(v, n)],
-                      "you changed queries and keys about: wq comes first. A query says what its "
-                      "token looks for, a key what its token offers."),
+                      "the answer is the word that stood most often. Are queries and keys changed "
+                      "about? wq comes first: what a token looks for. Or do those of layer 2 write "
+                      "into different slots, so that all scores are 0?", also=(_other_slots,)),
         Misconception("nothing answered", lambda v, n: [
             (wq, wk, wv, torch.zeros_like(wo)) for wq, wk, wv, wo in by_hand(v, n)],
                       "nothing arrives in the slot `answer` (-1 stands for that). wv says what is "

@@ -107,6 +107,17 @@ CACHE = Exercise(
                     4 * c.n_layers * c.n_kv_heads * c.head_dim * tokens * batch,
                     "your bytes are twice too many. A 2 stands for key and value, once; and a byte "
                     "is 8 bits."),
+        Misconception("group as well", lambda config, tokens, batch, bits:
+                      kv_bytes(config, tokens=tokens, batch=batch, bits=bits)
+                      // (config.n_heads // config.n_kv_heads),
+                      "you divided by the size of a group as well. n_kv_heads is what sharing "
+                      "leaves: n_heads divided by it.",
+                      also=(lambda config, tokens, batch, bits:
+                            kv_bytes(config, tokens=tokens, batch=batch, bits=8)
+                            // (config.n_heads // config.n_kv_heads) * bits // 8,
+                            lambda config, tokens, batch, bits:
+                            kv_bytes(config, tokens=tokens, batch=batch, bits=bits)
+                            * config.n_kv_heads // config.n_heads)),
         Misconception("16 bits, whatever is asked", lambda config, tokens, batch, bits:
                       kv_bytes(config, tokens=tokens, batch=batch, bits=16),
                       "you took 2 bytes a number. It is `bits` bits, 8 of them a byte.",

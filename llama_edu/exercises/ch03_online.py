@@ -156,10 +156,12 @@ ONLINE = Exercise(
                       "must shrink: exp(old - new)."),
         Misconception("nan from the first block on", _online(
             start=-math.inf, shrink=lambda old, new: (new - old).exp()),
-                      "you got nan on every input. Does old begin very low, and an exponential "
-                      "that is taken from it is infinite? Or very high, and all are 0? The old "
-                      "sums shrink by exp(old - new), the new weights count from new, and new is "
-                      "the larger of the two."),
+                      "you got nan on every input, from the first block on. Where old begins very "
+                      "low, exp(new - old), exp(part - old) and old / new may be infinite, and "
+                      "infinity by 0 is nan; where it begins very high, all exponentials are 0. "
+                      "The old sums shrink by exp(old - new), the new weights count from new, and "
+                      "new is the larger of the two.",
+                      also=(_online(start=-math.inf, shrink=lambda old, new: old / new),)),
         Misconception("shrunk by the ratio", _online(shrink=lambda old, new: old / new),
                       "you multiplied the old sums by old / new. They are sums of exponentials: "
                       "a difference of maxima is a factor exp(old - new)."),

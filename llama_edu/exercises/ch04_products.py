@@ -19,7 +19,12 @@ def _squared_layer(answer: Callable[[], Weights], x: Tensor) -> Tensor:
     made = answer()
     if not isinstance(made, tuple | list) or len(made) != 2:
         raise ValueError("return two matrices, w1 and w2")
-    w1, w2 = (torch.as_tensor(each, dtype=x.dtype) for each in made)
+    w1, w2 = made
+    for name, each in {"w1": w1, "w2": w2}.items():
+        kind = each.dtype if isinstance(each, Tensor) else type(each).__name__
+        if kind != x.dtype:
+            raise ValueError(f"{name} is {str(kind).removeprefix('torch.')}; a tensor of float32 "
+                             "is needed, as x is one")
     if w1.ndim != 2 or w1.shape[1] != 2:
         raise ValueError(f"w1 has the shape {tuple(w1.shape)}; `f 2` is needed, one row a unit")
     if w2.shape != (1, len(w1)):
@@ -29,7 +34,7 @@ def _squared_layer(answer: Callable[[], Weights], x: Tensor) -> Tensor:
 
 
 def _weights(w1: list[list[float]], *w2: float) -> Callable[[], Weights]:
-    return lambda: (torch.tensor(w1), torch.tensor([w2]))
+    return lambda: (torch.tensor(w1), torch.tensor([w2], dtype=torch.float32))
 
 
 SUMS = [[1.0, 1.0], [-1.0, -1.0], [1.0, -1.0], [-1.0, 1.0]]

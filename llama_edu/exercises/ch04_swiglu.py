@@ -81,9 +81,11 @@ SILU = Exercise(
                       "sign."),
         Misconception("sigmoid twice", lambda x: x * torch.sigmoid(x) ** 2,
                       "you applied a gate twice. SiLU is x times one sigmoid of x.",
-                      also=(lambda x: F.silu(x) * x, lambda x: torch.sigmoid(F.silu(x)),
-                            lambda x: x * torch.sigmoid(F.silu(x)), lambda x: F.silu(F.silu(x)),
-                            lambda x: x * torch.sigmoid(torch.sigmoid(x)))),
+                      also=(lambda x: torch.sigmoid(F.silu(x)), lambda x: F.silu(F.silu(x)),
+                            *(lambda x, gate=gate: x * torch.sigmoid(gate(x))
+                              for gate in (F.silu, torch.sigmoid)))),
+        Misconception("x twice", lambda x: x * x * torch.sigmoid(x),
+                      "you multiplied by x twice. SiLU is x times one sigmoid of x."),
         Misconception("added", lambda x: x + torch.sigmoid(x),
                       "you added the sigmoid. SiLU is x times it."),
         Misconception("the slope", lambda x: torch.sigmoid(x) * (1 + x * torch.sigmoid(-x)),
@@ -122,6 +124,11 @@ SILU = Exercise(
                       "the formula is right, but exp(x) overflows for large x and infinity over "
                       "infinity is NaN. Use torch.sigmoid.",
                       also=(lambda x: x * (torch.exp(x) / (1 + torch.exp(x))),)),
+        Misconception("nan replaced", lambda x: torch.nan_to_num(
+                          x * torch.exp(x) / (1 + torch.exp(x))),
+                      "you put a number where the result is NaN. Far above zero SiLU is x, and "
+                      "exp(x) is infinite there, in the gradient too. Use torch.sigmoid.",
+                      also=(lambda x: x * torch.nan_to_num(torch.exp(x) / (1 + torch.exp(x))),)),
         Misconception("gradient overflows", lambda x: x / (1 + torch.exp(-x)),
                       "the values are right, but the gradient far below zero is NaN. There "
                       "exp(-x) is infinite; dividing by it hides that, and the backward pass "

@@ -57,6 +57,12 @@ def _one_way(side: int) -> Callable:
     return gradients
 
 
+def _ways_exchanged(x: Tensor, w1: Tensor, w2: Tensor, w3: Tensor, grad: Tensor) -> Gradients:
+    gate, up, pulled = x @ w1.T, x @ w3.T, grad @ w2
+    right = _by_autograd(x, w1, w2, w3, grad)
+    return (pulled * up * _slope(gate)) @ w3 + (pulled * F.silu(gate)) @ w1, *right[1:]
+
+
 def _residual(x: Tensor, w1: Tensor, w2: Tensor, w3: Tensor, grad: Tensor) -> Gradients:
     right = _by_autograd(x, w1, w2, w3, grad)
     return right[0] + grad, *right[1:]
@@ -128,6 +134,11 @@ BACKWARD = Exercise(
                           lambda z: torch.sigmoid(z) + torch.sigmoid(-z) * torch.sigmoid(z) / 2,
                           lambda z: torch.sigmoid(z) * (z + torch.sigmoid(-z)),
                           lambda z: torch.sigmoid(z) * (1 + torch.sigmoid(-z))))),
+        Misconception("slope with 1 - SiLU", _backward(
+                          slope=lambda z: torch.sigmoid(z) + F.silu(z) * (1 - F.silu(z))),
+                      "your slope of SiLU has 1 - SiLU(z) where 1 - sigmoid(z) belongs.",
+                      also=(_backward(slope=lambda z: torch.sigmoid(z)
+                                      * (1 + z * (1 - F.silu(z)))),)),
         Misconception("slope with a minus", _backward(
                           slope=lambda z: torch.sigmoid(z) * (1 - z * torch.sigmoid(-z))),
                       "the two terms of your slope of SiLU are subtracted. They are added.",
@@ -156,6 +167,9 @@ BACKWARD = Exercise(
                       also=(_backward(down=lambda act, up, gate: act + up),
                             _backward(down=lambda act, up, gate: torch.sigmoid(gate) * up),
                             _backward(down=lambda act, up, gate: gate))),
+        Misconception("ways exchanged", _ways_exchanged,
+                      "on the way to x you took w3 for the gate and w1 for up. Each goes back "
+                      "through the matrix that made it."),
         Misconception("averaged ways",
                       _then(lambda right, x, w1, w3: (right[0] / 2, *right[1:])),
                       "you took the mean of the two ways to x. They are added."),

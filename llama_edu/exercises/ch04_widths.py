@@ -13,10 +13,6 @@ from .data import Exercise, Inputs, Misconception, Probe, count
 
 # -- 4.5 -----------------------------------------------------------------------------------------
 
-def _meta_width(dim: int, multiple_of: int, multiplier: float) -> int:
-    return swiglu_width(dim, multiple_of=multiple_of, multiplier=multiplier)
-
-
 def _up(width: float, multiple_of: int) -> int:
     return multiple_of * math.ceil(width / multiple_of)
 
@@ -37,7 +33,9 @@ def _drawn(low: int, high: int, multiplier: float) -> Callable[[Generator], Inpu
 
 
 WIDTH = Exercise(
-    "4.5", "The width rule", "Why eight thirds", _meta_width,
+    "4.5", "The width rule", "Why eight thirds",
+    lambda dim, multiple_of, multiplier: swiglu_width(dim, multiple_of=multiple_of,
+                                                      multiplier=multiplier),
     probes=(
         Probe("a small layer", _drawn(100, 200, 1.0)),
         Probe("a wide one", _drawn(1000, 2000, 1.5)),
@@ -46,6 +44,8 @@ WIDTH = Exercise(
         Probe("a fraction at the end", lambda rng: {"dim": 11, "multiple_of": 43,
                                                     "multiplier": 1.5}),
         Probe("a small fraction", lambda rng: {"dim": 14, "multiple_of": 1, "multiplier": 1.3}),
+        Probe("a multiplier above two", lambda rng: {"dim": 30, "multiple_of": 7,
+                                                     "multiplier": 2.6}),
         *map(_published, ("llama-1-7b", "llama-1-13b", "llama-2-70b", "llama-3-8b",
                           "llama-3.1-405b", "llama-3.2-1b")),
     ),
@@ -72,10 +72,14 @@ WIDTH = Exercise(
         Misconception("multiplier after rounding", lambda dim, multiple_of, multiplier:
                       int(multiplier * _up(_two_thirds(dim), multiple_of)),
                       "you rounded first and multiplied afterwards, so the result is no multiple "
-                      "any more. The rounding comes last.",
-                      also=(lambda dim, multiple_of, multiplier:
-                            _up(int(multiplier * _up(_two_thirds(dim), multiple_of)),
-                                multiple_of),)),
+                      "any more. The rounding comes last."),
+        Misconception("rounded up twice", lambda dim, multiple_of, multiplier: _up(
+                          int(multiplier * _up(_two_thirds(dim), multiple_of)), multiple_of),
+                      "you rounded up before the multiplier, and once more behind it. Only the "
+                      "last step rounds up."),
+        Misconception("multiplier cut", lambda dim, multiple_of, multiplier:
+                      _up(int(multiplier) * _two_thirds(dim), multiple_of),
+                      "you cut the multiplier to a whole number. What is cut is the product."),
         Misconception("fraction kept", lambda dim, multiple_of, multiplier:
                       _up(int(multiplier * 8 * dim / 3), multiple_of),
                       "you carried the fraction of 8 * dim / 3 into the multiplication. Meta cuts "
@@ -90,14 +94,11 @@ WIDTH = Exercise(
                       _up(round(multiplier * _two_thirds(dim)), multiple_of),
                       "you rounded a fraction where Meta cuts it off: int, and neither round nor "
                       "ceil. See the rows with dim 10 and 11.",
-                      also=(lambda dim, multiple_of, multiplier:
-                            _up(round(multiplier * round(8 * dim / 3)), multiple_of),
-                            lambda dim, multiple_of, multiplier:
-                            _up(int(multiplier * round(8 * dim / 3)), multiple_of),
-                            lambda dim, multiple_of, multiplier:
-                            _up(multiplier * math.ceil(8 * dim / 3), multiple_of),
-                            lambda dim, multiple_of, multiplier:
-                            _up(int(multiplier * math.ceil(8 * dim / 3)), multiple_of))),
+                      also=tuple(
+                          lambda dim, multiple_of, multiplier, last=last, first=first:
+                          _up(last(multiplier * first(8 * dim / 3)), multiple_of)
+                          for last, first in ((round, round), (int, round), (float, math.ceil),
+                                              (int, math.ceil)))),
         Misconception("the number of multiples", lambda dim, multiple_of, multiplier:
                       _up(int(multiplier * _two_thirds(dim)), multiple_of) // multiple_of,
                       "you returned how many multiples there are. The width is that many times "
@@ -185,6 +186,7 @@ PAID = Exercise(
         _of("llama-2-13b", 1, 512),
         _of("llama-3-8b", 2, 100),
         _of("llama-3-8b", 8, 1024),
+        _of("llama-1-7b", 16, 1),
         _of("llama-3.2-1b", 4, 64, hidden_dim=8_100),
     ),
     misconceptions=(
@@ -240,6 +242,10 @@ PAID = Exercise(
                       also=(lambda config, n_kv_heads, multiple_of: _down(
                           config.hidden_dim + 2 * (config.n_kv_heads - n_kv_heads)
                           * (config.dim // config.n_heads) // 3, multiple_of),)),
+        Misconception("head_dim forgotten", lambda config, n_kv_heads, multiple_of: _down(
+                          config.hidden_dim + 2 * (config.n_kv_heads - n_kv_heads) / 3,
+                          multiple_of),
+                      "you counted a head as one number. It has config.head_dim features."),
         Misconception("what is left", lambda config, n_kv_heads, multiple_of: _down(
                           config.hidden_dim + 2 * n_kv_heads * config.head_dim / 3, multiple_of),
                       "you spent what the remaining key/value heads cost. What is saved is what "

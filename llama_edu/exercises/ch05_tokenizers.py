@@ -26,6 +26,7 @@ from .pairs import (
     of_one_number,
     on_changed_chunks,
     on_characters,
+    overlapping,
     overwritten,
     package_train,
     runs_as_one,
@@ -129,6 +130,9 @@ TRAIN = Exercise(
             merged=lambda tokens, pair, new: merged(tokens, pair, new, step=1)),
                       "the second half of each pair is still there, after the new token. A merge "
                       "uses up both: move on by two."),
+        Misconception("overlapping places merged", trainer(merged=overlapping),
+                      "in `a a a` you merged both places of (a, a): the middle one went into two "
+                      "pieces. A merge uses up both of its tokens."),
         Misconception("the last token lost", trainer(merged=last_lost),
                       "you lost the last token of a chunk where it does not merge. A loop over "
                       "pairs ends one token early."),

@@ -44,6 +44,9 @@ def _two_cuts(answer: Callable[[bytes], Any], letters: bytes) -> Any:
 def _broken(ranks: dict[bytes, int], letters: bytes) -> str:
     """Why the last letter does not move every cut."""
     given = [ranks[pair] for pair in _pairs(letters) if pair in ranks]
+    strangers = {piece for piece in ranks if len(piece) == 2} - {*_pairs(letters)}
+    if strangers and len(given) < len(letters) - 1:
+        return "no neighbours"
     if not given:
         return "no pair"
     if len(given) < len(letters) - 1:
@@ -139,8 +142,8 @@ def _of_numbers(letters: bytes) -> dict:
 
 
 def _drawn(rng: Generator, n: int) -> Inputs:
-    """Different letters in an order that is drawn."""
-    order = torch.randperm(26, generator=rng)[:n].tolist()
+    """Different letters in an order that is drawn, another one for each number of them."""
+    order = [torch.randperm(26, generator=rng) for _ in range(n)][-1][:n].tolist()
     return {"letters": bytes(ord("a") + i for i in order)}
 
 
@@ -164,9 +167,17 @@ DOMINO = Exercise(
                       "somewhere a pair merges before the one behind it, so what happens behind "
                       "never gets in front of it. Every pair has to wait for the next one.",
                       also=_at_all_sizes(_last_pair_first, _numbered(_first_pairs_swapped))),
+        Misconception("no neighbours", lambda letters: _chain(bytes(sorted(letters))),
+                      "you have pairs of letters that do not stand side by side in `letters`, and "
+                      "of those that do one is missing. Did you sort the letters, or count in the "
+                      "alphabet? The pairs are letters[i : i + 2].", also=(
+                          lambda letters: _chain(bytes(sorted(letters, reverse=True))),
+                          lambda letters: _chain(letters[::-1]),
+                          lambda letters: _numbered(_pairs)(bytes(sorted(letters))))),
         Misconception("a pair missing", _numbered(lambda letters: _pairs(letters)[::-2]),
-                      "two neighbours of `letters` have no piece of their own. Where pairs share "
-                      "no letter, none takes one from another: the front never hears of the end.",
+                      "two neighbours of `letters` have no piece of their own. Every pair is "
+                      "needed, from the first to the last: each takes a letter from the one before "
+                      "it, and without one of them the front never hears of the end.",
                       also=_at_all_sizes(_numbered(lambda letters: _pairs(letters)[1:]))),
         Misconception("no pair", _numbered(lambda letters: []),
                       "none of your pieces is a pair that stands in `letters`, so nothing ever "

@@ -69,8 +69,9 @@ COUNT = Exercise(
                       "you counted one table of vocabulary size. Unless they are tied there are "
                       "two: the embedding and the output."),
         Misconception("kv heads ignored", _counted(kv_heads=lambda c: c.n_heads),
-                      "you gave keys and values as many heads as queries. wk and wv have "
-                      "n_kv_heads."),
+                      "you gave keys and values as many heads as queries, or took dim / n_kv_heads "
+                      "for the width of a head: both give this number. wk and wv have n_kv_heads "
+                      "heads of head_dim features."),
         Misconception("two feed-forward matrices", _counted(matrices=2),
                       "you counted two matrices in the feed-forward layer. SwiGLU has three."),
         Misconception("hidden of 4 dim", _counted(hidden=lambda c: 4 * c.dim),

@@ -140,8 +140,8 @@ CONTRIBUTIONS = Exercise(
                       "you measured the first part. The norm reads the sum of all parts."),
         Misconception("squares before the sum",
                       _by(lambda w, weight, eps: (w.pow(2).sum(0).mean() + eps).sqrt()),
-                      "you squared the parts and then added them. Add them first: what one writes "
-                      "may cancel what another wrote.", also=(
+                      "you squared the parts by themselves. Add them first and square the sum: "
+                      "what one writes may cancel what another wrote.", also=(
                           _by(lambda w, weight, eps: (w.pow(2).mean() + eps).sqrt()),
                           _by(lambda w, weight, eps: (w.pow(2).sum() + eps).sqrt()))),
         Misconception("the sizes added", _by(lambda w, weight, eps: _size(w, eps).sum()),

@@ -91,8 +91,8 @@ def _by_all(whole: Tensor, own: Tensor, counts: Tensor) -> Tensor:
 def _chunks(*, hit: float = 1.0, sign: float = 1.0, per: Callable = _by_all,
             add: bool = True, holes: bool = False, axis: int = -1, last: bool = True,
             at_once: bool = False, gradient_per: Callable | None = None,
-            unmasked: bool = False, slope: Callable | None = None, loss_per: Callable | None = None
-            ) -> Callable:
+            unmasked: bool = False, unhit: bool = False, slope: Callable | None = None,
+            loss_per: Callable | None = None) -> Callable:
     """The loss and its gradients by hand, right unless told otherwise."""
 
     def answer(x: Tensor, output: Tensor, targets: Tensor, size: int
@@ -110,7 +110,7 @@ def _chunks(*, hit: float = 1.0, sign: float = 1.0, per: Callable = _by_all,
             surprise = -logits.log_softmax(axis).gather(-1, hits)
             loss = loss + (surprise * now).sum() / n
             d = logits.softmax(axis)
-            one = torch.full_like(hits, -hit, dtype=d.dtype)
+            one = torch.full_like(hits, -hit, dtype=d.dtype) * (now | (not unhit))
             d = slope(d, torch.zeros_like(d).scatter(-1, hits, 1.0)) if slope else (
                 d.scatter_add(-1, hits, one))
             d = sign * (now | unmasked) * d
@@ -186,8 +186,9 @@ CHUNKS = Exercise(
                           for each in _chunks()(x, output, targets, size)),
                       "you divided by all tokens. Only those with a target count."),
         Misconception("gradient of -100", _chunks(unmasked=True),
-                      "your loss leaves out the tokens with target -100, your gradient does not. "
-                      "Their rows are zero there, too."),
+                      "your loss leaves out the tokens with target -100, your gradients do not. At "
+                      "the logits their rows are zero, so they are in the gradient for `x`, too.",
+                      also=(_chunks(unmasked=True, unhit=True),)),
         Misconception("divided by size",
                       lambda x, output, targets, size: tuple(
                           each * (targets >= 0).sum() / size

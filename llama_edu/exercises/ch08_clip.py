@@ -90,6 +90,17 @@ def _only_infinity(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
     return [g * (max_norm / length) if length > max_norm else g.clone() for g in gradients]
 
 
+def _only_nan(answer: Callable) -> Callable:
+    """Right but for infinity, which `isnan` does not find."""
+
+    def refusing(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
+        if any(g.isnan().any() for g in gradients):
+            raise ValueError("a number is needed.")
+        return answer(gradients, max_norm)
+
+    return refusing
+
+
 def _each_alone(gradients: list[Tensor], max_norm: float) -> list[Tensor]:
     return [g * min(1.0, max_norm / g.norm()) for g in gradients]
 
@@ -227,7 +238,8 @@ CLIP = Exercise(
         Misconception("infinity let through", _clip(_together),
                       "you let an infinite gradient through. Scaled by max_norm / inf = 0 it "
                       "becomes NaN, and one step later every weight is. Raise a ValueError.",
-                      also=(_clip(_or_one(_together)),)),
+                      also=(_clip(_or_one(_together)), *map(_only_nan, (
+                          _clip(_together), _clip(_or_one(_together)))))),
         Misconception("nothing done", lambda gradients, max_norm: list(gradients),
                       "you returned the gradients as they were.",
                       also=(_refusing(lambda gradients, max_norm: list(gradients)),)),

@@ -150,7 +150,7 @@ def _explain(exercise: Exercise, answer: Callable, expected: Sequence[Outcome], 
     elif worst in ("value", "length", "shape") and (
             said := kinship(exercise, expected, got, failed)):
         message = said
-    elif worst in ("value", "length", "shape", "nan") and (said := slip(exercise, expected, got)):
+    elif worst in ("value", "length", "shape") and (said := slip(exercise, expected, got)):
         message = f"returned what the right code gives with {said}, in one place."
     else:
         message = faults[at].problem + (_where(exercise, failed) if failed == every else "")

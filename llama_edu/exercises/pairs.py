@@ -69,6 +69,13 @@ def from_the_right(tokens: list[int], pair: Pair, new: int) -> list[int]:
     return merged(tokens[::-1], pair[::-1], new)[::-1]
 
 
+def overlapping(tokens: list[int], pair: Pair, new: int) -> list[int]:
+    """Every place of the pair becomes the new token, also two that share a token."""
+    found = [each == pair for each in pairwise(tokens)]
+    return [new if here else token for token, here, before in zip(
+        tokens, [*found, False], [False, *found], strict=True) if here or not before]
+
+
 def last_lost(tokens: list[int], pair: Pair, new: int) -> list[int]:
     done, i = [], 0
     while i < len(tokens) - 1:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..checkpoint import load_tokenizer, open_source
+from ..training import adapter_files
 from . import huggingface, meta
 from .gguf import weights as gguf
 from .source import Source, Stored
@@ -24,6 +25,7 @@ KINDS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "q8_0": "Q8_0"}
 
 def convert(path: str | Path, target: str | Path, *, format: str, shards: int = 1,
             dtype: str | None = None, tokenizer: str | Path | None = None,
+            adapter: str | Path | None = None,
             after_each: Callable[[], object] = lambda: None) -> None:
     """Write the model at `path` (a folder, a .gguf file, a hub id) to `target` in another format.
 
@@ -31,6 +33,7 @@ def convert(path: str | Path, target: str | Path, *, format: str, shards: int = 
     dtype: "float32", "bfloat16", "float16" or, in GGUF, "q8_0"; None keeps that of the matrices
     (norms, which GGUF has in float32 always, follow them elsewhere).
     tokenizer: where its files lie, if not beside the weights.
+    adapter: a folder with a LoRA adapter of this model, to be merged into its weights.
     after_each: called when a tensor has been written.
 
     One tensor is in memory at a time. The target appears when it is whole, or not at all. Raises
@@ -50,7 +53,9 @@ def convert(path: str | Path, target: str | Path, *, format: str, shards: int = 
     source = open_source(path, tokenizer=tokenizer)
     if source.tokenizer is not None:
         load_tokenizer(source, path)        # or the target would be refused when it is loaded
-    dtype = dtype or widest(source)
+    dtype = dtype or widest(source)     # of the model alone: an adapter's sums are in float32
+    if adapter is not None:
+        source = adapter_files.adapted(source, adapter_files.read(Path(adapter), source.config))
     if dtype not in kinds:
         raise ValueError(f"dtype {dtype!r} was asked for; {format} has {', '.join(kinds)}. "
                          "Choose one.")

@@ -6,7 +6,9 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-Document = Sequence[int] | Tensor       # tokens; its first is given, all others are learnt
+# Tokens `t`, of which the first is given and all others are learnt; or, as dialogs are, `t 2`, each
+# token beside whether it is learnt.
+Document = Sequence[int] | Tensor
 Row = list[Document]
 
 OPEN_ROWS = 64                  # that wait for a document that fits
@@ -58,10 +60,13 @@ def lay_out(rows: Sequence[Row], *, length: int) -> dict[str, Tensor]:
         end = 0
         for number, document in enumerate(row):
             start, end = end, end + len(document)
-            tokens[b, start:end] = torch.as_tensor(document)
+            marked = torch.as_tensor(document)
+            if marked.ndim == 1:
+                marked = torch.stack([marked, torch.ones_like(marked)], dim=1)
+            tokens[b, start:end] = marked[:, 0]
             positions[b, start:end] = torch.arange(len(document))
             owner[b, start:end] = number
-            learn[b, start + 1:end] = True
+            learn[b, start + 1:end] = marked[1:, 1].bool()
     return {"tokens": tokens, "learn": learn, "positions": positions, "mask": document_mask(owner)}
 
 

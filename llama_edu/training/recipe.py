@@ -29,10 +29,10 @@ class TextRecipe:
             if type(getattr(self, name)) is not str:
                 raise ValueError(f"[text] {name} is {getattr(self, name)!r}; a string is needed. "
                                  "Put it in quotes.")
-        _number("text", "row_length", self.row_length, least=2)
-        _number("text", "held_out", self.held_out, least=0)
+        number("text", "row_length", self.row_length, least=2)
+        number("text", "held_out", self.held_out, least=0)
         if self.source == TALES:
-            _number("text", "tales", self.tales, least=self.held_out + 1)
+            number("text", "tales", self.tales, least=self.held_out + 1)
         elif self.tales is not None:
             raise ValueError(f"[text] tales is {self.tales}, but the source is {self.source!r}; it "
                              f"is for the source {TALES!r} only. Remove it.")
@@ -52,8 +52,8 @@ class TrainingRecipe:
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate", "checkpoint_every"):
-            _number("training", name, getattr(self, name), least=1)
-        _number("training", "warmup", self.warmup, least=0)
+            number("training", name, getattr(self, name), least=1)
+        number("training", "warmup", self.warmup, least=0)
         for name in ("peak_lr", "init_std"):
             value = getattr(self, name)
             if type(value) not in (int, float) or not 0 < value < 1:
@@ -78,7 +78,7 @@ class Recipe:
     def __post_init__(self) -> None:
         if type(self.out) is not str or not self.out:
             raise ValueError(f"out is {self.out!r}; the path of a folder is needed. Name one.")
-        _number(None, "seed", self.seed, least=0)
+        number(None, "seed", self.seed, least=0)
         if self.save_as not in DTYPES:
             raise ValueError(f"save_as is {self.save_as!r}; one of {', '.join(DTYPES)} is needed. "
                              "Choose one.")
@@ -96,9 +96,14 @@ TABLES = {"text": TextRecipe, "model": ModelConfig, "training": TrainingRecipe}
 
 def read(path: str | Path) -> Recipe:
     """The recipe in a TOML file. Raises ValueError that names what is missing, unknown or wrong."""
+    return made(Recipe, TABLES, tables(path))
+
+
+def tables(path: str | Path) -> dict[str, Any]:
+    """What a TOML file says. Raises ValueError where it cannot be read."""
     file = Path(path)
     try:
-        given = tomllib.loads(file.read_text(encoding="utf-8"))
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"there is no file {str(path)!r}; a recipe in TOML is needed. Check the "
                          "path, or get one that works: llama-edu train --example DIR") from None
@@ -107,12 +112,18 @@ def read(path: str | Path) -> Recipe:
                          "you may read is needed. Check the path.") from None
     except ValueError as broken:
         raise ValueError(f"{file} is not TOML ({broken}). Correct it there.") from None
-    for name, kind in TABLES.items():
+
+
+def made(recipe: type, kinds: Mapping[str, type], given: Mapping[str, Any]) -> Any:
+    """A recipe of that kind, each of its tables a dataclass. Raises ValueError that names what is
+    missing, unknown or wrong."""
+    given = dict(given)
+    for name, kind in kinds.items():
         if type(table := given.get(name)) is not dict:
             raise ValueError(f"the recipe has no table [{name}]; it needs "
-                             f"{', '.join(f'[{each}]' for each in TABLES)}. Add it.")
+                             f"{', '.join(f'[{each}]' for each in kinds)}. Add it.")
         given[name] = _make(kind, table, f"[{name}]")
-    return _make(Recipe, given, "the recipe")
+    return _make(recipe, given, "the recipe")
 
 
 def _make(kind: type, given: Mapping[str, Any], where: str) -> Any:
@@ -128,7 +139,8 @@ def _make(kind: type, given: Mapping[str, Any], where: str) -> Any:
     return kind(**given)
 
 
-def _number(table: str | None, name: str, value: Any, *, least: int) -> None:
+def number(table: str | None, name: str, value: Any, *, least: int) -> None:
+    """Raises ValueError unless a value of a recipe is a whole number of at least so many."""
     if type(value) is not int or value < least:
         where = f"[{table}] {name}" if table else name
         raise ValueError(f"{where} is {value!r}; a whole number of {least} or more is needed. "

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from .. import checkpoint, plots
@@ -68,10 +68,11 @@ class Run:
         self.folder = Path(recipe.out)
         self.metrics = self.folder / "metrics.csv"
         self.corpus = gather(recipe, say=self.say)
-        self.name = _name(recipe, self.corpus)
+        self.name = named_run(recipe, self.corpus)
         torch.manual_seed(recipe.seed)
         self.model = initialise(Llama(recipe.model), std=recipe.training.init_std,
                                 generator=torch.Generator().manual_seed(recipe.seed))
+        self.learnt: nn.Module = self.model     # what a checkpoint holds
         self.optimizer = adamw(self.model)
         self.start = 0
         self.finished: int | None = None        # steps of a shorter run that goes on here
@@ -82,7 +83,7 @@ class Run:
         plan = self.recipe.training
         if not plan.warmup < steps <= plan.steps:
             return ""
-        return _name(replace(self.recipe, training=replace(plan, steps=steps)), self.corpus)
+        return named_run(replace(self.recipe, training=replace(plan, steps=steps)), self.corpus)
 
     def resume(self) -> list[str]:
         """Go on from the newest checkpoint, if there is one; why each newer one was refused.
@@ -95,7 +96,7 @@ class Run:
         checkpoints = self.folder / "checkpoints"
         state, refused = training_state.newest(checkpoints, run=self.name, finished=self.shorter)
         if state is not None:
-            state.restore(self.model, self.optimizer)
+            state.restore(self.learnt, self.optimizer)
             self.start = state.step
             if state.run != self.name:
                 self.finished = state.step
@@ -125,13 +126,17 @@ class Run:
                 if done % plan.checkpoint_every == 0 or done == plan.steps:
                     self.save(done)
                 yield step
+        self.finish()
+        write_whole(self.folder / "loss.png", self.plot())
+
+    def finish(self) -> None:
+        """Write what the steps have made."""
         checkpoint.save(self.folder / "model", self.model, self.corpus.tokenizer,
                         dtype=getattr(torch, self.recipe.save_as))
-        write_whole(self.folder / "loss.png", self.plot())
 
     def save(self, done: int) -> None:
         """Write the checkpoint after so many steps."""
-        training_state.save(self.folder / "checkpoints", done, self.model, self.optimizer,
+        training_state.save(self.folder / "checkpoints", done, self.learnt, self.optimizer,
                             run=self.name)
 
     def sample(self) -> str:
@@ -221,7 +226,7 @@ def _floor(plan: TextRecipe, texts: list[str], documents: list[Tensor]) -> float
     return tales.floor_per_token(texts[:plan.held_out], predicted.__getitem__)
 
 
-def _name(recipe: Recipe, corpus: Corpus) -> str:
+def named_run(recipe: Recipe, corpus: Corpus) -> str:
     """The same for all that must give the same weights, and for nothing else."""
     parts = asdict(recipe)
     del parts["out"], parts["save_as"], parts["training"]["checkpoint_every"]

@@ -4,12 +4,14 @@ Every page is opened in headless Chromium, on a desk and at a phone's width, whe
 installed. Only the first test runs elsewhere.
 """
 
+import json
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import weave
 
 PHONE = {"width": 390, "height": 844}
 DESK = {"width": 1280, "height": 900}
@@ -108,6 +110,54 @@ def test_the_book_builds_and_holds_every_notebook_and_module(book, root):
             assert (book / folder / f"{notebook.stem}.html").exists()
     for module in root.glob("llama_edu/[a-z]*.py"):
         assert (book / "book" / "reference" / f"{module.stem}.html").exists()
+
+
+def read_page(book: Path, name: str) -> str:
+    return (book / name).read_text(encoding="utf-8")
+
+
+def test_a_chapter_and_what_it_builds_lead_to_each_other(book):
+    chapter = read_page(book, "chapters/01_rmsnorm.html")
+    assert 'href="../book/reference/layers.html#llama_edu.layers.RMSNorm"' in chapter
+    reference = read_page(book, "book/reference/layers.html")
+    assert 'href="../../chapters/01_rmsnorm.html"' in reference
+    assert "[source]" in reference
+
+
+def test_the_first_use_of_a_word_leads_to_the_glossary(book):
+    chapter = read_page(book, "chapters/01_rmsnorm.html")
+    assert chapter.count('href="../book/glossary.html#layernorm"') == 1
+    assert 'id="layernorm"' in read_page(book, "book/glossary.html")
+
+
+def test_a_search_finds_chapters_and_not_their_solved_copies(book):
+    index = json.loads(read_page(book, "searchindex.js").removeprefix("Search.setIndex(")[:-1])
+    places = index["terms"]["layernorm"]
+    found = {index["docnames"][i] for i in (places if isinstance(places, list) else [places])}
+    assert "chapters/01_rmsnorm" in found
+    assert not any(name.startswith("solutions/") for name in found)
+
+
+def test_a_page_says_what_it_is_about(book):
+    page = read_page(book, "chapters/01_rmsnorm.html")
+    assert '<meta name="description" content="A network of eighty layers works only if' in page
+    assert 'property="og:image"' in page
+    assert "favicon.svg" in page
+
+
+def test_every_command_is_documented_by_its_own_help(book):
+    page = read_page(book, "book/reference/commands.html")
+    for name in ("info", "generate", "chat", "convert", "train", "progress", "check-claims"):
+        assert f"llama-edu {name}" in page
+
+
+def test_every_word_of_the_glossary_is_a_word_of_the_chapters(root):
+    chapters = " ".join(path.read_text(encoding="utf-8").lower()
+                        for path in root.glob("chapters/src/*.py"))  # fmt: skip
+    words = weave.words()
+    assert len(words) > 50
+    used = {to for word, to in words.items() if word.lower() in chapters}
+    assert {*words.values()} - used == set()
 
 
 def test_every_page_reads_well_on_a_desk_and_on_a_phone(book, browser):

@@ -12,13 +12,14 @@ import pytest
 FLOORS = [
     {"config", "formats.whole_files", "formats.gguf.header"},
     {"family.releases", "family.accounting", "family.hardware", "tokenizer", "training.recipe"},
-    {"cache", "family.card"},  # cache: below layers, which write into it
+    {"cache", "family.card", "training.tune_recipe"},  # cache: below layers, which write into it
     {"layers", "prompts", "compress.surgery",
      "formats.names", "formats.source", "formats.strict_json"},
     {"model", "sampling", "compress.quant", "formats", "training.packing"},
     {"generation", "inference.decoding", "losses", "data", "checkpoint",
-     "training.state", "training.text_files"},
-    {"inference", "training_loop", "formats.convert"},
+     "alignment.messages", "alignment.message_files",
+     "training.adapter_files", "training.state", "training.text_files"},
+    {"inference", "training_loop", "formats.convert", "training.lora"},
     {"plots", "exercises", "explorers", "claims"},
     {"training"},  # carries out a recipe, and draws its curve
     {"cli"},  # up here, because `llama-edu progress` reads the exercises

@@ -226,6 +226,19 @@ def test_a_text_outside_the_language_puts_the_floor_at_infinity():
     assert floor_per_token([story(0), "A cat."], len) == math.inf
 
 
+def test_a_narrowed_grammar_keeps_the_odds_of_what_is_left():
+    narrow = TINY.narrowed({"tale": [0], "pet": [1, 2]})
+    told = {text: p for text, p, _ in spelled_out(narrow, [Draw("tale")], {})}
+    all_told = {text: p for text, p, _ in spelled_out(TINY, [Draw("tale")], {})}
+    assert math.isclose(sum(told.values()), 1)
+    assert set(told) == {text for text in all_told if "A " not in text and "cat" not in text}
+    share = sum(all_told[text] for text in told)
+    for text, p in told.items():
+        assert math.isclose(p, all_told[text] / share)
+        assert math.isclose(narrow.log_prob(text), math.log(p))
+    assert len(TINY.options["pet"]) == 3
+
+
 # The judge.
 
 def spoiled(tale, key, form):

@@ -284,7 +284,7 @@ def test_ranks_for_letters_of_ones_own_are_told_so():
 
 
 @pytest.mark.parametrize(("spoil", "said"), [
-    (lambda letters: {letters[i : i + 1]: i for i in range(len(letters))}, "both have `t`"),
+    (lambda letters: {letters[i : i + 1]: i for i in range(len(letters))}, "both have `"),
     (lambda letters: all_pairs_of_two(letters) | {letters: 99}, "two at most"),
     (lambda letters: dict.fromkeys(all_pairs_of_two(letters), 7), "have the same rank, 7"),
     (lambda letters: [*letters], "a dict of ranks is needed; this is a list"),

@@ -98,7 +98,8 @@ def test_a_result_of_the_right_form_filled_with_one_number_is_refused(exercise: 
 
 @each_exercise
 def test_the_right_answer_to_one_probe_is_refused_as_the_answer_to_all(exercise: Exercise):
-    asked = plain(exercise)
+    # 5.3 is judged by what the answer does, which is one verdict for all probes.
+    asked = exercise if exercise.id == "5.3" else plain(exercise)
 
     @cache
     def right_for(i: int) -> Any:

@@ -1,0 +1,1 @@
+"""From a model that goes on with a text to one that answers."""

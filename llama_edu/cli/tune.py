@@ -1,0 +1,59 @@
+"""`llama-edu tune`: tune a model on dialogs as a recipe says; go on if it was stopped."""
+
+import argparse
+from typing import TYPE_CHECKING, Any
+
+from .say import say
+from .train import carry_out
+
+if TYPE_CHECKING:
+    from ..training.tune import Tuning
+
+EXAMPLE = """a recipe, whose [lora] may be left out to learn all weights:
+
+  out = "tuned"
+  seed = 0
+  model = "smollm2"             # a folder, a .gguf file or a hub id
+
+  [text]
+  source = "dialogs.jsonl"      # {"messages": [{"role": "user", "content": "..."}, ...]} a line
+  row_length = 256              # tokens; a longer dialog loses its first turns
+  held_out = 20                 # dialogs
+  answers = "all"               # or "last"
+  bad = "refuse"                # a line that cannot be learnt from, or "skip" it
+  format = "smollm2"            # without it that of the model's own template
+
+  [lora]
+  where = "all"                 # or "attention", "wq wv", ...
+  rank = 8
+  alpha = 16
+  int4_group = 0                # 64: QLoRA, over weights in 4 bits
+
+  [training]
+  steps = 100
+  batch = 4                     # rows
+  accumulate = 1
+  peak_lr = 3e-4
+  warmup = 5
+  checkpoint_every = 25
+"""
+
+
+def add(commands: Any) -> None:
+    tune = commands.add_parser(
+        "tune", help="tune a model on dialogs as a recipe says; go on if stopped", epilog=EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    tune.add_argument("recipe", metavar="RECIPE.toml")
+    tune.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Tune, or go on after a stop; what happens on stderr, the outcome on stdout."""
+    from ..training import tune_recipe
+    plan = tune_recipe.read(options.recipe)
+
+    def begin() -> "Tuning":
+        from ..training.tune import Tuning
+        return Tuning(plan, say=say)
+
+    return carry_out(begin)

@@ -1,0 +1,154 @@
+"""A model that exists, tuned on dialogs: a run like any other, from other weights and rows."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from itertools import takewhile
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from .. import checkpoint, prompts
+from ..alignment import message_files
+from ..alignment.messages import fitting
+from ..compress.quant import int4
+from ..compress.surgery import replace_linears
+from ..formats import huggingface
+from ..formats.source import Source, Stored
+from ..generation import stream
+from ..prompts import Format, Message
+from ..sampling import known, top_k
+from ..tokenizer import Tokenizer
+from ..tokenizer.carried import templates
+from ..training_loop import adamw
+from . import lora, packing
+from .run import SPOKEN, Corpus, Run, named_run
+from .tune_recipe import DialogsRecipe, TuneRecipe
+
+
+@dataclass
+class Tuning(Run):
+    """A tuning run and its folder, used and resumed as a `Run` is.
+
+    It leaves `adapter`, a folder that `peft` reads, too, or, where all weights were learnt,
+    `model`. A checkpoint holds what is learnt and nothing of the rest. Raises as `read_dialogs`,
+    `add_lora` and `checkpoint.load` do.
+    """
+
+    recipe: TuneRecipe
+
+    def __post_init__(self) -> None:
+        recipe, plan = self.recipe, self.recipe.text
+        self.folder = Path(recipe.out)
+        self.metrics = self.folder / "metrics.csv"
+        self.say(f"reading {recipe.model} ...")
+        self.source = checkpoint.open_source(recipe.model)
+        tokenizer = checkpoint.load_tokenizer(self.source, recipe.model)
+        self.form = form_of(self.source, plan, recipe.model)
+        if plan.row_length - 1 > self.source.config.max_seq_len:
+            raise ValueError(f"rows of {plan.row_length} tokens were asked for; the model sees all "
+                             "but the last of them, and its context is "
+                             f"{self.source.config.max_seq_len}. Shorten the rows.")
+        self.say(f"reading {plan.source} ...")
+        dialogs, documents = read_dialogs(plan, tokenizer, self.form, say=self.say)
+        self.asked = next(iter(dialogs[:plan.held_out] or dialogs))
+        self.model = checkpoint.read_model(self.source, "cpu", torch.float32)
+        rows = list(packing.pack(documents[plan.held_out:], length=plan.row_length))
+        self.corpus = Corpus(tokenizer, rows, documents[:plan.held_out], None,
+                             _digest([*documents, *self.model.state_dict().values()]))
+        self.name = named_run(recipe, self.corpus)
+        torch.manual_seed(recipe.seed)
+        self.prepare()
+        self.learnt = nn.ParameterList(p for p in self.model.parameters() if p.requires_grad)
+        self.optimizer = adamw(self.model)
+        self.start, self.finished = 0, None
+
+    def prepare(self) -> None:
+        """Give the model its paths, over weights in 4 bits where that was asked for."""
+        if (plan := self.recipe.lora) is not None:
+            if plan.int4_group:
+                replace_linears(self.model, r"layers\..*", int4(plan.int4_group))
+            lora.add_lora(self.model, plan.where, rank=plan.rank, alpha=plan.alpha,
+                          generator=torch.Generator().manual_seed(self.recipe.seed))
+
+    def finish(self) -> None:
+        """Write the adapter, or the whole model where that was learnt."""
+        if self.recipe.lora is not None:
+            lora.save_adapter(self.folder / "adapter", self.model)
+            return
+        tensors = {name: Stored(tuple(w.shape), w.dtype, lambda w=w: w)
+                   for name, w in self.model.state_dict().items()}
+        huggingface.write(self.folder / "model", replace(self.source, tensors=tensors), n_files=1,
+                          dtype=getattr(torch, self.recipe.save_as))
+
+    def sample(self) -> str:
+        """What the model answers by now to the first held-out dialog's first question."""
+        self.model.eval()
+        ids = prompts.dialog_tokens(self.asked, self.corpus.tokenizer, self.form).ids
+        room = self.model.config.max_seq_len - len(ids)
+        tokens = (int(token) for token in stream(
+            self.model, torch.tensor([ids]), known(self.corpus.tokenizer.n_vocab), top_k(1),
+            max_new=min(SPOKEN, room)))
+        stops = prompts.stop_ids(self.corpus.tokenizer, self.form)
+        return self.corpus.tokenizer.decode([*takewhile(lambda token: token not in stops, tokens)])
+
+    def summary(self) -> str:
+        """Where the result is, and how good: a few sentences."""
+        adapter = self.folder / "adapter"
+        lines = [f"The model is in {self.folder / 'model'}."] if self.recipe.lora is None else [
+            f"The adapter is in {adapter}. To merge it: llama-edu convert {self.recipe.model} "
+            f"NEW_FOLDER --format hf --adapter {adapter}"]
+        if (loss := self.held_out_loss()) is not None:
+            lines.append(f"Held-out loss: {loss:.4f} nats per token of the answers.")
+        return "\n".join(lines)
+
+
+def form_of(source: Source, plan: DialogsRecipe, model: str) -> Format:
+    """The format of the recipe, or of the model's own template. Raises ValueError where neither
+    names one, and KeyError for an unknown name."""
+    if plan.format:
+        return prompts.named(plan.format)
+    form = prompts.of_template(templates(source.tokenizer).get("default", ""))
+    if form is None:
+        raise ValueError(f"the files of {model!r} name no format of dialogs that is known here; "
+                         f"one is needed. Add it under [text]: format = one of "
+                         f"{', '.join(prompts.FORMATS)}.")
+    return form
+
+
+def read_dialogs(plan: DialogsRecipe, tokenizer: Tokenizer, form: Format, *,
+                 say: Callable[[str], object]) -> tuple[list[list[Message]], list[Tensor]]:
+    """The first question of every dialog, with what stands before it, and the dialog's document.
+
+    Raises ValueError, with file and line, for a line that cannot be learnt from; where these are
+    skipped, `say` is told how many there were. Raises it, too, where none is left to train on.
+    """
+    asked, documents, bad = [], [], []
+    for where, line in message_files.lines(plan.source):
+        try:
+            messages = message_files.parse(line)
+            tokens = fitting(messages, tokenizer, form, answers=plan.answers,
+                             length=plan.row_length)
+        except ValueError as wrong:
+            bad.append(f"{where}: {wrong.args[0]}")
+            if plan.bad == "refuse":
+                raise ValueError(bad[0]) from None
+            continue
+        first = next(i for i, message in enumerate(messages) if message.role == "assistant")
+        asked.append(messages[:first] or messages)
+        documents.append(torch.tensor([*tokens], dtype=torch.int32).T.contiguous())
+    if bad:
+        say(f"{len(bad):,} lines of {plan.source} were left out. The first is {bad[0]}")
+    if len(documents) <= plan.held_out:
+        raise ValueError(f"{plan.source} has {len(documents)} dialogs that can be learnt from, and "
+                         f"{plan.held_out} are held out; at least one must be left. Hold out "
+                         "fewer.")
+    return asked, documents
+
+
+def _digest(tensors: list[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(tensor.numpy())
+    return digest.hexdigest()

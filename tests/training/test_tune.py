@@ -1,0 +1,257 @@
+"""`llama-edu tune`: from dialogs in a file to an adapter or a model, as bit for bit as `train`."""
+
+import csv
+import json
+import re
+
+import peft
+import pytest
+import torch
+from models import distance
+from safetensors.torch import load_file, save_file
+from transformers import LlamaForCausalLM
+
+from llama_edu import checkpoint
+from llama_edu.alignment import messages
+from llama_edu.alignment.message_files import parse
+from llama_edu.cli import main
+from llama_edu.formats.convert import convert
+from llama_edu.prompts import dialog_tokens, named
+from llama_edu.training import tune_recipe
+from llama_edu.training.lora import load_adapter
+from llama_edu.training.tune import Tuning
+
+RECIPE = """
+out = "{folder}/out"
+seed = 3
+model = "tales"
+
+[text]
+source = "{folder}/dialogs.jsonl"
+row_length = 65
+held_out = 4
+format = "completion"
+
+[lora]
+where = "all"
+rank = 4
+alpha = 8
+
+[training]
+steps = 6
+batch = 2
+accumulate = 2
+peak_lr = 1e-2
+warmup = 1
+checkpoint_every = 2
+"""
+LORA = RECIPE[RECIPE.index("[lora]"):RECIPE.index("[training]")]
+NAMES = ("Mia", "Tom", "Anna", "Ben")
+
+
+def row(*said):
+    return json.dumps({"id": 7, "messages": [{"role": role, "content": content}
+                                             for role, content in said]})
+
+
+GOOD = [row(("user", f"{name} had {n} balls. How many?"), ("assistant", f" {n}, said {name}."))
+        for n in range(2, 12) for name in NAMES]
+
+
+def write(folder, *changes, lines=GOOD):
+    text = RECIPE.replace("{folder}", folder.as_posix())
+    for old, new in changes:
+        assert old in text
+        text = text.replace(old, new, 1)
+    (folder / "dialogs.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    (folder / "recipe.toml").write_text(text, encoding="utf-8")
+    return folder / "recipe.toml"
+
+
+@pytest.fixture(scope="module")
+def tuned(tmp_path_factory):
+    """A folder that the command tuned, once."""
+    path = tmp_path_factory.mktemp("tuned")
+    assert main(["tune", str(write(path))]) == 0
+    return path / "out"
+
+
+def begun(path, **options):
+    run = Tuning(tune_recipe.read(path), **options)
+    assert run.resume() == []
+    return run
+
+
+@pytest.fixture
+def failing(capsys):
+    def run(path):
+        assert main(["tune", str(path)]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        return err.splitlines()[-1]
+    return run
+
+
+# -- what a run leaves -------------------------------------------------------------------------
+
+def test_the_loss_falls_and_is_written_with_a_curve(tuned):
+    losses = [float(r["loss"]) for r in csv.DictReader((tuned / "metrics.csv").open())]
+    assert len(losses) == 6
+    assert losses[-1] < losses[0] - 0.5
+    assert (tuned / "loss.png").read_bytes()[:4] == b"\x89PNG"
+    assert sorted(p.name for p in tuned.iterdir()) == [
+        "adapter", "checkpoints", "loss.png", "metrics.csv"]
+
+
+def test_a_checkpoint_holds_what_is_learnt_and_nothing_of_the_rest(tuned):
+    learnt = sum(w.nbytes for w in load_file(tuned / "adapter/adapter_model.safetensors").values())
+    for file in (tuned / "checkpoints").iterdir():
+        assert 3 < file.stat().st_size / learnt < 4     # two moments of AdamW, names and padding
+
+
+def test_the_adapter_is_pefts_too(tuned, tmp_path):
+    convert("tales", tmp_path / "hf", format="hf", dtype="float32")
+    model = checkpoint.load_model("tales")
+    load_adapter(model, tuned / "adapter")
+    tokens = torch.arange(40)[None]
+    theirs = peft.PeftModel.from_pretrained(
+        LlamaForCausalLM.from_pretrained(tmp_path / "hf"), tuned / "adapter").eval()
+    with torch.no_grad():
+        assert distance(model(tokens), theirs(tokens).logits) < 1e-4
+
+
+def test_a_finished_run_is_finished_and_says_what_to_type(tuned, capsys):
+    before = (tuned / "adapter/adapter_model.safetensors").read_bytes()
+    assert main(["tune", str(tuned.parent / "recipe.toml")]) == 0
+    out, err = capsys.readouterr()
+    assert "the run of 6 steps is finished" in err
+    adapter = tuned / "adapter"
+    assert out.startswith(f"The adapter is in {adapter}. To merge it: llama-edu convert tales "
+                          f"NEW_FOLDER --format hf --adapter {adapter}\nHeld-out loss: ")
+    assert (adapter / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_only_answers_are_learnt_and_held_out_dialogs_are_not(tmp_path):
+    run = begun(write(tmp_path))
+    words, form = run.corpus.tokenizer, named("completion")
+    packed = [document for row in run.corpus.rows for document in row]
+    expected = [dialog_tokens(parse(line.encode()), words, form) for line in GOOD]
+    assert sorted(document.T.tolist() for document in packed) == sorted(
+        [ids, [*map(int, said)]] for ids, said in expected[4:])
+    assert [document[:, 0].tolist() for document in run.corpus.held_out] == [
+        ids for ids, _ in expected[:4]]
+    assert next(run.steps()).count < 0.5 * 4 * 65
+
+
+# -- resumed -----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("changes", [(), (("alpha = 8", "alpha = 8\nint4_group = 32"),),
+                                     ((LORA, ""),)], ids=["lora", "qlora", "full"])
+def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path, changes):
+    results = []
+    for name, stop_after in (("whole", None), ("stopped", 3)):
+        (tmp_path / name).mkdir()
+        path = write(tmp_path / name, *changes)
+        run = begun(path)
+        for step in run.steps():
+            if step.index + 1 == stop_after:
+                run.save(stop_after)
+                break
+        again = begun(path)
+        assert again.start == (stop_after or 6)
+        list(again.steps())
+        (file,) = (tmp_path / name / "out").glob("*/*.safetensors")
+        results.append(load_file(file))
+    assert results[0].keys() == results[1].keys()
+    assert all(torch.equal(w, results[1][name]) for name, w in results[0].items())
+
+
+def test_another_base_model_is_another_run(tuned, tmp_path):
+    convert("tales", tmp_path / "base", format="hf", dtype="float32")
+    path = write(tmp_path, ('model = "tales"', f'model = "{(tmp_path / "base").as_posix()}"'))
+    one = Tuning(tune_recipe.read(path))
+    tensors = load_file(tmp_path / "base/model.safetensors")
+    tensors["model.norm.weight"][0] += 1
+    save_file(tensors, tmp_path / "base/model.safetensors", metadata={"format": "pt"})
+    assert Tuning(tune_recipe.read(path)).name != one.name
+
+
+# -- all weights, and four bits ------------------------------------------------------------------
+
+def test_without_lora_all_weights_are_learnt_and_a_model_is_left(tmp_path, capsys):
+    assert main(["tune", str(write(tmp_path, (LORA, ""), ("1e-2", "1e-3")))]) == 0
+    assert capsys.readouterr().out.startswith(f"The model is in {tmp_path / 'out' / 'model'}.\nHel")
+    model, words = checkpoint.load(tmp_path / "out" / "model")
+    base, base_words = checkpoint.load("tales")
+    assert words.encode("Mia had", bos=True, eos=True) == base_words.encode(
+        "Mia had", bos=True, eos=True)
+    assert all(not torch.equal(w, base.state_dict()[name])
+               for name, w in model.state_dict().items() if w.ndim == 2)
+
+
+def test_over_four_bits_the_run_learns_as_well(tmp_path):
+    run = begun(write(tmp_path, ("alpha = 8", "alpha = 8\nint4_group = 32")))
+    losses = [step.loss for step in run.steps()]
+    assert losses[-1] < losses[0] - 0.5
+
+
+# -- bad rows ----------------------------------------------------------------------------------
+
+BAD = {
+    "{": "it is not JSON \\(",
+    '{"text": "Once"}': 'it has no list of "messages"',
+    "[1]": 'it has no list of "messages"',
+    '{"messages": [{"role": "user"}]}': 'a message in it is {"role": "user"}; a role and a cont',
+    '{"messages": [{"role": "user", "content": 3}]}': "a message in it is .*both strings",
+    row(("robot", "x"), ("assistant", "y")): "a message of the role 'robot' was given",
+    row(("user", "x")): "it holds nothing to learn",
+    row(): "it holds nothing to learn",
+    row(("user", "x"), ("assistant", "word " * 200)): "its last turn has .* a row has room for 65",
+    row(("system", "x"), ("user", "x"), ("assistant", "y")): "a system message was given; compl",
+}
+
+
+@pytest.mark.parametrize("line", BAD, ids=[*range(len(BAD))])
+def test_a_bad_line_is_refused_by_file_and_line_before_anything_is_written(tmp_path, failing, line):
+    path = write(tmp_path, lines=[GOOD[0], "", line, *GOOD])
+    said = failing(path)
+    assert f"line 3 of {tmp_path / 'dialogs.jsonl'}: " in said
+    assert re.search(BAD[line], said)
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_lines_are_skipped_and_counted_where_the_recipe_says_so(tmp_path):
+    said = []
+    path = write(tmp_path, ("held_out = 4", 'held_out = 4\nbad = "skip"'), lines=[*BAD, *GOOD])
+    run = begun(path, say=said.append)
+    assert said[-1].startswith(f"10 lines of {(tmp_path / 'dialogs.jsonl').as_posix()} were left o")
+    (tmp_path / "clean").mkdir()
+    clean = begun(write(tmp_path / "clean"))
+    assert run.corpus.digest == clean.corpus.digest
+
+
+def test_the_words_of_a_recipe_are_those_of_the_code():
+    assert tune_recipe.ANSWERS == messages.ANSWERS
+
+
+# -- recipes that cannot be ----------------------------------------------------------------------
+
+@pytest.mark.parametrize(("change", "message"), [
+    (("held_out = 4", "held_out = 40"), "has 40 dialogs that can be learnt from, and 40 are held"),
+    (("held_out = 4", "held_up = 4"), "[text] has keys that mean nothing here: held_up"),
+    (('format = "completion"', ""), "name no format of dialogs that is known here; one is needed"),
+    (('format = "completion"', 'format = "llama-9"'), "no format is called 'llama-9'"),
+    (('format = "completion"', 'format = "llama-3"'), "<|begin_of_text|>"),
+    (("row_length = 65", "row_length = 9999"), "rows of 9999 tokens were asked for; the model"),
+    (('where = "all"', 'where = "w9"'), "the pattern 'w9' was given"),
+    (("rank = 4", "rank = 0"), "[lora] rank is 0; a whole number of 1 or more is needed"),
+    (("alpha = 8", "alpha = -1"), "[lora] alpha is -1; a positive number is needed"),
+    (("alpha = 8", "beta = 8"), "[lora] has keys that mean nothing here: beta"),
+    (("alpha = 8", "alpha = 8\nint4_group = 7"), "int4(7) was asked for"),
+    (("held_out = 4", 'held_out = 4\nanswers = "first"'), "[text] answers is 'first'; one of last"),
+    (("[training]", "[trainin]"), "the recipe has no table [training]; it needs [text]"),
+    (("dialogs.jsonl", "nowhere.jsonl"), "nowhere.jsonl cannot be opened (No such file"),
+    (('model = "tales"', 'model = "tails"'), "tails"),
+])
+def test_a_recipe_that_cannot_be_is_one_sentence(tmp_path, failing, change, message):
+    assert message in failing(write(tmp_path, change))
