@@ -1390,10 +1390,8 @@ reveal("with layer 15 spoiled the logits are", spoiled, "nearer")
 #   inside. A GGUF file brings its config and its tokenizer along.
 # - Shards: what makes features is cut by rows, what reads them by columns, norms are whole. Byte
 #   counts fit that for the 405B and refute its rivals; only shapes prove along which axis.
-# - A tied table lies in the files once, under one name or two.
 # - Hugging Face files have the rows of `wq` and `wk` sorted, head by head. Forget it, and the text
 #   begins right. Compare logits, not text; a few tokens are enough where nothing is rounded.
-# - A real file is no more than that: fields, a list, blocks of 20 bytes for 32 numbers.
 # - One text is read at the speed of the memory: bandwidth divided by bytes.
 #
 # **Read in the package:** `llama_edu.formats.names` (the table), `llama_edu.formats.shards`,
