@@ -37,9 +37,10 @@ LLAMA_CPP_PARTS := CMAKE_ARGS="-DLLAMA_BUILD_TOOLS=OFF -DLLAMA_BUILD_TESTS=OFF -
 PYTEST := -m pytest -n 2 --dist loadscope --nbval-lax --nbval-cell-timeout=180
 
 # What is long is left to `make test`: exercises, the course itself, files of every kind, the real
-# model, training that is killed or runs in several processes.
+# model, training that is killed or runs in several processes, what is compiled or drawn at random.
 LONG := benchmarks course data exercises formats test_real_model.py test_training_ranks.py \
-  training/test_resume.py tokenizer/test_fuzz_tokenizers.py cli/test_train.py
+  training/test_resume.py inference/test_static.py cli/test_train.py \
+  tokenizer/test_fuzz_tokenizers.py tokenizer/test_agreement.py
 QUICK := tests $(LONG:%=--ignore=tests/%) chapters/01_rmsnorm.ipynb
 
 # Stamps: an install is done again only when the files it was made from have changed.
