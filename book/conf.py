@@ -161,7 +161,7 @@ nitpick_ignore_regex = [("py:.*", r"(?!llama_edu\.).*")]  # torch has no pages h
 
 html_theme = "sphinx_book_theme"
 html_context = {"default_mode": "auto"}  # dark or light, as the reader's system says
-html_static_path = ["static"]
+html_static_path = ["static", "family_tree.png"]
 html_css_files = ["course.css", "fact_check.css"]
 html_js_files = [("fact_check.js", {"defer": "defer"})]  # does nothing on other pages
 html_favicon = "static/favicon.svg"

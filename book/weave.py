@@ -156,7 +156,7 @@ def describe(app: Sphinx, pagename, templatename, context, doctree) -> None:
     said = re.sub(r"\s+", " ", said.removeprefix("The question. ")).replace('"', "&quot;")
     said = said if len(said) <= 200 else said[:200].rsplit(" ", 1)[0] + " ..."
     title = re.sub(r"<[^>]+>", "", context["title"])
-    picture = f"{app.config.html_baseurl or ''}_static/card.png"
+    picture = f"{app.config.html_baseurl or ''}_static/family_tree.png"
     tags = {"og:title": title, "og:description": said, "og:type": "article", "og:image": picture}
     context["metatags"] = "\n".join(
         [

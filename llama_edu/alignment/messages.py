@@ -36,11 +36,17 @@ def documents(dialogs: Iterable[Sequence[Message]], tokenizer: Tokenizer, form: 
                          "Choose one.")
     for number, messages in enumerate(dialogs):
         try:
-            ids, learnt = fitting(messages, tokenizer, form, answers=answers, length=length)
+            yield document(messages, tokenizer, form, answers=answers, length=length)
         except ValueError as wrong:
             begins = f"{messages[0].content:.{BEGINNING}}" if messages else ""
             raise ValueError(f"dialog {number}, which begins {begins!r}: {wrong.args[0]}") from None
-        yield torch.tensor([ids, learnt], dtype=torch.int32).T
+
+
+def document(messages: Sequence[Message], tokenizer: Tokenizer, form: Format, *, answers: str,
+             length: int) -> Tensor:
+    """One dialog, as `documents` yields it. Raises ValueError as `fitting` does."""
+    tokens = fitting(messages, tokenizer, form, answers=answers, length=length)
+    return torch.tensor([*tokens], dtype=torch.int32).T.contiguous()
 
 
 def fitting(messages: Sequence[Message], tokenizer: Tokenizer, form: Format, *, answers: str,

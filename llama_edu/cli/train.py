@@ -85,7 +85,7 @@ def _trained(run: "Run") -> bool:
                 done = step.index + 1
                 bar.set_postfix(loss=f"{step.loss:.3f}", refresh=False)
                 bar.update()
-                if done % plan.checkpoint_every == 0 or done == plan.steps:
+                if run.saved_after(done):
                     saved = done
                     with bar.external_write_mode():
                         say(f"step {done:,}, loss {step.loss:.3f}; it says: {run.sample()!r}")

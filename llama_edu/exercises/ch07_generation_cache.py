@@ -69,21 +69,20 @@ def _attention_inputs(rng: Generator, b: int, h: int, k: int, t: int, p: int, d:
 
 
 def _one_place(where: Callable[[int, int], int]) -> Callable:
+    def all_there(p: int, places: Tensor) -> Tensor:
+        return torch.full_like(places, where(p, len(places)))
+    return _past_attention(q_rope=all_there, k_rope=all_there)
+
+
+def _with_table(table: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Callable:
+    """`table` makes cosines and sines of the frequencies and the right places."""
     def attention(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor,
                   freqs: Tensor) -> Tensor:
         t, p = q.shape[2], past_k.shape[2]
-        rope = rope_table(freqs, torch.full((t,), where(p, t)))
+        rope = table(freqs, torch.arange(p, p + t))
         return attend(rotate(q, *rope), torch.cat([past_k, rotate(k, *rope)], 2),
                       torch.cat([past_v, v], 2), causal_mask(t, p + t))
     return attention
-
-
-def _table_swapped(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor,
-                   freqs: Tensor) -> Tensor:
-    t, p = q.shape[2], past_k.shape[2]
-    rope = rope_table(torch.arange(p, p + t), freqs)
-    return attend(rotate(q, *rope), torch.cat([past_k, rotate(k, *rope)], 2),
-                  torch.cat([past_v, v], 2), causal_mask(t, p + t))
 
 
 def _heads_apart(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor,
@@ -103,13 +102,7 @@ def _starting_at(start: Callable[[Tensor], int]) -> Callable:
 
 
 def _turned_with(change: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> Callable:
-    def attention(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor,
-                  freqs: Tensor) -> Tensor:
-        t, p = q.shape[2], past_k.shape[2]
-        rope = change(*rope_table(freqs, torch.arange(p, p + t)))
-        return attend(rotate(q, *rope), torch.cat([past_k, rotate(k, *rope)], 2),
-                      torch.cat([past_v, v], 2), causal_mask(t, p + t))
-    return attention
+    return _with_table(lambda freqs, places: change(*rope_table(freqs, places)))
 
 
 def _keys_for_values(q: Tensor, k: Tensor, v: Tensor, past_k: Tensor, past_v: Tensor,
@@ -181,7 +174,8 @@ CACHED = Exercise(
         Misconception("new keys rotated twice", _past_attention(
                           k_rope=lambda p, t: 2 * (p + t)),
                       "you rotated the new keys twice, so they stand twice as far as they should."),
-        Misconception("the table's arguments swapped", _table_swapped,
+        Misconception("the table's arguments swapped",
+                      _with_table(lambda freqs, places: rope_table(places, freqs)),
                       "you made the table of angles with its arguments swapped: "
                       "rope_table(freqs, positions)."),
         Misconception("heads paired wrongly", _heads_apart,

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+SEED, OTHER_SEED = 1, 2         # of the inputs that a check draws
 Inputs = dict[str, Any]         # parameter name: value, in the order of the parameters
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from .compare import Difference, difference, identical
-from .data import Exercise, Misconception, Probe, call_plainly
+from .data import OTHER_SEED, SEED, Exercise, Misconception, Probe, call_plainly
 from .gradients import wrong_gradient
 from .kin import kinship
 from .probing import Outcome, agree, own_line, run, run_all
@@ -18,7 +18,6 @@ from .show import a, brief, shorten
 from .slips import slip
 from .surroundings import undisturbed
 
-SEED, OTHER_SEED = 1, 2
 NAMED_PROBES = 4            # of the probes passed, how many a report names
 REFUSALS = (ValueError, LookupError, TypeError)     # by which a right answer refuses bad input
 # A failure is reported by its most telling kind: the wrong shape explains the wrong values.
@@ -136,11 +135,10 @@ def _another(exercise: Exercise, probe: Probe, name: str) -> Any:
 
 def _explain(exercise: Exercise, answer: Callable, expected: Sequence[Outcome], got: list[Outcome],
              faults: list[Difference | None]) -> Report:
-    failed = every = [i for i, found in enumerate(faults) if found is not None]
+    every = [i for i, found in enumerate(faults) if found is not None]
     known = diagnose(exercise, expected, got)
-    worst = min((faults[i].kind for i in failed), key=KINDS.index)
-    if known is None:
-        failed = [i for i in failed if faults[i].kind == worst]
+    worst = min((faults[i].kind for i in every), key=KINDS.index)
+    failed = every if known else [i for i in every if faults[i].kind == worst]
     at = min(failed, key=lambda i: _size(exercise.probes[i]))
     if known is not None:
         message = f"{known.why.rstrip('.')} ({exercise.place_of(known.section)})."
@@ -148,10 +146,8 @@ def _explain(exercise: Exercise, answer: Callable, expected: Sequence[Outcome], 
         message = (f"returned values on which `{name}` has no effect here: with another `{name}` "
                    "they stay the same.")
     elif worst in ("value", "length", "shape") and (
-            said := kinship(exercise, expected, got, failed)):
+            said := kinship(exercise, expected, got, failed) or slip(exercise, expected, got)):
         message = said
-    elif worst in ("value", "length", "shape") and (said := slip(exercise, expected, got)):
-        message = f"returned what the right code gives with {said}, in one place."
     else:
         message = faults[at].problem + (_where(exercise, failed) if failed == every else "")
     return Report(exercise.id, "wrong", message, known.name if known else None,

@@ -87,6 +87,14 @@ def _numbers(value: Any) -> Tensor | None:
     return None
 
 
+def _in_rows(pairs: Sequence[Pair]) -> list[tuple[Tensor, Tensor]] | None:
+    """Both values of each pair as rows of numbers; None where they are no equal counts of them."""
+    rows = [(_numbers(right), _numbers(given)) for right, given in pairs]
+    if any(a is None or b is None or len(a) != len(b) or not len(a) for a, b in rows):
+        return None
+    return rows
+
+
 def _each(change: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:
     """Change every number by itself; the rest of the value stays as it is."""
     def changed(value: Any) -> Any:
@@ -178,10 +186,8 @@ def _zeros(pairs: Sequence[Pair]) -> str | None:
 
 def _uniform(pairs: Sequence[Pair]) -> str | None:
     """The right values times a number, or plus one: the same in each probe by itself."""
-    rows = [(_numbers(right), _numbers(given)) for right, given in pairs]
-    if any(a is None or b is None or a.shape != b.shape or not len(a) for a, b in rows):
-        return None
-    if not all(bool(part.isfinite().all()) for row in rows for part in row):
+    rows = _in_rows(pairs)
+    if rows is None or not all(bool(part.isfinite().all()) for row in rows for part in row):
         return None
     at = [int(right.abs().argmax()) for right, _ in rows]
     sums = [float(given[i] - right[i]) for i, (right, given) in zip(at, rows, strict=True)]
@@ -263,8 +269,8 @@ def _at_one_end(pairs: Sequence[Pair]) -> str | None:
 
 def _nearly(pairs: Sequence[Pair]) -> str | None:
     """Values so near that it is no other formula."""
-    rows = [(_numbers(right), _numbers(given)) for right, given in pairs]
-    if any(a is None or b is None or a.shape != b.shape or not len(a) for a, b in rows):
+    rows = _in_rows(pairs)
+    if rows is None:
         return None
     whole = any(type(a) is not type(b) or getattr(a, "shape", 0) != getattr(b, "shape", 0)
                 for a, b in pairs) or not any(isinstance(right, float) or (isinstance(right, Tensor)

@@ -6,10 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .data import Exercise
+from .data import SEED, Exercise
 from .probing import Outcome, agree, run
 
-SEED = 1                # that of the outcomes compared
 FEWEST = 3              # numbers, of all failed probes, that a relation has to explain
 
 
@@ -25,27 +24,30 @@ def other_inputs(exercise: Exercise, expected: Sequence[Outcome],
     one = [(said.format(f"`{name}`"), lambda held, name=name, change=change:
             {**held, name: change(held[name])})
            for name in names for said, change in _changes(first[name])]
+    explains = explained(expected, got)
     for said, change in (*swaps, *one):
         def outcome(i: int, change: Callable = change) -> Outcome | None:
             inputs = attempt(change, exercise.probes[i].inputs(seed=SEED))
             return None if inputs is None else run(exercise, exercise.reference, inputs)
 
-        if explains(outcome, expected, got):
+        if explains(outcome):
             return said
     return None
 
 
-def explains(outcome: Callable[[int], Outcome | None], expected: Sequence[Outcome],
-             got: Sequence[Outcome]) -> bool:
-    """Whether `outcome`, of the number of a probe, is the answer's on every one, for a reason."""
-    told = 0
-    for i in sorted(range(len(got)), key=lambda i: agree(expected[i], got[i])):  # failed first
-        found = outcome(i)
-        if found is None or not agree(found, got[i]):
-            return False
-        if got[i].raised is None and not agree(expected[i], got[i]):
-            told += size(expected[i].value)
-    return told >= FEWEST
+def explained(expected: Sequence[Outcome], got: Sequence[Outcome]
+              ) -> Callable[[Callable[[int], Outcome | None]], bool]:
+    """Whether outcomes, asked for by the number of a probe, are the answer's on every one, and
+    those that it got wrong hold enough to tell. Those come first."""
+    wrong = [i for i in range(len(got)) if not agree(expected[i], got[i])]
+    right = [i for i in range(len(got)) if i not in wrong]
+    telling = sum(size(expected[i].value) for i in wrong if got[i].raised is None) >= FEWEST
+
+    def holds(outcome: Callable[[int], Outcome | None]) -> bool:
+        return telling and all((found := outcome(i)) is not None and agree(found, got[i])
+                               for i in (*wrong, *right))
+
+    return holds
 
 
 WHOLE = (

@@ -30,7 +30,7 @@ CONFUSED = [("sum", "mean"), ("amax", "amin"), ("max", "min"), ("argmax", "argmi
 
 
 @dataclass
-class Parent:
+class Place:
     """A place in a tree, what stands there, and what could; `said` is read after "with"."""
 
     holder: ast.AST
@@ -48,7 +48,7 @@ class Parent:
             getattr(self.holder, self.field)[self.index] = node
 
 
-def mutations(tree: ast.Module, lines: Collection[int]) -> Iterator[Parent]:
+def mutations(tree: ast.Module, lines: Collection[int]) -> Iterator[Place]:
     """Every change of the code in functions on these lines, one at a time."""
     for definition in tree.body:
         for holder in ast.walk(definition):
@@ -56,7 +56,7 @@ def mutations(tree: ast.Module, lines: Collection[int]) -> Iterator[Parent]:
                 for index, node in enumerate(value) if isinstance(value, list) else [(None, value)]:
                     if getattr(node, "lineno", None) in lines:
                         for said, new in _changes(node):
-                            yield Parent(holder, field, index, node, new, definition, said)
+                            yield Place(holder, field, index, node, new, definition, said)
 
 
 def _changes(node: ast.AST) -> Iterator[tuple[str, Any]]:

@@ -16,13 +16,12 @@ from types import CodeType, FrameType, FunctionType
 from typing import Any
 
 from .compare import snapshot
-from .data import Exercise
-from .kin_inputs import explains
-from .mutations import Parent, mutations
+from .data import SEED, Exercise
+from .kin_inputs import explained
+from .mutations import Place, mutations
 from .probing import PACKAGE, Outcome, run
 from .surroundings import undisturbed
 
-SEED = 1                        # that of the outcomes compared
 MOST = 300                      # places that are tried
 MOST_LINES = 400_000            # of Python, over all of them: a few seconds
 ENGINE = {"judge", "probing", "compare", "data", "surroundings", "show", "gradients"}
@@ -38,9 +37,10 @@ class Ran:
 
 
 def slip(exercise: Exercise, expected: Sequence[Outcome], got: Sequence[Outcome]) -> str | None:
-    """The first slip in the reference that explains the answer on every probe."""
+    """The first slip in the reference that explains the answer on every probe; None if none."""
     ran = _trace(exercise)
     inputs = [probe.inputs(seed=SEED) for probe in exercise.probes]    # before anything is changed
+    explains = explained(expected, got)
     most = min(MOST, MOST_LINES // max(ran.n_lines, 1))
     with _fresh_caches():
         for file, functions in ran.functions.items():
@@ -50,9 +50,9 @@ def slip(exercise: Exercise, expected: Sequence[Outcome], got: Sequence[Outcome]
                     return None
                 with _changed(tree, place, file, functions) as done:
                     if done and explains(
-                            lambda i: run(exercise, exercise.reference, snapshot(inputs[i])),
-                            expected, got):
-                        return place.said
+                            lambda i: run(exercise, exercise.reference, snapshot(inputs[i]))):
+                        return (f"returned what the right code gives with {place.said}, in one "
+                                "place.")
     return None
 
 
@@ -99,7 +99,7 @@ def _ours(file: str) -> bool:
 
 
 @contextmanager
-def _changed(tree: ast.Module, place: Parent, file: Path,
+def _changed(tree: ast.Module, place: Place, file: Path,
              functions: list[FunctionType]) -> Iterator[bool]:
     """The functions of a file with one place of its tree changed; whether that is a program."""
     place.put(place.new)
@@ -136,7 +136,7 @@ def _fresh_caches() -> Iterator[None]:
     """Forget afterwards what a changed function may have left in a cache."""
     held: list[tuple[Any, int]] = [
         (each, each.cache_info().currsize) for each in gc.get_objects()
-        if isinstance(each, _lru_cache_wrapper)
+        if type(each) is _lru_cache_wrapper
         and each.__module__.startswith("llama_edu.")]
     try:
         yield

@@ -1,7 +1,7 @@
 """What a training run is made of, read from a TOML file. Every key is known, or an error."""
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,8 @@ class TextRecipe:
     field: str = "text"         # where JSONL and Parquet files have their text
 
     def __post_init__(self) -> None:
-        for name in ("source", "field"):
-            if type(getattr(self, name)) is not str:
-                raise ValueError(f"[text] {name} is {getattr(self, name)!r}; a string is needed. "
-                                 "Put it in quotes.")
+        string("text", "source", self.source)
+        string("text", "field", self.field)
         number("text", "row_length", self.row_length, least=2)
         number("text", "held_out", self.held_out, least=0)
         if self.source == TALES:
@@ -39,7 +37,7 @@ class TextRecipe:
 
 
 @dataclass(frozen=True)
-class TrainingRecipe:
+class StepsRecipe:
     """How long, how fast and how much at once. The other constants are Llama 2's, in `train`."""
 
     steps: int
@@ -47,21 +45,27 @@ class TrainingRecipe:
     accumulate: int             # batches for one update
     peak_lr: float
     warmup: int                 # steps
-    init_std: float             # of the first weights
     checkpoint_every: int       # steps
 
     def __post_init__(self) -> None:
         for name in ("steps", "batch", "accumulate", "checkpoint_every"):
             number("training", name, getattr(self, name), least=1)
         number("training", "warmup", self.warmup, least=0)
-        for name in ("peak_lr", "init_std"):
-            value = getattr(self, name)
-            if type(value) not in (int, float) or not 0 < value < 1:
-                raise ValueError(f"[training] {name} is {value!r}; a number between 0 and 1 is "
-                                 "needed. Correct the recipe.")
+        fraction("training", "peak_lr", self.peak_lr)
         if self.warmup >= self.steps:
             raise ValueError(f"[training] warmup is {self.warmup} of {self.steps} steps; fewer "
                              "than all are needed. Make it shorter.")
+
+
+@dataclass(frozen=True)
+class TrainingRecipe(StepsRecipe):
+    """The same of a model that begins from nothing."""
+
+    init_std: float             # of the first weights
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        fraction("training", "init_std", self.init_std)
 
 
 @dataclass(frozen=True)
@@ -79,9 +83,7 @@ class Recipe:
         if type(self.out) is not str or not self.out:
             raise ValueError(f"out is {self.out!r}; the path of a folder is needed. Name one.")
         number(None, "seed", self.seed, least=0)
-        if self.save_as not in DTYPES:
-            raise ValueError(f"save_as is {self.save_as!r}; one of {', '.join(DTYPES)} is needed. "
-                             "Choose one.")
+        one_of(None, "save_as", self.save_as, DTYPES)
         if self.model.vocab_size < LEAST_VOCABULARY:
             raise ValueError(f"[model] vocab_size is {self.model.vocab_size}; 256 bytes and "
                              f"{len(SPECIAL)} special pieces need {LEAST_VOCABULARY}. Raise it.")
@@ -139,9 +141,36 @@ def _make(kind: type, given: Mapping[str, Any], where: str) -> Any:
     return kind(**given)
 
 
+# -- what a value has to be: each raises ValueError that names it and says what it is -----------
+
+
 def number(table: str | None, name: str, value: Any, *, least: int) -> None:
-    """Raises ValueError unless a value of a recipe is a whole number of at least so many."""
+    """A whole number of at least so many."""
     if type(value) is not int or value < least:
-        where = f"[{table}] {name}" if table else name
-        raise ValueError(f"{where} is {value!r}; a whole number of {least} or more is needed. "
-                         "Correct the recipe.")
+        raise ValueError(f"{_called(table, name)} is {value!r}; a whole number of {least} or more "
+                         "is needed. Correct the recipe.")
+
+
+def fraction(table: str | None, name: str, value: Any) -> None:
+    """A number between 0 and 1."""
+    if type(value) not in (int, float) or not 0 < value < 1:
+        raise ValueError(f"{_called(table, name)} is {value!r}; a number between 0 and 1 is "
+                         "needed. Correct the recipe.")
+
+
+def string(table: str | None, name: str, value: Any) -> None:
+    """A string, which may be empty."""
+    if type(value) is not str:
+        raise ValueError(f"{_called(table, name)} is {value!r}; a string is needed. Put it in "
+                         "quotes.")
+
+
+def one_of(table: str | None, name: str, value: Any, known: Sequence[str]) -> None:
+    """One of these words."""
+    if value not in known:
+        raise ValueError(f"{_called(table, name)} is {value!r}; one of {', '.join(known)} is "
+                         "needed. Choose one.")
+
+
+def _called(table: str | None, name: str) -> str:
+    return f"[{table}] {name}" if table else name

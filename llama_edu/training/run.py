@@ -64,18 +64,21 @@ class Run:
     say: Callable[[str], object] = _silent
 
     def __post_init__(self) -> None:
-        recipe = self.recipe
-        self.folder = Path(recipe.out)
+        self.folder = Path(self.recipe.out)
         self.metrics = self.folder / "metrics.csv"
-        self.corpus = gather(recipe, say=self.say)
-        self.name = named_run(recipe, self.corpus)
-        torch.manual_seed(recipe.seed)
-        self.model = initialise(Llama(recipe.model), std=recipe.training.init_std,
-                                generator=torch.Generator().manual_seed(recipe.seed))
-        self.learnt: nn.Module = self.model     # what a checkpoint holds
+        torch.manual_seed(self.recipe.seed)
+        self.begin()
+        self.name = named_run(self.recipe, self.corpus)
         self.optimizer = adamw(self.model)
         self.start = 0
         self.finished: int | None = None        # steps of a shorter run that goes on here
+
+    def begin(self) -> None:
+        """Read the text, and make the model and `learnt`: what a checkpoint holds of it."""
+        self.corpus = gather(self.recipe, say=self.say)
+        self.model = initialise(Llama(self.recipe.model), std=self.recipe.training.init_std,
+                                generator=torch.Generator().manual_seed(self.recipe.seed))
+        self.learnt: nn.Module = self.model
 
     def shorter(self, steps: int) -> str:
         """The name of the run of the same recipe that is finished after so many steps; empty where
@@ -123,7 +126,7 @@ class Run:
                 table.writerow(astuple(step)[:len(COLUMNS)])
                 opened.flush()
                 done = step.index + 1
-                if done % plan.checkpoint_every == 0 or done == plan.steps:
+                if self.saved_after(done):
                     self.save(done)
                 yield step
         self.finish()
@@ -133,6 +136,11 @@ class Run:
         """Write what the steps have made."""
         checkpoint.save(self.folder / "model", self.model, self.corpus.tokenizer,
                         dtype=getattr(torch, self.recipe.save_as))
+
+    def saved_after(self, done: int) -> bool:
+        """Whether a checkpoint is written after so many steps."""
+        plan = self.recipe.training
+        return done % plan.checkpoint_every == 0 or done == plan.steps
 
     def save(self, done: int) -> None:
         """Write the checkpoint after so many steps."""

@@ -4,14 +4,13 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from itertools import takewhile
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from .. import checkpoint, prompts
 from ..alignment import message_files
-from ..alignment.messages import fitting
+from ..alignment.messages import document
 from ..compress.quant import int4
 from ..compress.surgery import replace_linears
 from ..formats import huggingface
@@ -21,9 +20,8 @@ from ..prompts import Format, Message
 from ..sampling import known, top_k
 from ..tokenizer import Tokenizer
 from ..tokenizer.carried import templates
-from ..training_loop import adamw
 from . import lora, packing
-from .run import SPOKEN, Corpus, Run, named_run
+from .run import SPOKEN, Corpus, Run
 from .tune_recipe import DialogsRecipe, TuneRecipe
 
 
@@ -38,10 +36,9 @@ class Tuning(Run):
 
     recipe: TuneRecipe
 
-    def __post_init__(self) -> None:
+    def begin(self) -> None:
+        """Read model and dialogs, and give the model what is to be learnt."""
         recipe, plan = self.recipe, self.recipe.text
-        self.folder = Path(recipe.out)
-        self.metrics = self.folder / "metrics.csv"
         self.say(f"reading {recipe.model} ...")
         self.source = checkpoint.open_source(recipe.model)
         tokenizer = checkpoint.load_tokenizer(self.source, recipe.model)
@@ -57,12 +54,8 @@ class Tuning(Run):
         rows = list(packing.pack(documents[plan.held_out:], length=plan.row_length))
         self.corpus = Corpus(tokenizer, rows, documents[:plan.held_out], None,
                              _digest([*documents, *self.model.state_dict().values()]))
-        self.name = named_run(recipe, self.corpus)
-        torch.manual_seed(recipe.seed)
         self.prepare()
         self.learnt = nn.ParameterList(p for p in self.model.parameters() if p.requires_grad)
-        self.optimizer = adamw(self.model)
-        self.start, self.finished = 0, None
 
     def prepare(self) -> None:
         """Give the model its paths, over weights in 4 bits where that was asked for."""
@@ -128,8 +121,8 @@ def read_dialogs(plan: DialogsRecipe, tokenizer: Tokenizer, form: Format, *,
     for where, line in message_files.lines(plan.source):
         try:
             messages = message_files.parse(line)
-            tokens = fitting(messages, tokenizer, form, answers=plan.answers,
-                             length=plan.row_length)
+            read = document(messages, tokenizer, form, answers=plan.answers,
+                            length=plan.row_length)
         except ValueError as wrong:
             bad.append(f"{where}: {wrong.args[0]}")
             if plan.bad == "refuse":
@@ -137,7 +130,7 @@ def read_dialogs(plan: DialogsRecipe, tokenizer: Tokenizer, form: Format, *,
             continue
         first = next(i for i, message in enumerate(messages) if message.role == "assistant")
         asked.append(messages[:first] or messages)
-        documents.append(torch.tensor([*tokens], dtype=torch.int32).T.contiguous())
+        documents.append(read)
     if bad:
         say(f"{len(bad):,} lines of {plan.source} were left out. The first is {bad[0]}")
     if len(documents) <= plan.held_out:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 from nbformat import NotebookNode
+from notebooks import FOLDED
 
 CHAPTERS_THAT_ONLY_INTRODUCE = {"00_start_here"}  # they need no figures and no exercises
 
@@ -23,7 +24,6 @@ MAX_CODE_CELLS_WITHOUT_PROSE = 2
 CHECK = re.compile(r"""\bcheck\(\s*["'](\d+\.\d+)["']""")
 EXERCISE = re.compile(r"Exercise \d+\.\d+\*\* [●○]+ (\d+) min")
 MAX_COLUMNS = 80  # what a column of the book holds
-FOLDED = "hide-input"  # a cell that only draws: the reader sees the figure
 SAID = re.compile(r"\| (\d+) \|$", re.M)  # in the table under the title
 LONG = 110  # minutes; a longer chapter has a place to rest
 REST = "*A good place to rest"

@@ -8,6 +8,7 @@ import statistics
 from collections import Counter, defaultdict
 
 import pytest
+from derivations import spelled_out
 
 from llama_edu.data import dialogues_words as phrases
 from llama_edu.data.dialogues import (
@@ -26,7 +27,7 @@ from llama_edu.data.dialogues import (
 from llama_edu.data.dialogues_answers import answers_to
 from llama_edu.data.dialogues_flaws import flawed
 from llama_edu.data.dialogues_reading import read_request
-from llama_edu.data.tales_grammar import Draw, Recall, Text
+from llama_edu.data.tales_grammar import Draw
 
 MARKS = {"wishes", "question", "rule", "refusal", "helpful", "tale", "chat"}
 TALE = "Once a girl named Mia had a pink cup. She took it to the wood. A crow took it. "
@@ -48,23 +49,9 @@ def clean():
     return answered(dialogues(1000, seed=21))
 
 
-def texts(grammar, parts=None, memory=None):
-    """Every text of a grammar with its probability, spelled out one by one."""
-    if parts is None:
-        return {text: p for text, p, _ in texts(grammar, (Draw(grammar.start),), {})}
-    if not parts:
-        return [("", 1.0, memory)]
-    match parts[0]:
-        case Text(letters):
-            heads = [(letters, 1.0, memory)]
-        case Recall(key, form):
-            heads = [(memory[key][form], 1.0, memory)]
-        case Draw(rule, key):
-            heads = [(text, option.share * p, after | ({key: option.forms} if key else {}))
-                     for option in grammar.options[rule]
-                     for text, p, after in texts(grammar, option.parts, memory)]
-    return [(head + tail, p * q, last) for head, p, after in heads
-            for tail, q, last in texts(grammar, parts[1:], after)]
+def texts(grammar):
+    """Every text of a grammar with its probability."""
+    return {text: p for text, p, _ in spelled_out(grammar, (Draw(grammar.start),), {})}
 
 
 # The talks.

@@ -7,6 +7,7 @@ import re
 import statistics
 
 import pytest
+from derivations import spelled_out
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,7 @@ from llama_edu.data.tales import (
     stories,
     story,
 )
-from llama_edu.data.tales_grammar import Draw, Grammar, Reading, Recall, Text
+from llama_edu.data.tales_grammar import Draw, Grammar, Reading, Recall
 from llama_edu.data.tales_words import RULES, TABLES
 
 HORIZON = 32            # letters; a longer common beginning of two options would be a clash
@@ -32,25 +33,6 @@ TINY = Grammar("tale", {
     "how": {"": 1, " well": 1},
 }, {"person": {"Mia": {"they": "she", "their": "her"}, "Tom": {"they": "he", "their": "his"},
                "Leo": {"they": "he", "their": "his"}}})
-
-
-def spelled_out(grammar, parts, memory):
-    """Every derivation of the parts, one by one: its text, its probability, its memory."""
-    if not parts:
-        yield "", 1.0, memory
-        return
-    match parts[0]:
-        case Text(letters):
-            heads = [(letters, 1.0, memory)]
-        case Recall(key, form):
-            heads = [(memory[key][form], 1.0, memory)]
-        case Draw(rule, key):
-            heads = ((text, option.share * p, after | ({key: option.forms} if key else {}))
-                     for option in grammar.options[rule]
-                     for text, p, after in spelled_out(grammar, option.parts, memory))
-    for head, p, after in heads:
-        for tail, q, last in spelled_out(grammar, parts[1:], after):
-            yield head + tail, p * q, last
 
 
 def size(grammar, rule):

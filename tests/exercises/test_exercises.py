@@ -17,7 +17,7 @@ from llama_edu import exercises as engine
 from llama_edu.exercises.data import Exercise, Misconception, call_plainly
 from llama_edu.exercises.judge import OTHER_SEED, SEED, judge, matches, outcomes
 from llama_edu.exercises.probing import run_all
-from llama_edu.exercises.registry import exercises
+from llama_edu.exercises.registry import exercises, listed
 
 ALL = [each for each in exercises().values() if isinstance(each, Exercise)]
 # Arguments that say how to compute and not what: a right answer may do without them.
@@ -215,3 +215,8 @@ def test_an_argument_never_used_is_named(exercise: Exercise, name: str):
     assert report.status == "wrong"
     # Another shape, an error or a known mistake also says it; "other values" would say nothing.
     assert not report.message.startswith(("returned other values", "returned another value"))
+
+
+def test_what_is_read_from_the_text_of_the_files_is_what_they_hold():
+    assert [(each.id, each.title) for each in listed()] == [
+        (id, each.title) for id, each in exercises().items()]
