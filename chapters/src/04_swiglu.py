@@ -877,7 +877,7 @@ letters, following = windows(
     "by the hill. the young fox follows five white mice by the river. ")
 inside, _ = look_inside(letters)
 fig, ax = plots.figure(
-    "Some gates open widest before one character (dots), and elsewhere, too",
+    "Some gates open widest before one character (dots)",
     x="character to be predicted", y="gate")
 plots.heatmap(ax, inside[:, list(chosen.values())].T, label="SiLU(x w1)")
 for row, letter in enumerate(chosen):

@@ -1010,9 +1010,10 @@ def fastest(config: ModelConfig, gb_per_second: float, bits: int,
     """
     ### BEGIN SOLUTION
     p = parameters(config)
-    weights = p.non_embedding + p.embedding  # of two tables, the output's
-    caches = kv_bytes(config, tokens=sum(contexts), batch=1, bits=16)
-    seconds = (weights * bits / 8 + caches) / 1e9 / gb_per_second
+    n_bytes = (p.non_embedding + p.embedding) * bits / 8  # of two tables, one
+    for tokens in contexts:
+        n_bytes += kv_bytes(config, tokens=tokens, batch=1, bits=16)
+    seconds = n_bytes / 1e9 / gb_per_second
     return len(contexts) / seconds
     ### END SOLUTION
 

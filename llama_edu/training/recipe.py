@@ -145,28 +145,28 @@ def _make(kind: type, given: Mapping[str, Any], where: str) -> Any:
 
 
 def number(table: str | None, name: str, value: Any, *, least: int) -> None:
-    """A whole number of at least so many."""
+    """Refuse with a ValueError what is no whole number of at least so many."""
     if type(value) is not int or value < least:
         raise ValueError(f"{_called(table, name)} is {value!r}; a whole number of {least} or more "
                          "is needed. Correct the recipe.")
 
 
 def fraction(table: str | None, name: str, value: Any) -> None:
-    """A number between 0 and 1."""
+    """Refuse with a ValueError what is no number between 0 and 1."""
     if type(value) not in (int, float) or not 0 < value < 1:
         raise ValueError(f"{_called(table, name)} is {value!r}; a number between 0 and 1 is "
                          "needed. Correct the recipe.")
 
 
 def string(table: str | None, name: str, value: Any) -> None:
-    """A string, which may be empty."""
+    """Refuse with a ValueError what is no string; it may be empty."""
     if type(value) is not str:
         raise ValueError(f"{_called(table, name)} is {value!r}; a string is needed. Put it in "
                          "quotes.")
 
 
 def one_of(table: str | None, name: str, value: Any, known: Sequence[str]) -> None:
-    """One of these words."""
+    """Refuse with a ValueError what is none of these words."""
     if value not in known:
         raise ValueError(f"{_called(table, name)} is {value!r}; one of {', '.join(known)} is "
                          "needed. Choose one.")

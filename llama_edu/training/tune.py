@@ -37,7 +37,8 @@ class Tuning(Run):
     recipe: TuneRecipe
 
     def begin(self) -> None:
-        """Read model and dialogs, and give the model what is to be learnt."""
+        """Read model and dialogs, give the model what is to be learnt; a ValueError for rows that
+        are longer than its context."""
         recipe, plan = self.recipe, self.recipe.text
         self.say(f"reading {recipe.model} ...")
         self.source = checkpoint.open_source(recipe.model)
