@@ -8,7 +8,7 @@ from typing import Any
 
 from ..config import ModelConfig, nearest
 
-TALES = "tales"                 # the source of text that this package makes itself
+TALES, SCRIPTS = "tales", "scripts"     # the sources of text that this package makes itself
 SPECIAL = ("<|begin_of_text|>", "<|end_of_text|>")
 LEAST_VOCABULARY = 256 + len(SPECIAL)
 DTYPES = ("float32", "bfloat16", "float16")
@@ -18,10 +18,11 @@ DTYPES = ("float32", "bfloat16", "float16")
 class TextRecipe:
     """Where the text comes from, and how it is cut."""
 
-    source: str                 # "tales", or the path of a file or folder
+    source: str                 # "tales", "scripts", or the path of a file or folder
     row_length: int             # tokens of one packed row
     held_out: int               # documents from the first on that are not trained on
     tales: int | None = None    # how many, held-out ones among them; for the source "tales" only
+    scripts: int | None = None  # the same for the source "scripts", whose vocabulary is the talks'
     field: str = "text"         # where JSONL and Parquet files have their text
 
     def __post_init__(self) -> None:
@@ -29,11 +30,12 @@ class TextRecipe:
         string("text", "field", self.field)
         number("text", "row_length", self.row_length, least=2)
         number("text", "held_out", self.held_out, least=0)
-        if self.source == TALES:
-            number("text", "tales", self.tales, least=self.held_out + 1)
-        elif self.tales is not None:
-            raise ValueError(f"[text] tales is {self.tales}, but the source is {self.source!r}; it "
-                             f"is for the source {TALES!r} only. Remove it.")
+        for made in (TALES, SCRIPTS):
+            if self.source == made:
+                number("text", made, getattr(self, made), least=self.held_out + 1)
+            elif (n := getattr(self, made)) is not None:
+                raise ValueError(f"[text] {made} is {n}, but the source is {self.source!r}; it is "
+                                 f"for the source {made!r} only. Remove it.")
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from .. import checkpoint, plots
-from ..data import tales
+from ..data import dialogues_tokenizer, tales
+from ..data.scripts import scripts
 from ..formats.whole_files import write_whole
 from ..generation import answer
 from ..losses import next_token
@@ -26,7 +27,7 @@ from ..tokenizer.json_made import to_json
 from ..training_loop import Step, adamw, cosine, evaluate, initialise, train
 from . import packing, text_files
 from . import state as training_state
-from .recipe import SPECIAL, TALES, Recipe, TextRecipe
+from .recipe import SCRIPTS, SPECIAL, TALES, Recipe, TextRecipe
 
 SAMPLE = 2_000_000              # characters from which the vocabulary is made
 SPOKEN = 40                     # tokens that a model says on the way, to be looked at
@@ -200,20 +201,11 @@ def gather(recipe: Recipe, *, say: Callable[[str], object] = _silent) -> Corpus:
     vocab_size too large for the text.
     """
     plan = recipe.text
-    if plan.source == TALES:
-        say(f"writing {plan.tales:,} tales ...")
-        texts = list(tales.stories(plan.tales, seed=recipe.seed))
-    else:
-        say(f"reading {plan.source} ...")
-        texts = list(text_files.documents(plan.source, field=plan.field))
+    texts = _texts(plan, seed=recipe.seed, say=say)
     if len(texts) <= plan.held_out:
         raise ValueError(f"{plan.source} has {len(texts)} documents and {plan.held_out} are held "
                          "out; at least one must be left. Hold out fewer.")
-    whole = "\n".join(texts)
-    say(f"making a vocabulary of {recipe.model.vocab_size:,} pieces from the first "
-        f"{min(len(whole), SAMPLE):,} characters ...")
-    tokenizer = to_json(BytePairs.train(whole[:SAMPLE], n_vocab=recipe.model.vocab_size,
-                                        special=SPECIAL))
+    tokenizer = _vocabulary(recipe, texts, say=say)
     say(f"turning {len(texts):,} documents into tokens ...")
     documents = [torch.tensor(tokenizer.encode(each, bos=True, eos=True), dtype=torch.int32)
                  for each in tqdm(texts, unit="document", leave=False, disable=None)]
@@ -222,6 +214,32 @@ def gather(recipe: Recipe, *, say: Callable[[str], object] = _silent) -> Corpus:
         digest.update(document.numpy().tobytes())
     return Corpus(tokenizer, list(packing.pack(documents[plan.held_out:], length=plan.row_length)),
                   documents[:plan.held_out], _floor(plan, texts, documents), digest.hexdigest())
+
+
+def _texts(plan: TextRecipe, *, seed: int, say: Callable[[str], object]) -> list[str]:
+    if plan.source == TALES:
+        say(f"writing {plan.tales:,} tales ...")
+        return list(tales.stories(plan.tales, seed=seed))
+    if plan.source == SCRIPTS:
+        say(f"writing {plan.scripts:,} scripts ...")
+        return list(scripts(plan.scripts, seed=seed))
+    say(f"reading {plan.source} ...")
+    return list(text_files.documents(plan.source, field=plan.field))
+
+
+def _vocabulary(recipe: Recipe, texts: list[str], *, say: Callable[[str], object]
+                ) -> JsonTokenizer:
+    """Made from the text's beginning, or for scripts the one of the talks."""
+    n_vocab = recipe.model.vocab_size
+    if recipe.text.source == SCRIPTS:
+        if (tokenizer := dialogues_tokenizer.tokenizer()).n_vocab != n_vocab:
+            raise ValueError(f"[model] vocab_size is {n_vocab}; the vocabulary of the talks has "
+                             f"{tokenizer.n_vocab}. Correct the recipe.")
+        return tokenizer
+    whole = "\n".join(texts)
+    say(f"making a vocabulary of {n_vocab:,} pieces from the first "
+        f"{min(len(whole), SAMPLE):,} characters ...")
+    return to_json(BytePairs.train(whole[:SAMPLE], n_vocab=n_vocab, special=SPECIAL))
 
 
 def _floor(plan: TextRecipe, texts: list[str], documents: list[Tensor]) -> float | None:
