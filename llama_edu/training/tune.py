@@ -14,7 +14,7 @@ from ..alignment.messages import document
 from ..compress.quant import int4
 from ..compress.surgery import replace_linears
 from ..formats import huggingface
-from ..formats.source import Source, Stored
+from ..formats.source import Source, in_memory
 from ..generation import stream
 from ..prompts import Format, Message
 from ..sampling import known, top_k
@@ -71,9 +71,8 @@ class Tuning(Run):
         if self.recipe.lora is not None:
             lora.save_adapter(self.folder / "adapter", self.model)
             return
-        tensors = {name: Stored(tuple(w.shape), w.dtype, lambda w=w: w)
-                   for name, w in self.model.state_dict().items()}
-        huggingface.write(self.folder / "model", replace(self.source, tensors=tensors), n_files=1,
+        whole = replace(self.source, tensors=in_memory(self.model.state_dict()))
+        huggingface.write(self.folder / "model", whole, n_files=1,
                           dtype=getattr(torch, self.recipe.save_as))
 
     def sample(self) -> str:
