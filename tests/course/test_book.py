@@ -38,7 +38,7 @@ IMAGES_WITHOUT_WORDS = """() =>
 # Code of a notebook or of the landing page that a desk would have to wrap, and any block that is
 # cut off.
 WRAPPED = """() => [...document.querySelectorAll(
-    '.bd-article .cell pre, .bd-article .highlight-default pre, .bd-article .highlight-python pre'
+    '.bd-article .cell pre, #llama-edu .highlight-default pre, #llama-edu .highlight-python pre'
   )].filter(pre => {
     pre.style.whiteSpace = 'pre';
     const wide = pre.scrollWidth > pre.clientWidth + 1;
@@ -231,8 +231,8 @@ def test_every_page_reads_well_on_a_desk_and_on_a_phone(book, browser):
          f'<pre>{"x" * 200}</pre></div></article>', "code that does not fit: xxx"),
         (f'<article class="bd-article"><pre style="overflow: hidden">{"x" * 200}</pre></article>',
          "code that is cut off: xxx"),
-        (f'<article class="bd-article"><div class="highlight-default"><pre>{"x" * 300}</pre></div>'
-         "</article>", "code that does not fit: xxx"),
+        (f'<section id="llama-edu"><div class="highlight-default"><pre>{"x" * 300}</pre></div>'
+         "</section>", "code that does not fit: xxx"),
         ('<article class="bd-article"><span class="math" style="display: inline-block; width: 9px; '
          'overflow: auto">long<mjx-container></mjx-container></span></article>',
          "formula with a scroll bar: long"),
