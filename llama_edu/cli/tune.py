@@ -16,7 +16,7 @@ EXAMPLE = """a recipe, whose [lora] may be left out to learn all weights:
   model = "smollm2"             # a folder, a .gguf file or a hub id
 
   [text]
-  source = "dialogs.jsonl"      # {"messages": [{"role": "user", "content": "..."}, ...]} a line
+  source = "dialogs.jsonl"      # a dialog a line; its forms: see below
   row_length = 256              # tokens; a longer dialog loses its first turns
   held_out = 20                 # dialogs
   answers = "all"               # or "last"
@@ -36,6 +36,14 @@ EXAMPLE = """a recipe, whose [lora] may be left out to learn all weights:
   peak_lr = 3e-4
   warmup = 5
   checkpoint_every = 25
+
+a dialog is a line of JSON in one of these forms, also mixed in a file:
+
+  {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}
+  {"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}]}
+  {"instruction": "...", "input": "...", "output": "...", "system": "..."}
+
+that is: messages, ShareGPT's rows, and Alpaca's, whose input and system may be left out.
 """
 
 

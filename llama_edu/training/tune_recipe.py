@@ -12,7 +12,7 @@ ANSWERS, BAD = ("last", "all"), ("refuse", "skip")
 class DialogsRecipe:
     """Where the dialogs are, and how they become rows."""
 
-    source: str                 # a JSONL file, an object {"messages": [...]} a line
+    source: str                 # a JSONL file; see `message_files`
     row_length: int             # tokens of one packed row
     held_out: int               # dialogs from the first on that are not trained on
     answers: str = "all"        # which are learnt

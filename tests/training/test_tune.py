@@ -199,13 +199,15 @@ def test_over_four_bits_the_run_learns_as_well(tmp_path):
 
 BAD = {
     "{": "it is not JSON \\(",
-    '{"text": "Once"}': 'it has no list of "messages"',
-    "[1]": 'it has no list of "messages"',
-    '{"messages": [{"role": "user"}]}': 'a message in it is {"role": "user"}; a role and a cont',
+    '{"text": "Once"}': 'it has no "messages", "conversations" or "instruction"',
+    "[1]": 'it has no "messages", "conversations" or "instruction"',
+    '{"messages": [{"role": "user"}]}': 'a message in it is {"role": "user"}; "role" and "content"',
     '{"messages": [{"role": "user", "content": 3}]}': "a message in it is .*both strings",
     row(("robot", "x"), ("assistant", "y")): "a message of the role 'robot' was given",
     row(("user", "x")): "it holds nothing to learn",
     row(): "it holds nothing to learn",
+    '{"conversations": [{"from": "human", "value": "x"}]}': "it holds nothing to learn",
+    '{"instruction": "x", "output": 3}': 'its "output" is 3; a string is needed',
     row(("user", "x"), ("assistant", "word " * 200)): "its last turn has .* a row has room for 65",
     row(("system", "x"), ("user", "x"), ("assistant", "y")): "a system message was given; compl",
 }
@@ -224,10 +226,23 @@ def test_bad_lines_are_skipped_and_counted_where_the_recipe_says_so(tmp_path):
     said = []
     path = write(tmp_path, ("held_out = 4", 'held_out = 4\nbad = "skip"'), lines=[*BAD, *GOOD])
     run = begun(path, say=said.append)
-    assert said[-1].startswith(f"10 lines of {(tmp_path / 'dialogs.jsonl').as_posix()} were left o")
+    assert said[-1].startswith(f"12 lines of {(tmp_path / 'dialogs.jsonl').as_posix()} were left o")
     (tmp_path / "clean").mkdir()
     clean = begun(write(tmp_path / "clean"))
     assert run.corpus.digest == clean.corpus.digest
+
+
+def test_forms_may_be_mixed_in_a_file_and_change_nothing(tmp_path):
+    lines = GOOD.copy()
+    asked, said = (message["content"] for message in json.loads(GOOD[8])["messages"])
+    lines[8] = json.dumps({"instruction": asked, "input": "", "output": said})
+    lines[9] = GOOD[9].replace("messages", "conversations").replace('"role"', '"from"').replace(
+        '"content"', '"value"').replace('"user"', '"human"').replace('"assistant"', '"gpt"')
+    digests = []
+    for name, rows in (("one", GOOD), ("mixed", lines)):
+        (tmp_path / name).mkdir()
+        digests.append(begun(write(tmp_path / name, lines=rows)).corpus.digest)
+    assert digests[0] == digests[1]
 
 
 def test_the_words_of_a_recipe_are_those_of_the_code():
