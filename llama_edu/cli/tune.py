@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from .say import say
-from .train import carry_out
+from .train import add_recipe, carry_out, write_example
 
 if TYPE_CHECKING:
     from ..training.tune import Tuning
@@ -51,12 +51,15 @@ def add(commands: Any) -> None:
     tune = commands.add_parser(
         "tune", help="tune a model on dialogs as a recipe says; go on if stopped", epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    tune.add_argument("recipe", metavar="RECIPE.toml")
+    add_recipe(tune, what="a recipe that works, and dialogs for it,")
     tune.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Tune, or go on after a stop; what happens on stderr, the outcome on stdout."""
+    if options.example is not None:
+        print(write_example(options.example, "tune", "tune.toml", "dialogs.jsonl"))
+        return 0
     from ..training import tune_recipe
     plan = tune_recipe.read(options.recipe)
 

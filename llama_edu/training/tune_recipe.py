@@ -68,6 +68,6 @@ class TuneRecipe:
 
 def read(path: str | Path) -> TuneRecipe:
     """The recipe in a TOML file. Raises ValueError that names what is missing, unknown or wrong."""
-    given = tables(path)
+    given = tables(path, command="tune")
     kinds = {"text": DialogsRecipe, "training": StepsRecipe}
     return made(TuneRecipe, kinds | ({"lora": LoraRecipe} if "lora" in given else {}), given)
