@@ -92,6 +92,7 @@ def _trained(run: "Run") -> bool:
                 bar.update()
                 if run.saved_after(done):
                     saved = done
+                if run.sampled_after(done):
                     with bar.external_write_mode():
                         say(f"step {done:,}, loss {step.loss:.3f}; it says: {run.sample()!r}")
                 if stop and done < plan.steps:

@@ -28,6 +28,7 @@ EXAMPLE = """a recipe, whose [lora] may be left out to learn all weights:
   rank = 8
   alpha = 16
   int4_group = 0                # 64: QLoRA, over weights in 4 bits
+  merged = false                # true: the whole model, too, with the adapter in it
 
   [training]
   steps = 100
@@ -35,7 +36,9 @@ EXAMPLE = """a recipe, whose [lora] may be left out to learn all weights:
   accumulate = 1
   peak_lr = 3e-4
   warmup = 5
-  checkpoint_every = 25
+  checkpoint_every = 25         # steps
+  sample_every = 5              # steps: answers to three held-out prompts, shown and in a file
+  checkpoint_activations = false    # true: less memory for more time
 
 a dialog is a line of JSON in one of these forms, also mixed in a file:
 

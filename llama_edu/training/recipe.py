@@ -167,6 +167,13 @@ def string(table: str | None, name: str, value: Any) -> None:
                          "quotes.")
 
 
+def truth(table: str | None, name: str, value: Any) -> None:
+    """Refuse with a ValueError what is neither true nor false."""
+    if type(value) is not bool:
+        raise ValueError(f"{_called(table, name)} is {value!r}; true or false is needed. Correct "
+                         "the recipe.")
+
+
 def one_of(table: str | None, name: str, value: Any, known: Sequence[str]) -> None:
     """Refuse with a ValueError what is none of these words."""
     if value not in known:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import torch
@@ -30,6 +31,9 @@ from .recipe import SPECIAL, TALES, Recipe, TextRecipe
 
 SAMPLE = 2_000_000              # characters from which the vocabulary is made
 SPOKEN = 40                     # tokens that a model says on the way, to be looked at
+# What may differ between a run that was stopped and the one that goes on: it changes no weight.
+CHANGES_NOTHING = {"out", "save_as", "merged", "checkpoint_every", "sample_every",
+                   "checkpoint_activations"}
 COLUMNS = [field.name for field in fields(Step) if field.name != "notes"]
 
 
@@ -70,7 +74,7 @@ class Run:
         self.begin()
         self.name = named_run(self.recipe, self.corpus)
         self.optimizer = adamw(self.model)
-        self.start = 0
+        self.start = self.done = 0              # steps before this run, and by now
         self.finished: int | None = None        # steps of a shorter run that goes on here
 
     def begin(self) -> None:
@@ -100,7 +104,7 @@ class Run:
         state, refused = training_state.newest(checkpoints, run=self.name, finished=self.shorter)
         if state is not None:
             state.restore(self.learnt, self.optimizer)
-            self.start = state.step
+            self.start = self.done = state.step
             if state.run != self.name:
                 self.finished = state.step
             training_state.prune(checkpoints, state.step)   # a kill may have come before it
@@ -125,9 +129,9 @@ class Run:
                               optimizer=self.optimizer):
                 table.writerow(astuple(step)[:len(COLUMNS)])
                 opened.flush()
-                done = step.index + 1
-                if self.saved_after(done):
-                    self.save(done)
+                self.done = step.index + 1
+                if self.saved_after(self.done):
+                    self.save(self.done)
                 yield step
         self.finish()
         write_whole(self.folder / "loss.png", self.plot())
@@ -141,6 +145,10 @@ class Run:
         """Whether a checkpoint is written after so many steps."""
         plan = self.recipe.training
         return done % plan.checkpoint_every == 0 or done == plan.steps
+
+    def sampled_after(self, done: int) -> bool:
+        """Whether `sample` is worth a look after so many steps."""
+        return self.saved_after(done)
 
     def save(self, done: int) -> None:
         """Write the checkpoint after so many steps."""
@@ -236,10 +244,13 @@ def _floor(plan: TextRecipe, texts: list[str], documents: list[Tensor]) -> float
 
 def named_run(recipe: Recipe, corpus: Corpus) -> str:
     """The same for all that must give the same weights, and for nothing else."""
-    parts = asdict(recipe)
-    del parts["out"], parts["save_as"], parts["training"]["checkpoint_every"]
-    whole = json.dumps([parts, corpus.digest], sort_keys=True)
+    whole = json.dumps([_deciding(asdict(recipe)), corpus.digest], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _deciding(parts: dict[str, Any]) -> dict[str, Any]:
+    return {name: _deciding(part) if type(part) is dict else part
+            for name, part in parts.items() if name not in CHANGES_NOTHING}
 
 
 def _rows(metrics: Path) -> Iterator[dict[str, str]]:
