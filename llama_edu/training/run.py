@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import matplotlib as mpl
 import torch
@@ -19,7 +19,7 @@ from .. import checkpoint, plots
 from ..data import tales
 from ..formats.whole_files import write_whole
 from ..generation import answer
-from ..losses import next_token
+from ..losses import Objective, next_token
 from ..model import Llama
 from ..sampling import usual_rules
 from ..tokenizer import BytePairs, JsonTokenizer
@@ -66,6 +66,7 @@ class Run:
 
     recipe: Recipe
     say: Callable[[str], object] = _silent
+    objective: ClassVar[Objective] = staticmethod(next_token)
 
     def __post_init__(self) -> None:
         self.folder = Path(self.recipe.out)
@@ -124,7 +125,7 @@ class Run:
         rate = cosine(plan.peak_lr, warmup=plan.warmup, steps=plan.steps)
         with self.metrics.open("a", newline="", encoding="utf-8") as opened:
             table = csv.writer(opened)
-            for step in train(self.model, batches, next_token, lr=rate, steps=plan.steps,
+            for step in train(self.model, batches, self.objective, lr=rate, steps=plan.steps,
                               start=self.start, accumulate=plan.accumulate,
                               optimizer=self.optimizer):
                 table.writerow(astuple(step)[:len(COLUMNS)])
@@ -170,7 +171,7 @@ class Run:
         length = self.recipe.text.row_length
         batches = packing.in_order(packing.pack(self.corpus.held_out, length=length),
                                    size=self.recipe.training.batch, length=length)
-        return evaluate(self.model, batches, next_token)
+        return evaluate(self.model, batches, self.objective)
 
     def plot(self) -> bytes:
         """The loss of every step since the beginning, over the floor where it is known, as PNG."""

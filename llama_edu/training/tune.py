@@ -17,6 +17,7 @@ from ..formats import huggingface
 from ..formats.source import Source, Stored
 from ..formats.whole_files import write_whole
 from ..generation import stream
+from ..losses import next_learnt_token
 from ..prompts import Format, Message
 from ..sampling import known, top_k
 from ..tokenizer import Tokenizer
@@ -38,6 +39,7 @@ class Tuning(Run):
     """
 
     recipe: TuneRecipe
+    objective = staticmethod(next_learnt_token)
 
     def begin(self) -> None:
         """Read model and dialogs, give the model what is to be learnt; a ValueError for rows that
