@@ -15,26 +15,31 @@ from ..compress.quant import int4
 from ..compress.surgery import replace_linears
 from ..formats import huggingface
 from ..formats.source import Source, in_memory
+from ..formats.whole_files import write_whole
 from ..generation import stream
+from ..losses import next_learnt_token
 from ..prompts import Format, Message
 from ..sampling import known, top_k
 from ..tokenizer import Tokenizer
 from ..tokenizer.carried import templates
-from . import lora, packing
+from . import adapter_files, lora, packing, recompute
 from .run import SPOKEN, Corpus, Run
 from .tune_recipe import DialogsRecipe, TuneRecipe
+
+ASKED = 3                       # held-out dialogs that are answered on the way, at most
 
 
 @dataclass
 class Tuning(Run):
     """A tuning run and its folder, used and resumed as a `Run` is.
 
-    It leaves `adapter`, a folder that `peft` reads, too, or, where all weights were learnt,
-    `model`. A checkpoint holds what is learnt and nothing of the rest. Raises as `read_dialogs`,
-    `add_lora` and `checkpoint.load` do.
+    It leaves `adapter`, a folder that `peft` reads, too, or, where all weights were learnt or the
+    recipe asks for it, `model`. A checkpoint holds what is learnt and nothing of the rest. Raises
+    as `read_dialogs`, `add_lora` and `checkpoint.load` do.
     """
 
     recipe: TuneRecipe
+    objective = staticmethod(next_learnt_token)
 
     def begin(self) -> None:
         """Read model and dialogs, give the model what is to be learnt; a ValueError for rows that
@@ -50,16 +55,19 @@ class Tuning(Run):
                              f"{self.source.config.max_seq_len}. Shorten the rows.")
         self.say(f"reading {plan.source} ...")
         dialogs, documents = read_dialogs(plan, tokenizer, self.form, say=self.say)
-        self.asked = next(iter(dialogs[:plan.held_out] or dialogs))
         self.model = checkpoint.read_model(self.source, "cpu", torch.float32)
         rows = list(packing.pack(documents[plan.held_out:], length=plan.row_length))
         self.corpus = Corpus(tokenizer, rows, documents[:plan.held_out], None,
                              _digest([*documents, *self.model.state_dict().values()]))
+        self.asked = [each for each in dialogs[:plan.held_out] or dialogs[:1]
+                      if self.tokens(each).shape[1] < self.source.config.max_seq_len][:ASKED]
         self.prepare()
         self.learnt = nn.ParameterList(p for p in self.model.parameters() if p.requires_grad)
 
     def prepare(self) -> None:
         """Give the model its paths, over weights in 4 bits where that was asked for."""
+        if self.recipe.training.checkpoint_activations:
+            recompute.blocks(self.model)
         if (plan := self.recipe.lora) is not None:
             if plan.int4_group:
                 replace_linears(self.model, r"layers\..*", int4(plan.int4_group))
@@ -67,31 +75,60 @@ class Tuning(Run):
                           generator=torch.Generator().manual_seed(self.recipe.seed))
 
     def finish(self) -> None:
-        """Write the adapter, or the whole model where that was learnt."""
-        if self.recipe.lora is not None:
-            lora.save_adapter(self.folder / "adapter", self.model)
+        """Write the adapter, or the whole model where that was learnt, or both.
+
+        The adapter is merged as `convert` does it: into the weights that the files hold, also where
+        it was learnt over weights in 4 bits.
+        """
+        if (plan := self.recipe.lora) is None:
+            self.write_model(replace(self.source, tensors=in_memory(self.model.state_dict())))
             return
-        whole = replace(self.source, tensors=in_memory(self.model.state_dict()))
-        huggingface.write(self.folder / "model", whole, n_files=1,
+        lora.save_adapter(self.folder / "adapter", self.model)
+        if plan.merged:
+            learnt = adapter_files.read(self.folder / "adapter", self.source.config)
+            self.write_model(adapter_files.adapted(self.source, learnt))
+
+    def write_model(self, source: Source) -> None:
+        """Write a model as one file of weights, in the recipe's dtype."""
+        huggingface.write(self.folder / "model", source, n_files=1,
                           dtype=getattr(torch, self.recipe.save_as))
 
+    def sampled_after(self, done: int) -> bool:
+        """Whether held-out prompts are to be answered after so many steps."""
+        every = self.recipe.training.sample_every
+        return done % every == 0 if every else self.saved_after(done)
+
     def sample(self) -> str:
-        """What the model answers by now to the first held-out dialog's first question."""
+        """What the model answers by now to the first questions of some held-out dialogs, written to
+        a file of this step in `samples`; the first answer."""
         self.model.eval()
-        ids = prompts.dialog_tokens(self.asked, self.corpus.tokenizer, self.form).ids
-        room = self.model.config.max_seq_len - len(ids)
+        talks = [[*asked, Message("assistant", self.answer(asked))] for asked in self.asked]
+        text = "\n\n".join("\n".join(f"{said.role}: {said.content}" for said in talk)
+                           for talk in talks)
+        write_whole(self.folder / "samples" / f"step-{self.done:06}.txt", f"{text}\n".encode())
+        return talks[0][-1].content if talks else ""
+
+    def answer(self, asked: list[Message]) -> str:
+        """The likeliest tokens after a prompt, up to an end or to so many as a sample has."""
+        ids, tokenizer = self.tokens(asked), self.corpus.tokenizer
         tokens = (int(token) for token in stream(
-            self.model, torch.tensor([ids]), known(self.corpus.tokenizer.n_vocab), top_k(1),
-            max_new=min(SPOKEN, room)))
-        stops = prompts.stop_ids(self.corpus.tokenizer, self.form)
-        return self.corpus.tokenizer.decode([*takewhile(lambda token: token not in stops, tokens)])
+            self.model, ids, known(tokenizer.n_vocab), top_k(1),
+            max_new=min(SPOKEN, self.model.config.max_seq_len - ids.shape[1])))
+        stops = prompts.stop_ids(tokenizer, self.form)
+        return tokenizer.decode([*takewhile(lambda token: token not in stops, tokens)])
+
+    def tokens(self, asked: list[Message]) -> Tensor:
+        """A prompt as the model reads it, `1 t`."""
+        return torch.tensor([prompts.dialog_tokens(asked, self.corpus.tokenizer, self.form).ids])
 
     def summary(self) -> str:
         """Where the result is, and how good: a few sentences."""
-        adapter = self.folder / "adapter"
-        lines = [f"The model is in {self.folder / 'model'}."] if self.recipe.lora is None else [
-            f"The adapter is in {adapter}. To merge it: llama-edu convert {self.recipe.model} "
-            f"NEW_FOLDER --format hf --adapter {adapter}"]
+        adapter, model, plan = self.folder / "adapter", self.folder / "model", self.recipe.lora
+        lines = [f"The model is in {model}." if plan is None else
+                 f"The adapter is in {adapter}, and the model with it merged in {model}."
+                 if plan.merged else
+                 f"The adapter is in {adapter}. To merge it: llama-edu convert {self.recipe.model} "
+                 f"NEW_FOLDER --format hf --adapter {adapter}"]
         if (loss := self.held_out_loss()) is not None:
             lines.append(f"Held-out loss: {loss:.4f} nats per token of the answers.")
         return "\n".join(lines)

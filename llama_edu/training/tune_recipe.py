@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from .recipe import DTYPES, StepsRecipe, made, number, one_of, string, tables
+from .recipe import DTYPES, StepsRecipe, made, number, one_of, string, tables, truth
 
 ANSWERS, BAD = ("last", "all"), ("refuse", "skip")
 
@@ -12,7 +12,7 @@ ANSWERS, BAD = ("last", "all"), ("refuse", "skip")
 class DialogsRecipe:
     """Where the dialogs are, and how they become rows."""
 
-    source: str                 # a JSONL file, an object {"messages": [...]} a line
+    source: str                 # a JSONL file; see `message_files`
     row_length: int             # tokens of one packed row
     held_out: int               # dialogs from the first on that are not trained on
     answers: str = "all"        # which are learnt
@@ -36,14 +36,29 @@ class LoraRecipe:
     rank: int
     alpha: float
     int4_group: int = 0         # QLoRA: the layers' weights in 4 bits, in groups of so many; 0: no
+    merged: bool = False        # leave the whole model with the adapter in it, too, in `save_as`
 
     def __post_init__(self) -> None:
         string("lora", "where", self.where)
         number("lora", "rank", self.rank, least=1)
         number("lora", "int4_group", self.int4_group, least=0)
+        truth("lora", "merged", self.merged)
         if type(self.alpha) not in (int, float) or not self.alpha > 0:
             raise ValueError(f"[lora] alpha is {self.alpha!r}; a positive number is needed. "
                              "Correct the recipe.")
+
+
+@dataclass(frozen=True)
+class TuningRecipe(StepsRecipe):
+    """The same of a model that answers, and what a step may cost."""
+
+    sample_every: int = 0       # steps after which held-out prompts are answered; 0: when saved
+    checkpoint_activations: bool = False    # less memory, more time; see `recompute`
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        number("training", "sample_every", self.sample_every, least=0)
+        truth("training", "checkpoint_activations", self.checkpoint_activations)
 
 
 @dataclass(frozen=True)
@@ -54,7 +69,7 @@ class TuneRecipe:
     seed: int
     model: str                  # what is tuned: anything that `checkpoint.load` takes
     text: DialogsRecipe
-    training: StepsRecipe
+    training: TuningRecipe
     lora: LoraRecipe | None = None      # None: all weights are learnt
     save_as: str = "bfloat16"   # the dtype of a tuned model's weights; an adapter is in float32
 
@@ -68,6 +83,6 @@ class TuneRecipe:
 
 def read(path: str | Path) -> TuneRecipe:
     """The recipe in a TOML file. Raises ValueError that names what is missing, unknown or wrong."""
-    given = tables(path)
-    kinds = {"text": DialogsRecipe, "training": StepsRecipe}
+    given = tables(path, command="tune")
+    kinds = {"text": DialogsRecipe, "training": TuningRecipe}
     return made(TuneRecipe, kinds | ({"lora": LoraRecipe} if "lora" in given else {}), given)
