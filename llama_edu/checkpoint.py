@@ -24,9 +24,13 @@ from .tokenizer import JsonTokenizer, Tokenizer, installed
 from .tokenizer import load as load_tokenizer_file
 from .tokenizer.json_made import files
 
-TALES = Path(__file__).parent / "assets" / "tales"      # a small model that comes with the package
+ASSETS = Path(__file__).parent / "assets"
+TALES = ASSETS / "tales"        # a small model that comes with the package
 # Models with names of their own; the second lies in a package that is installed beside this one.
-BUNDLED = {"tales": lambda: TALES, "smollm2": lambda: installed.path("smollm2")}
+BUNDLED = {"tales": lambda: TALES, "smollm2": lambda: installed.path("smollm2"),
+           "dialogues-base": lambda: ASSETS / "dialogues" / "base",
+           "dialogues": lambda: ASSETS / "dialogues" / "sft",
+           "dialogues-sloppy": lambda: ASSETS / "dialogues" / "sloppy"}
 
 
 def load(path: str | Path = "tales", *, tokenizer: str | Path | None = None,

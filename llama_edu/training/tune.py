@@ -1,7 +1,8 @@
 """A model that exists, tuned on dialogs: a run like any other, from other weights and rows."""
 
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
@@ -13,6 +14,7 @@ from ..alignment import message_files
 from ..alignment.messages import document
 from ..compress.quant import int4
 from ..compress.surgery import replace_linears
+from ..data.dialogues import dialogues, floor_per_token
 from ..formats import huggingface
 from ..formats.source import Source, in_memory
 from ..formats.whole_files import write_whole
@@ -24,7 +26,7 @@ from ..tokenizer import Tokenizer
 from ..tokenizer.carried import templates
 from . import adapter_files, lora, packing, recompute
 from .run import SPOKEN, Corpus, Run
-from .tune_recipe import DialogsRecipe, TuneRecipe
+from .tune_recipe import DIALOGUES, DialogsRecipe, TuneRecipe
 
 ASKED = 3                       # held-out dialogs that are answered on the way, at most
 
@@ -54,10 +56,12 @@ class Tuning(Run):
                              "but the last of them, and its context is "
                              f"{self.source.config.max_seq_len}. Shorten the rows.")
         self.say(f"reading {plan.source} ...")
-        dialogs, documents = read_dialogs(plan, tokenizer, self.form, say=self.say)
+        dialogs, documents = read_dialogs(plan, tokenizer, self.form, seed=recipe.seed,
+                                          say=self.say)
         self.model = checkpoint.read_model(self.source, "cpu", torch.float32)
         rows = list(packing.pack(documents[plan.held_out:], length=plan.row_length))
-        self.corpus = Corpus(tokenizer, rows, documents[:plan.held_out], None,
+        self.corpus = Corpus(tokenizer, rows, documents[:plan.held_out],
+                             _floor(plan, documents, seed=recipe.seed),
                              _digest([*documents, *self.model.state_dict().values()]))
         self.asked = [each for each in dialogs[:plan.held_out] or dialogs[:1]
                       if self.tokens(each).shape[1] < self.source.config.max_seq_len][:ASKED]
@@ -131,6 +135,8 @@ class Tuning(Run):
                  f"NEW_FOLDER --format hf --adapter {adapter}"]
         if (loss := self.held_out_loss()) is not None:
             lines.append(f"Held-out loss: {loss:.4f} nats per token of the answers.")
+            if self.corpus.floor is not None:
+                lines.append(f"The floor is {self.corpus.floor:.4f}.")
         return "\n".join(lines)
 
 
@@ -147,7 +153,7 @@ def form_of(source: Source, plan: DialogsRecipe, model: str) -> Format:
     return form
 
 
-def read_dialogs(plan: DialogsRecipe, tokenizer: Tokenizer, form: Format, *,
+def read_dialogs(plan: DialogsRecipe, tokenizer: Tokenizer, form: Format, *, seed: int,
                  say: Callable[[str], object]) -> tuple[list[list[Message]], list[Tensor]]:
     """The first question of every dialog, with what stands before it, and the dialog's document.
 
@@ -155,7 +161,7 @@ def read_dialogs(plan: DialogsRecipe, tokenizer: Tokenizer, form: Format, *,
     skipped, `say` is told how many there were. Raises it, too, where none is left to train on.
     """
     asked, documents, bad = [], [], []
-    for where, line in message_files.lines(plan.source):
+    for where, line in _lines(plan, seed):
         try:
             messages = message_files.parse(line)
             read = document(messages, tokenizer, form, answers=plan.answers,
@@ -175,6 +181,25 @@ def read_dialogs(plan: DialogsRecipe, tokenizer: Tokenizer, form: Format, *,
                          f"{plan.held_out} are held out; at least one must be left. Hold out "
                          "fewer.")
     return asked, documents
+
+
+def _lines(plan: DialogsRecipe, seed: int) -> Iterator[tuple[str, bytes]]:
+    """Every dialog as a line of JSONL, those that the package makes, too."""
+    if plan.source != DIALOGUES:
+        return message_files.lines(plan.source)
+    talks = dialogues(plan.dialogs, seed=seed, grade=plan.grade)
+    return ((f"dialog {number}", json.dumps({"messages": talk}).encode())
+            for number, talk in enumerate(talks))
+
+
+def _floor(plan: DialogsRecipe, documents: list[Tensor], *, seed: int) -> float | None:
+    """The least held-out loss that there can be; None where it is not known."""
+    known = plan.source == DIALOGUES and plan.grade == "clean" and plan.answers == "all"
+    if not known or not plan.held_out:
+        return None
+    counts = iter([int(document[1:, 1].sum()) for document in documents[:plan.held_out]])
+    talks = dialogues(plan.held_out, seed=seed)
+    return floor_per_token(talks, lambda _: next(counts))
 
 
 def _digest(tensors: list[Tensor]) -> str:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from .recipe import DTYPES, StepsRecipe, made, number, one_of, string, tables, truth
 
+DIALOGUES = "dialogues"         # the source of dialogs that this package makes itself
+GRADES = ("clean", "sloppy", "wrong")
 ANSWERS, BAD = ("last", "all"), ("refuse", "skip")
 
 
@@ -12,12 +14,14 @@ ANSWERS, BAD = ("last", "all"), ("refuse", "skip")
 class DialogsRecipe:
     """Where the dialogs are, and how they become rows."""
 
-    source: str                 # a JSONL file; see `message_files`
+    source: str                 # a JSONL file, see `message_files`, or "dialogues"
     row_length: int             # tokens of one packed row
     held_out: int               # dialogs from the first on that are not trained on
     answers: str = "all"        # which are learnt
     bad: str = "refuse"         # a line that cannot be learnt from, or "skip" it
     format: str = ""            # of the prompts; that of the model's template where it is left out
+    dialogs: int | None = None  # how many, held-out ones among them; for "dialogues" only
+    grade: str = "clean"        # of these: see `data.dialogues`
 
     def __post_init__(self) -> None:
         string("text", "source", self.source)
@@ -26,6 +30,13 @@ class DialogsRecipe:
         number("text", "held_out", self.held_out, least=0)
         one_of("text", "answers", self.answers, ANSWERS)
         one_of("text", "bad", self.bad, BAD)
+        one_of("text", "grade", self.grade, GRADES)
+        if self.source == DIALOGUES:
+            number("text", "dialogs", self.dialogs, least=self.held_out + 1)
+        elif self.dialogs is not None:
+            raise ValueError(f"[text] dialogs is {self.dialogs}, but the source is "
+                             f"{self.source!r}; it is for the source {DIALOGUES!r} only. Remove "
+                             "it.")
 
 
 @dataclass(frozen=True)
