@@ -1,7 +1,7 @@
 """Short notes and the record that each one holds: what a model can learn to write as JSON.
 
     note, record = next(notes(1, seed=0))
-    asked(note)         "Write this note as JSON with the keys who, what, colour, number, where: ..."
+    asked(note)         "Write this note as JSON with the keys who, what, ...: ..."
     is_right('{"who": "Mia", ...}', record)
 """
 
