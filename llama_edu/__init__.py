@@ -10,7 +10,8 @@ package takes no time; `llama_edu.model` and all other modules are imported as u
 """
 
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+
+TYPE_CHECKING = False       # type checkers know the name; typing itself would take most of the time
 
 if TYPE_CHECKING:
     from .checkpoint import load as load
@@ -43,7 +44,7 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = sorted(_HOME)
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name not in _HOME:
         raise AttributeError(f"llama_edu has no {name!r}; it has {', '.join(__all__)}, and its "
                              "modules, which are imported by name.")

@@ -1,10 +1,12 @@
 """From a folder, a file or the hub to a model that runs, and back."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,15 +18,19 @@ from .formats import hub, huggingface, meta
 from .formats.gguf import header as gguf_header
 from .formats.gguf import split as gguf_split
 from .formats.gguf import weights as gguf
-from .formats.source import Source, Stored, finite
+from .formats.source import Source, finite, in_memory
 from .model import Llama
 from .tokenizer import JsonTokenizer, Tokenizer, installed
 from .tokenizer import load as load_tokenizer_file
 from .tokenizer.json_made import files
 
-TALES = Path(__file__).parent / "assets" / "tales"      # a small model that comes with the package
+ASSETS = Path(__file__).parent / "assets"
+TALES = ASSETS / "tales"        # a small model that comes with the package
 # Models with names of their own; the second lies in a package that is installed beside this one.
-BUNDLED = {"tales": lambda: TALES, "smollm2": lambda: installed.path("smollm2")}
+BUNDLED = {"tales": lambda: TALES, "smollm2": lambda: installed.path("smollm2"),
+           "dialogues-base": lambda: ASSETS / "dialogues" / "base",
+           "dialogues": lambda: ASSETS / "dialogues" / "sft",
+           "dialogues-sloppy": lambda: ASSETS / "dialogues" / "sloppy"}
 
 
 def load(path: str | Path = "tales", *, tokenizer: str | Path | None = None,
@@ -164,22 +170,25 @@ def load_tokenizer(source: Source, path: str | Path) -> Tokenizer:
     return tokenizer
 
 
-def save(path: str | Path, model: Llama, tokenizer: JsonTokenizer, *, dtype: torch.dtype) -> None:
+def save(path: str | Path, model: Llama, tokenizer: JsonTokenizer, *, dtype: torch.dtype,
+         heads: Mapping[str, Tensor] = MappingProxyType({}),
+         fields: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Write a folder that `load` and `transformers` read, its weights as `dtype`.
 
+    heads, fields: tensors beside the model's, and what config.json then says instead of what it
+    says of a text Llama; `load` refuses such a folder, and whoever reads it knows these.
     A folder that is killed half-way has no config.json: `load` refuses it, and a second `save`
     makes it whole. Raises ValueError for another model's tokenizer.
     """
     if tokenizer.n_vocab > model.config.vocab_size:
         raise ValueError(f"the tokenizer knows {tokenizer.n_vocab} tokens; the model's embedding "
                          f"has {model.config.vocab_size} rows. Save it with its own tokenizer.")
-    tensors = {name: Stored(tuple(w.shape), w.dtype, lambda w=w: w)
-               for name, w in model.state_dict().items()}
     with TemporaryDirectory() as folder:
         for name, content in files(tokenizer).items():
             (Path(folder) / name).write_bytes(content)
-        source = Source(model.config, tensors, Path(folder), tuple(sorted(tokenizer.stop_ids)))
-        huggingface.write(Path(path), source, n_files=1, dtype=dtype)
+        source = Source(model.config, in_memory(model.state_dict()), Path(folder),
+                        tuple(sorted(tokenizer.stop_ids)), heads=in_memory(heads))
+        huggingface.write(Path(path), source, n_files=1, dtype=dtype, fields=fields)
 
 
 def fill(model: Llama, weights: Iterable[tuple[str, Tensor]], *, device: torch.device | str,

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from llama_edu.alignment.reward import RewardModel
 from llama_edu.cache import KVCache
 from llama_edu.config import ModelConfig, RopeScaling
 from llama_edu.model import Llama
@@ -35,6 +36,14 @@ def loud_model(config: ModelConfig, *, seed: int = 0) -> Llama:
         else:
             w.copy_(torch.randn(w.shape, generator=gen) / w.shape[1] ** 0.5)
     return model
+
+
+def loud_reward(*, seed: int = 0, **changes: object) -> RewardModel:
+    """A reward model whose scores are far apart."""
+    model = RewardModel.of(loud_model(tiny_config(**changes), seed=seed))
+    chance = torch.Generator().manual_seed(seed + 1)
+    torch.nn.init.normal_(model.head.weight, std=0.3, generator=chance)
+    return model.requires_grad_(False)
 
 
 def some_tokens(config: ModelConfig, batch: int = 2, length: int = 64, *, seed: int = 1) -> Tensor:

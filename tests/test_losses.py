@@ -5,7 +5,7 @@ import torch
 from models import loud_model, some_tokens, tiny_config
 from torch.nn import functional as F
 
-from llama_edu.losses import log_probs, next_token
+from llama_edu.losses import log_probs, next_learnt_token, next_token
 from llama_edu.training.packing import lay_out
 
 
@@ -53,12 +53,12 @@ def test_the_first_token_of_a_row_is_never_counted(model):
     assert (loss.count, loss.total.item()) == (0, 0.0)
 
 
-def gradient(model, batches):
+def gradient(model, batches, objective=next_token):
     """The gradient of the mean loss over all batches, added up piece by piece."""
     model.zero_grad()
     count = 0
     for batch in batches:
-        loss = next_token(model, batch)
+        loss = objective(model, batch)
         loss.total.backward()
         count += loss.count
     return {name: p.grad / count for name, p in model.named_parameters()}
@@ -78,3 +78,44 @@ def test_eight_rows_at_once_and_one_by_one_have_one_gradient(model):
     means = [gradient(model, [lay_out([row], length=30)]) for row in rows]
     wrong = sum(g["output.weight"] for g in means) / len(rows)
     assert (wrong - at_once["output.weight"]).abs().max() / scale > 1e-2
+
+
+# -- where little is learnt --------------------------------------------------------------------
+
+def some_learnt(share, *, seed=0):
+    """Two documents in a row, in each some of the tokens learnt."""
+    gen = torch.Generator().manual_seed(seed)
+    rows = [[torch.stack([torch.randint(96, (n,), generator=gen),
+                          (torch.rand(n, generator=gen) < share).long()], 1) for n in (9, 14)]
+            for _ in range(3)]
+    return lay_out(rows, length=30)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_logits_of_the_learnt_tokens_alone_have_the_same_loss_and_gradient(tied):
+    model = loud_model(tiny_config(tied_embeddings=tied)).requires_grad_(True)
+    batch = some_learnt(0.3)
+    ours, theirs = next_learnt_token(model, batch), next_token(model, batch)
+    assert ours.count == theirs.count > 5
+    assert ours.total.item() == pytest.approx(theirs.total.item(), rel=1e-5)
+    few, all_of_them = (gradient(model, [batch], each) for each in (next_learnt_token, next_token))
+    scale = max(g.abs().max() for g in all_of_them.values())
+    for name, g in all_of_them.items():
+        # products over another number of rows: float32 rounds to about 1e-7 of the largest
+        assert ((g - few[name]).abs().max() / scale).item() < 1e-6, name
+
+
+def test_without_marks_or_without_anything_learnt_both_are_the_same(model):
+    tokens = some_tokens(model.config, 2, 10)
+    every, none = {"tokens": tokens}, {"tokens": tokens, "learn": torch.zeros_like(tokens).bool()}
+    for batch in (every, none):
+        ours, theirs = next_learnt_token(model, batch), next_token(model, batch)
+        assert ours.count == theirs.count
+        assert ours.total.item() == pytest.approx(theirs.total.item(), rel=1e-5)
+
+
+def test_no_logits_are_computed_of_what_is_not_learnt(model, monkeypatch):
+    asked, logits = [], model.logits
+    monkeypatch.setattr(model, "logits", lambda hidden: asked.append(hidden) or logits(hidden))
+    loss = next_learnt_token(model, some_learnt(0.3))
+    assert [hidden.shape for hidden in asked] == [(loss.count, model.config.dim)]

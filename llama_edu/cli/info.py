@@ -12,7 +12,7 @@ from ..family import accounting
 from ..family.card import Files, as_data, card, side_by_side
 from ..family.releases import RELEASES, Release, release
 
-BUNDLED = ("tales", "smollm2")          # of `checkpoint`
+BUNDLED = "tales", "dialogues", "dialogues-base", "dialogues-sloppy", "smollm2"   # of `checkpoint`
 WIDTH = 120                             # of a line in a file or a pipe
 
 

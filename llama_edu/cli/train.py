@@ -19,17 +19,22 @@ RECIPE = "recipe.toml"
 
 def add(commands: Any) -> None:
     train = commands.add_parser("train", help="train a model as a recipe says; go on if stopped")
-    asked = train.add_mutually_exclusive_group(required=True)
-    asked.add_argument("recipe", nargs="?", metavar="CONFIG.toml")
-    asked.add_argument("--example", type=Path, metavar="DIR",
-                       help="write a recipe that works into this folder, and train nothing")
+    add_recipe(train, what="a recipe that works")
     train.set_defaults(run=run)
+
+
+def add_recipe(command: argparse.ArgumentParser, *, what: str) -> None:
+    """A recipe, or --example and where it is written."""
+    asked = command.add_mutually_exclusive_group(required=True)
+    asked.add_argument("recipe", nargs="?", metavar="RECIPE.toml")
+    asked.add_argument("--example", type=Path, metavar="DIR",
+                       help=f"write {what} into this folder, and train nothing")
 
 
 def run(options: argparse.Namespace) -> int:
     """Train, or go on after a stop; what happens on stderr, the outcome on stdout."""
     if options.example is not None:
-        print(_example(options.example))
+        print(write_example(options.example, "train", "train.toml"))
         return 0
     from ..training import recipe
     plan = recipe.read(options.recipe)
@@ -87,6 +92,7 @@ def _trained(run: "Run") -> bool:
                 bar.update()
                 if run.saved_after(done):
                     saved = done
+                if run.sampled_after(done):
                     with bar.external_write_mode():
                         say(f"step {done:,}, loss {step.loss:.3f}; it says: {run.sample()!r}")
                 if stop and done < plan.steps:
@@ -119,14 +125,20 @@ def _stop_asked() -> Iterator[list[int]]:
         signal.signal(signal.SIGINT, before)
 
 
-def _example(folder: Path) -> str:
-    """Write the recipe; what to type next. Raises ValueError where there is one already."""
+def write_example(folder: Path, command: str, template: str, *beside: str) -> str:
+    """Write a recipe, and files beside it; what to type next. Raises ValueError where one of them
+    is there already."""
     from ..formats.whole_files import write_whole
-    file = folder / RECIPE
-    if file.exists():
-        raise ValueError(f"{file} is there already; a folder without a recipe is needed. Choose "
-                         f"another, or train with this one: llama-edu train {file}")
-    text = (files("llama_edu.training") / "example.toml").read_text(encoding="utf-8")
-    out = json.dumps((folder / "run").as_posix(), ensure_ascii=False)
-    write_whole(file, text.replace("{folder}", folder.as_posix(), 1).replace("{out}", out).encode())
-    return f"{file} is written. Look at it, change it, and train:\n  llama-edu train {file}"
+    file, ours = folder / RECIPE, files("llama_edu.training") / "examples"
+    for each in (file, *(folder / name for name in beside)):
+        if each.exists():
+            raise ValueError(f"{each} is there already; a folder without it is needed. Choose "
+                             f"another, or use what is there: llama-edu {command} {file}")
+    text = (ours / template).read_text(encoding="utf-8").replace("{folder}", folder.as_posix(), 1)
+    for name in ("run", *beside):
+        written = json.dumps((folder / name).as_posix(), ensure_ascii=False)
+        text = text.replace(f"{{{name}}}", written, 1)
+    for name in beside:
+        write_whole(folder / name, (ours / name).read_bytes())
+    write_whole(file, text.encode())
+    return f"{file} is written. Look at it, change it, and then:\n  llama-edu {command} {file}"

@@ -4,7 +4,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from .say import say
-from .train import carry_out
+from .train import add_recipe, carry_out, write_example
 
 if TYPE_CHECKING:
     from ..training.tune import Tuning
@@ -16,7 +16,7 @@ EXAMPLE = """a recipe, whose [lora] may be left out to learn all weights:
   model = "smollm2"             # a folder, a .gguf file or a hub id
 
   [text]
-  source = "dialogs.jsonl"      # {"messages": [{"role": "user", "content": "..."}, ...]} a line
+  source = "dialogs.jsonl"      # a dialog a line; its forms: see below
   row_length = 256              # tokens; a longer dialog loses its first turns
   held_out = 20                 # dialogs
   answers = "all"               # or "last"
@@ -28,6 +28,7 @@ EXAMPLE = """a recipe, whose [lora] may be left out to learn all weights:
   rank = 8
   alpha = 16
   int4_group = 0                # 64: QLoRA, over weights in 4 bits
+  merged = false                # true: the whole model, too, with the adapter in it
 
   [training]
   steps = 100
@@ -35,7 +36,17 @@ EXAMPLE = """a recipe, whose [lora] may be left out to learn all weights:
   accumulate = 1
   peak_lr = 3e-4
   warmup = 5
-  checkpoint_every = 25
+  checkpoint_every = 25         # steps
+  sample_every = 5              # steps: answers to three held-out prompts, shown and in a file
+  checkpoint_activations = false    # true: less memory for more time
+
+a dialog is a line of JSON in one of these forms, also mixed in a file:
+
+  {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}
+  {"conversations": [{"from": "human", "value": "..."}, {"from": "gpt", "value": "..."}]}
+  {"instruction": "...", "input": "...", "output": "...", "system": "..."}
+
+that is: messages, ShareGPT's rows, and Alpaca's, whose input and system may be left out.
 """
 
 
@@ -43,12 +54,15 @@ def add(commands: Any) -> None:
     tune = commands.add_parser(
         "tune", help="tune a model on dialogs as a recipe says; go on if stopped", epilog=EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    tune.add_argument("recipe", metavar="RECIPE.toml")
+    add_recipe(tune, what="a recipe that works, and dialogs for it,")
     tune.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
     """Tune, or go on after a stop; what happens on stderr, the outcome on stdout."""
+    if options.example is not None:
+        print(write_example(options.example, "tune", "tune.toml", "dialogs.jsonl"))
+        return 0
     from ..training import tune_recipe
     plan = tune_recipe.read(options.recipe)
 

@@ -1,9 +1,10 @@
 """A folder that `transformers` saved: config.json, one or several .safetensors files."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,15 +24,18 @@ ONE_FILE, INDEX = "model.safetensors", "model.safetensors.index.json"
 # -- reading -----------------------------------------------------------------------------------
 
 
-def open_folder(folder: Path) -> Source:
+def open_folder(folder: Path, *, heads: Collection[str] = ()) -> Source:
     """The model in a folder. Its headers are read and checked, its tensors are not yet read.
 
-    Raises ValueError for a file that is broken, missing or outside the folder, and KeyError for a
+    heads: names of further tensors, which no text Llama has and which may be there. Raises
+    ValueError for a file that is broken, missing or outside the folder, and KeyError for any other
     tensor that no text Llama has.
     """
     config = from_huggingface(strict_json.read(inside(folder, "config.json")))
+    entries = _entries(folder)
+    held = {name: entries.pop(name) for name in heads if name in entries}
     tensors = {}
-    for name, entry in _entries(folder).items():
+    for name, entry in entries.items():
         if (found := find(name, "huggingface")) is not None:
             row, number = found
             tensors[row.meta.replace("#", number)] = Stored(
@@ -42,7 +46,9 @@ def open_folder(folder: Path) -> Source:
         if file.suffix == ".json" and file.name not in ("tokenizer.json", "tekken.json"):
             strict_json.read(file)
     return Source(config, tensors, folder if tokenizer else None,
-                  generation_config.stop_ids(folder), sampling=generation_config.sampling(folder))
+                  generation_config.stop_ids(folder), sampling=generation_config.sampling(folder),
+                  heads={name: Stored(entry.shape, entry.dtype, entry.read)
+                         for name, entry in held.items()})
 
 
 def _entries(folder: Path) -> dict[str, safetensors_file.Entry]:
@@ -105,15 +111,17 @@ def _read(name: str, stored: Stored | safetensors_file.Entry, source: str, targe
 # -- writing -----------------------------------------------------------------------------------
 
 
-def write(folder: Path, source: Source, *, n_files: int, dtype: torch.dtype) -> None:
+def write(folder: Path, source: Source, *, n_files: int, dtype: torch.dtype,
+          fields: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Write a folder that `transformers` and this package read, its weights in `n_files` files.
 
+    fields: what config.json says beside, or instead of, what it says of a text Llama.
     Not more than one tensor is in memory at a time. A folder without config.json is no model: it
     is taken away first and written last, so that old and new files are never read together. Raises
     ValueError where the tensors cannot fill so many files, for numbers that are not finite as
     `dtype`, and where the system refuses.
     """
-    tensors = _renamed(source)
+    tensors = _renamed(source) | {**source.heads}
     names = [ONE_FILE] if n_files == 1 else [
         f"model-{i:05}-of-{n_files:05}.safetensors" for i in range(1, n_files + 1)]
     sizes = {name: math.prod(w.shape) * dtype.itemsize for name, w in tensors.items()}
@@ -128,7 +136,8 @@ def write(folder: Path, source: Source, *, n_files: int, dtype: torch.dtype) -> 
             "weight_map": {name: file for file, share in placed.items() for name in share}}))
     write_whole(folder / generation_config.NAME, strict_json.spell({**source.sampling} | ends))
     write_whole(folder / "config.json", strict_json.spell(
-        config_fields(source.config) | ends | {"torch_dtype": str(dtype).removeprefix("torch.")}))
+        config_fields(source.config) | ends | {"torch_dtype": str(dtype).removeprefix("torch.")}
+        | {**fields}))
 
 
 def _renamed(source: Source) -> dict[str, Stored]:

@@ -32,6 +32,13 @@ class Source:
     name: str = ""                  # what the model calls itself
     # How its publisher would pick tokens, under the names of generation_config.json.
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    # What no text Llama has (the head of a reward model), under the files' own names.
+    heads: Mapping[str, Stored] = field(default_factory=dict)
+
+
+def in_memory(tensors: Mapping[str, Tensor]) -> dict[str, Stored]:
+    """Tensors that lie in no file, as a writer takes them."""
+    return {name: Stored(tuple(w.shape), w.dtype, lambda w=w: w) for name, w in tensors.items()}
 
 
 def finite(w: Tensor, name: str) -> Tensor:

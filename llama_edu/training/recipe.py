@@ -103,14 +103,16 @@ def read(path: str | Path) -> Recipe:
     return made(Recipe, TABLES, tables(path))
 
 
-def tables(path: str | Path) -> dict[str, Any]:
-    """What a TOML file says. Raises ValueError where it cannot be read."""
+def tables(path: str | Path, *, command: str = "train") -> dict[str, Any]:
+    """What a TOML file says. Raises ValueError, with the command that writes a recipe, where it
+    cannot be read."""
     file = Path(path)
     try:
         return tomllib.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ValueError(f"there is no file {str(path)!r}; a recipe in TOML is needed. Check the "
-                         "path, or get one that works: llama-edu train --example DIR") from None
+                         f"path, or get one that works: llama-edu {command} --example DIR"
+                         ) from None
     except OSError as unreadable:
         raise ValueError(f"{file} cannot be opened ({unreadable.strerror}); a recipe in TOML that "
                          "you may read is needed. Check the path.") from None
@@ -165,6 +167,13 @@ def string(table: str | None, name: str, value: Any) -> None:
     if type(value) is not str:
         raise ValueError(f"{_called(table, name)} is {value!r}; a string is needed. Put it in "
                          "quotes.")
+
+
+def truth(table: str | None, name: str, value: Any) -> None:
+    """Refuse with a ValueError what is neither true nor false."""
+    if type(value) is not bool:
+        raise ValueError(f"{_called(table, name)} is {value!r}; true or false is needed. Correct "
+                         "the recipe.")
 
 
 def one_of(table: str | None, name: str, value: Any, known: Sequence[str]) -> None:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, astuple, dataclass, fields, replace
 from pathlib import Path
+from typing import Any, ClassVar
 
 import matplotlib as mpl
 import torch
@@ -19,7 +20,7 @@ from ..data import dialogues_tokenizer, tales
 from ..data.scripts import scripts
 from ..formats.whole_files import write_whole
 from ..generation import answer
-from ..losses import next_token
+from ..losses import Objective, next_token
 from ..model import Llama
 from ..sampling import usual_rules
 from ..tokenizer import BytePairs, JsonTokenizer
@@ -31,6 +32,9 @@ from .recipe import SCRIPTS, SPECIAL, TALES, Recipe, TextRecipe
 
 SAMPLE = 2_000_000              # characters from which the vocabulary is made
 SPOKEN = 40                     # tokens that a model says on the way, to be looked at
+# What may differ between a run that was stopped and the one that goes on: it changes no weight.
+CHANGES_NOTHING = {"out", "save_as", "merged", "checkpoint_every", "sample_every",
+                   "checkpoint_activations"}
 COLUMNS = [field.name for field in fields(Step) if field.name != "notes"]
 
 
@@ -63,6 +67,7 @@ class Run:
 
     recipe: Recipe
     say: Callable[[str], object] = _silent
+    objective: ClassVar[Objective] = staticmethod(next_token)
 
     def __post_init__(self) -> None:
         self.folder = Path(self.recipe.out)
@@ -71,7 +76,7 @@ class Run:
         self.begin()
         self.name = named_run(self.recipe, self.corpus)
         self.optimizer = adamw(self.model)
-        self.start = 0
+        self.start = self.done = 0              # steps before this run, and by now
         self.finished: int | None = None        # steps of a shorter run that goes on here
 
     def begin(self) -> None:
@@ -101,7 +106,7 @@ class Run:
         state, refused = training_state.newest(checkpoints, run=self.name, finished=self.shorter)
         if state is not None:
             state.restore(self.learnt, self.optimizer)
-            self.start = state.step
+            self.start = self.done = state.step
             if state.run != self.name:
                 self.finished = state.step
             training_state.prune(checkpoints, state.step)   # a kill may have come before it
@@ -121,14 +126,14 @@ class Run:
         rate = cosine(plan.peak_lr, warmup=plan.warmup, steps=plan.steps)
         with self.metrics.open("a", newline="", encoding="utf-8") as opened:
             table = csv.writer(opened)
-            for step in train(self.model, batches, next_token, lr=rate, steps=plan.steps,
+            for step in train(self.model, batches, self.objective, lr=rate, steps=plan.steps,
                               start=self.start, accumulate=plan.accumulate,
                               optimizer=self.optimizer):
                 table.writerow(astuple(step)[:len(COLUMNS)])
                 opened.flush()
-                done = step.index + 1
-                if self.saved_after(done):
-                    self.save(done)
+                self.done = step.index + 1
+                if self.saved_after(self.done):
+                    self.save(self.done)
                 yield step
         self.finish()
         write_whole(self.folder / "loss.png", self.plot())
@@ -142,6 +147,10 @@ class Run:
         """Whether a checkpoint is written after so many steps."""
         plan = self.recipe.training
         return done % plan.checkpoint_every == 0 or done == plan.steps
+
+    def sampled_after(self, done: int) -> bool:
+        """Whether `sample` is worth a look after so many steps."""
+        return self.saved_after(done)
 
     def save(self, done: int) -> None:
         """Write the checkpoint after so many steps."""
@@ -163,7 +172,7 @@ class Run:
         length = self.recipe.text.row_length
         batches = packing.in_order(packing.pack(self.corpus.held_out, length=length),
                                    size=self.recipe.training.batch, length=length)
-        return evaluate(self.model, batches, next_token)
+        return evaluate(self.model, batches, self.objective)
 
     def plot(self) -> bytes:
         """The loss of every step since the beginning, over the floor where it is known, as PNG."""
@@ -254,10 +263,13 @@ def _floor(plan: TextRecipe, texts: list[str], documents: list[Tensor]) -> float
 
 def named_run(recipe: Recipe, corpus: Corpus) -> str:
     """The same for all that must give the same weights, and for nothing else."""
-    parts = asdict(recipe)
-    del parts["out"], parts["save_as"], parts["training"]["checkpoint_every"]
-    whole = json.dumps([parts, corpus.digest], sort_keys=True)
+    whole = json.dumps([_deciding(asdict(recipe)), corpus.digest], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()
+
+
+def _deciding(parts: dict[str, Any]) -> dict[str, Any]:
+    return {name: _deciding(part) if type(part) is dict else part
+            for name, part in parts.items() if name not in CHANGES_NOTHING}
 
 
 def _rows(metrics: Path) -> Iterator[dict[str, str]]:

@@ -1,7 +1,8 @@
 """A model that exists, tuned on dialogs: a run like any other, from other weights and rows."""
 
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
@@ -13,28 +14,34 @@ from ..alignment import message_files
 from ..alignment.messages import document
 from ..compress.quant import int4
 from ..compress.surgery import replace_linears
+from ..data.dialogues import dialogues, floor_per_token
 from ..formats import huggingface
-from ..formats.source import Source, Stored
+from ..formats.source import Source, in_memory
+from ..formats.whole_files import write_whole
 from ..generation import stream
+from ..losses import next_learnt_token
 from ..prompts import Format, Message
 from ..sampling import known, top_k
 from ..tokenizer import Tokenizer
 from ..tokenizer.carried import templates
-from . import lora, packing
+from . import adapter_files, lora, packing, recompute
 from .run import SPOKEN, Corpus, Run
-from .tune_recipe import DialogsRecipe, TuneRecipe
+from .tune_recipe import DIALOGUES, DialogsRecipe, TuneRecipe
+
+ASKED = 3                       # held-out dialogs that are answered on the way, at most
 
 
 @dataclass
 class Tuning(Run):
     """A tuning run and its folder, used and resumed as a `Run` is.
 
-    It leaves `adapter`, a folder that `peft` reads, too, or, where all weights were learnt,
-    `model`. A checkpoint holds what is learnt and nothing of the rest. Raises as `read_dialogs`,
-    `add_lora` and `checkpoint.load` do.
+    It leaves `adapter`, a folder that `peft` reads, too, or, where all weights were learnt or the
+    recipe asks for it, `model`. A checkpoint holds what is learnt and nothing of the rest. Raises
+    as `read_dialogs`, `add_lora` and `checkpoint.load` do.
     """
 
     recipe: TuneRecipe
+    objective = staticmethod(next_learnt_token)
 
     def begin(self) -> None:
         """Read model and dialogs, give the model what is to be learnt; a ValueError for rows that
@@ -49,17 +56,22 @@ class Tuning(Run):
                              "but the last of them, and its context is "
                              f"{self.source.config.max_seq_len}. Shorten the rows.")
         self.say(f"reading {plan.source} ...")
-        dialogs, documents = read_dialogs(plan, tokenizer, self.form, say=self.say)
-        self.asked = next(iter(dialogs[:plan.held_out] or dialogs))
+        dialogs, documents = read_dialogs(plan, tokenizer, self.form, seed=recipe.seed,
+                                          say=self.say)
         self.model = checkpoint.read_model(self.source, "cpu", torch.float32)
         rows = list(packing.pack(documents[plan.held_out:], length=plan.row_length))
-        self.corpus = Corpus(tokenizer, rows, documents[:plan.held_out], None,
+        self.corpus = Corpus(tokenizer, rows, documents[:plan.held_out],
+                             _floor(plan, documents, seed=recipe.seed),
                              _digest([*documents, *self.model.state_dict().values()]))
+        self.asked = [each for each in dialogs[:plan.held_out] or dialogs[:1]
+                      if self.tokens(each).shape[1] < self.source.config.max_seq_len][:ASKED]
         self.prepare()
         self.learnt = nn.ParameterList(p for p in self.model.parameters() if p.requires_grad)
 
     def prepare(self) -> None:
         """Give the model its paths, over weights in 4 bits where that was asked for."""
+        if self.recipe.training.checkpoint_activations:
+            recompute.blocks(self.model)
         if (plan := self.recipe.lora) is not None:
             if plan.int4_group:
                 replace_linears(self.model, r"layers\..*", int4(plan.int4_group))
@@ -67,34 +79,64 @@ class Tuning(Run):
                           generator=torch.Generator().manual_seed(self.recipe.seed))
 
     def finish(self) -> None:
-        """Write the adapter, or the whole model where that was learnt."""
-        if self.recipe.lora is not None:
-            lora.save_adapter(self.folder / "adapter", self.model)
+        """Write the adapter, or the whole model where that was learnt, or both.
+
+        The adapter is merged as `convert` does it: into the weights that the files hold, also where
+        it was learnt over weights in 4 bits.
+        """
+        if (plan := self.recipe.lora) is None:
+            self.write_model(replace(self.source, tensors=in_memory(self.model.state_dict())))
             return
-        tensors = {name: Stored(tuple(w.shape), w.dtype, lambda w=w: w)
-                   for name, w in self.model.state_dict().items()}
-        huggingface.write(self.folder / "model", replace(self.source, tensors=tensors), n_files=1,
+        lora.save_adapter(self.folder / "adapter", self.model)
+        if plan.merged:
+            learnt = adapter_files.read(self.folder / "adapter", self.source.config)
+            self.write_model(adapter_files.adapted(self.source, learnt))
+
+    def write_model(self, source: Source) -> None:
+        """Write a model as one file of weights, in the recipe's dtype."""
+        huggingface.write(self.folder / "model", source, n_files=1,
                           dtype=getattr(torch, self.recipe.save_as))
 
+    def sampled_after(self, done: int) -> bool:
+        """Whether held-out prompts are to be answered after so many steps."""
+        every = self.recipe.training.sample_every
+        return done % every == 0 if every else self.saved_after(done)
+
     def sample(self) -> str:
-        """What the model answers by now to the first held-out dialog's first question."""
+        """What the model answers by now to the first questions of some held-out dialogs, written to
+        a file of this step in `samples`; the first answer."""
         self.model.eval()
-        ids = prompts.dialog_tokens(self.asked, self.corpus.tokenizer, self.form).ids
-        room = self.model.config.max_seq_len - len(ids)
+        talks = [[*asked, Message("assistant", self.answer(asked))] for asked in self.asked]
+        text = "\n\n".join("\n".join(f"{said.role}: {said.content}" for said in talk)
+                           for talk in talks)
+        write_whole(self.folder / "samples" / f"step-{self.done:06}.txt", f"{text}\n".encode())
+        return talks[0][-1].content if talks else ""
+
+    def answer(self, asked: list[Message]) -> str:
+        """The likeliest tokens after a prompt, up to an end or to so many as a sample has."""
+        ids, tokenizer = self.tokens(asked), self.corpus.tokenizer
         tokens = (int(token) for token in stream(
-            self.model, torch.tensor([ids]), known(self.corpus.tokenizer.n_vocab), top_k(1),
-            max_new=min(SPOKEN, room)))
-        stops = prompts.stop_ids(self.corpus.tokenizer, self.form)
-        return self.corpus.tokenizer.decode([*takewhile(lambda token: token not in stops, tokens)])
+            self.model, ids, known(tokenizer.n_vocab), top_k(1),
+            max_new=min(SPOKEN, self.model.config.max_seq_len - ids.shape[1])))
+        stops = prompts.stop_ids(tokenizer, self.form)
+        return tokenizer.decode([*takewhile(lambda token: token not in stops, tokens)])
+
+    def tokens(self, asked: list[Message]) -> Tensor:
+        """A prompt as the model reads it, `1 t`."""
+        return torch.tensor([prompts.dialog_tokens(asked, self.corpus.tokenizer, self.form).ids])
 
     def summary(self) -> str:
         """Where the result is, and how good: a few sentences."""
-        adapter = self.folder / "adapter"
-        lines = [f"The model is in {self.folder / 'model'}."] if self.recipe.lora is None else [
-            f"The adapter is in {adapter}. To merge it: llama-edu convert {self.recipe.model} "
-            f"NEW_FOLDER --format hf --adapter {adapter}"]
+        adapter, model, plan = self.folder / "adapter", self.folder / "model", self.recipe.lora
+        lines = [f"The model is in {model}." if plan is None else
+                 f"The adapter is in {adapter}, and the model with it merged in {model}."
+                 if plan.merged else
+                 f"The adapter is in {adapter}. To merge it: llama-edu convert {self.recipe.model} "
+                 f"NEW_FOLDER --format hf --adapter {adapter}"]
         if (loss := self.held_out_loss()) is not None:
             lines.append(f"Held-out loss: {loss:.4f} nats per token of the answers.")
+            if self.corpus.floor is not None:
+                lines.append(f"The floor is {self.corpus.floor:.4f}.")
         return "\n".join(lines)
 
 
@@ -111,7 +153,7 @@ def form_of(source: Source, plan: DialogsRecipe, model: str) -> Format:
     return form
 
 
-def read_dialogs(plan: DialogsRecipe, tokenizer: Tokenizer, form: Format, *,
+def read_dialogs(plan: DialogsRecipe, tokenizer: Tokenizer, form: Format, *, seed: int,
                  say: Callable[[str], object]) -> tuple[list[list[Message]], list[Tensor]]:
     """The first question of every dialog, with what stands before it, and the dialog's document.
 
@@ -119,7 +161,7 @@ def read_dialogs(plan: DialogsRecipe, tokenizer: Tokenizer, form: Format, *,
     skipped, `say` is told how many there were. Raises it, too, where none is left to train on.
     """
     asked, documents, bad = [], [], []
-    for where, line in message_files.lines(plan.source):
+    for where, line in _lines(plan, seed):
         try:
             messages = message_files.parse(line)
             read = document(messages, tokenizer, form, answers=plan.answers,
@@ -139,6 +181,25 @@ def read_dialogs(plan: DialogsRecipe, tokenizer: Tokenizer, form: Format, *,
                          f"{plan.held_out} are held out; at least one must be left. Hold out "
                          "fewer.")
     return asked, documents
+
+
+def _lines(plan: DialogsRecipe, seed: int) -> Iterator[tuple[str, bytes]]:
+    """Every dialog as a line of JSONL, those that the package makes, too."""
+    if plan.source != DIALOGUES:
+        return message_files.lines(plan.source)
+    talks = dialogues(plan.dialogs, seed=seed, grade=plan.grade)
+    return ((f"dialog {number}", json.dumps({"messages": talk}).encode())
+            for number, talk in enumerate(talks))
+
+
+def _floor(plan: DialogsRecipe, documents: list[Tensor], *, seed: int) -> float | None:
+    """The least held-out loss that there can be; None where it is not known."""
+    known = plan.source == DIALOGUES and plan.grade == "clean" and plan.answers == "all"
+    if not known or not plan.held_out:
+        return None
+    counts = iter([int(document[1:, 1].sum()) for document in documents[:plan.held_out]])
+    talks = dialogues(plan.held_out, seed=seed)
+    return floor_per_token(talks, lambda _: next(counts))
 
 
 def _digest(tensors: list[Tensor]) -> str:

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from .recipe import DTYPES, StepsRecipe, made, number, one_of, string, tables
+from .recipe import DTYPES, StepsRecipe, made, number, one_of, string, tables, truth
 
+DIALOGUES = "dialogues"         # the source of dialogs that this package makes itself
+GRADES = ("clean", "sloppy", "wrong")
 ANSWERS, BAD = ("last", "all"), ("refuse", "skip")
 
 
@@ -12,12 +14,14 @@ ANSWERS, BAD = ("last", "all"), ("refuse", "skip")
 class DialogsRecipe:
     """Where the dialogs are, and how they become rows."""
 
-    source: str                 # a JSONL file, an object {"messages": [...]} a line
+    source: str                 # a JSONL file, see `message_files`, or "dialogues"
     row_length: int             # tokens of one packed row
     held_out: int               # dialogs from the first on that are not trained on
     answers: str = "all"        # which are learnt
     bad: str = "refuse"         # a line that cannot be learnt from, or "skip" it
     format: str = ""            # of the prompts; that of the model's template where it is left out
+    dialogs: int | None = None  # how many, held-out ones among them; for "dialogues" only
+    grade: str = "clean"        # of these: see `data.dialogues`
 
     def __post_init__(self) -> None:
         string("text", "source", self.source)
@@ -26,6 +30,13 @@ class DialogsRecipe:
         number("text", "held_out", self.held_out, least=0)
         one_of("text", "answers", self.answers, ANSWERS)
         one_of("text", "bad", self.bad, BAD)
+        one_of("text", "grade", self.grade, GRADES)
+        if self.source == DIALOGUES:
+            number("text", "dialogs", self.dialogs, least=self.held_out + 1)
+        elif self.dialogs is not None:
+            raise ValueError(f"[text] dialogs is {self.dialogs}, but the source is "
+                             f"{self.source!r}; it is for the source {DIALOGUES!r} only. Remove "
+                             "it.")
 
 
 @dataclass(frozen=True)
@@ -36,14 +47,29 @@ class LoraRecipe:
     rank: int
     alpha: float
     int4_group: int = 0         # QLoRA: the layers' weights in 4 bits, in groups of so many; 0: no
+    merged: bool = False        # leave the whole model with the adapter in it, too, in `save_as`
 
     def __post_init__(self) -> None:
         string("lora", "where", self.where)
         number("lora", "rank", self.rank, least=1)
         number("lora", "int4_group", self.int4_group, least=0)
+        truth("lora", "merged", self.merged)
         if type(self.alpha) not in (int, float) or not self.alpha > 0:
             raise ValueError(f"[lora] alpha is {self.alpha!r}; a positive number is needed. "
                              "Correct the recipe.")
+
+
+@dataclass(frozen=True)
+class TuningRecipe(StepsRecipe):
+    """The same of a model that answers, and what a step may cost."""
+
+    sample_every: int = 0       # steps after which held-out prompts are answered; 0: when saved
+    checkpoint_activations: bool = False    # less memory, more time; see `recompute`
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        number("training", "sample_every", self.sample_every, least=0)
+        truth("training", "checkpoint_activations", self.checkpoint_activations)
 
 
 @dataclass(frozen=True)
@@ -54,7 +80,7 @@ class TuneRecipe:
     seed: int
     model: str                  # what is tuned: anything that `checkpoint.load` takes
     text: DialogsRecipe
-    training: StepsRecipe
+    training: TuningRecipe
     lora: LoraRecipe | None = None      # None: all weights are learnt
     save_as: str = "bfloat16"   # the dtype of a tuned model's weights; an adapter is in float32
 
@@ -68,6 +94,6 @@ class TuneRecipe:
 
 def read(path: str | Path) -> TuneRecipe:
     """The recipe in a TOML file. Raises ValueError that names what is missing, unknown or wrong."""
-    given = tables(path)
-    kinds = {"text": DialogsRecipe, "training": StepsRecipe}
+    given = tables(path, command="tune")
+    kinds = {"text": DialogsRecipe, "training": TuningRecipe}
     return made(TuneRecipe, kinds | ({"lora": LoraRecipe} if "lora" in given else {}), given)

@@ -5,8 +5,9 @@ import torch
 from models import assert_same, tiny_config
 from torch.nn import functional as F
 
-from benchmarks import _rounds, decode, train_step
+from benchmarks import _rounds, decode, lora_step, train_step
 from llama_edu.family.accounting import parameters
+from llama_edu.losses import next_learnt_token
 from llama_edu.model import Llama
 from llama_edu.training_loop import initialise
 
@@ -36,6 +37,36 @@ def test_the_plain_loop_is_the_same_llama():
 def test_transformers_is_the_same_llama():
     model = drawn()
     assert_same(model(TEXT), decode.transformers_model(model)(TEXT).logits)
+
+
+def test_peft_learns_the_same_from_the_same_rows(monkeypatch):
+    monkeypatch.setattr(lora_step, "TOKENS", 12)
+    ours, theirs = lora_step.pair(drawn())
+    with torch.no_grad():       # A is drawn; the same one makes the first gradients alike
+        for layer, block in zip(ours.layers, theirs.base_model.model.model.layers, strict=True):
+            for w, proj in ((layer.attention.wq, "q_proj"), (layer.attention.wv, "v_proj")):
+                getattr(block.self_attn, proj).lora_A["default"].weight.copy_(w.a)
+    given = lora_step.batch(0.5, CONFIG.vocab_size)
+    loss = next_learnt_token(ours, given)
+    assert loss.count == 8 * 6
+    mean = lora_step.their_loss(theirs, given)
+    torch.testing.assert_close(loss.total / loss.count, mean)
+    (loss.total / loss.count).backward()
+    mean.backward()
+    wv, v_proj = (ours.layers[0].attention.wv,
+                  theirs.base_model.model.model.layers[0].self_attn.v_proj)
+    torch.testing.assert_close(wv.b.grad, v_proj.lora_B["default"].weight.grad)
+    counts = [sum(p.numel() for p in each.parameters() if p.requires_grad)
+              for each in (ours, theirs)]
+    assert counts[0] == counts[1]
+
+
+def test_the_report_on_lora_names_both_and_every_share(monkeypatch):
+    monkeypatch.setattr(lora_step, "MODEL", "tales")
+    monkeypatch.setattr(lora_step, "ROUNDS", 1)
+    lines = [*lora_step.run()]
+    assert [row.split(" |")[0] for row in lines[-3:]] == ["| a quarter", "| half", "| all"]
+    assert all("met" in row for row in lines[-3:])
 
 
 def test_a_token_reads_every_matrix_once():

@@ -44,7 +44,8 @@ def said(capsys, *arguments):
     ["progess"], ["info", "lama-3.1-8b"], ["info", "llama-3.1-8b", "llama-2-7b", "--json"],
     ["progress"], ["progress", "nowhere"], ["generate", "x", "--temprature", "3"],
     ["chat", "--format", "llama3"], ["check-claims", "Z99"], ["train", "nowhere.toml"],
-    ["train", "--example", "."], ["tune", "nowhere.toml"], ["start", "."]])
+    ["train", "--example", "."], ["tune", "nowhere.toml"], ["tune", "--example", "."],
+    ["start", "."]])
 def test_what_computes_nothing_loads_no_torch(tmp_path, arguments):
     made = subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *arguments], cwd=tmp_path,
                           capture_output=True, text=True, check=False)

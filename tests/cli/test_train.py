@@ -173,5 +173,5 @@ def test_a_run_that_is_not_finished_keeps_its_steps(tmp_path, capsys):
 
 def test_the_example_says_nothing_but_toml():
     from importlib.resources import files
-    text = (files("llama_edu.training") / "example.toml").read_text(encoding="utf-8")
-    assert tomllib.loads(text.replace("{out}", '"x"'))["training"]["steps"] == 300
+    text = (files("llama_edu.training") / "examples/train.toml").read_text(encoding="utf-8")
+    assert tomllib.loads(text.replace("{run}", '"x"'))["training"]["steps"] == 300

@@ -35,8 +35,11 @@ BROKEN_IMAGES = """async () => {
 }"""
 IMAGES_WITHOUT_WORDS = """() =>
   [...document.querySelectorAll('.bd-article img')].filter(i => !i.alt).map(i => i.src)"""
-# Code of a notebook that a desk would have to wrap, and any block that is cut off.
-WRAPPED = """() => [...document.querySelectorAll('.bd-article .cell pre')].filter(pre => {
+# Code of a notebook or of the landing page that a desk would have to wrap, and any block that is
+# cut off.
+WRAPPED = """() => [...document.querySelectorAll(
+    '.bd-article .cell pre, #llama-edu .highlight-default pre, #llama-edu .highlight-python pre'
+  )].filter(pre => {
     pre.style.whiteSpace = 'pre';
     const wide = pre.scrollWidth > pre.clientWidth + 1;
     pre.style.whiteSpace = '';
@@ -45,7 +48,43 @@ WRAPPED = """() => [...document.querySelectorAll('.bd-article .cell pre')].filte
 CUT = """() => [...document.querySelectorAll('.bd-article pre')]
   .filter(pre => pre.scrollWidth > pre.clientWidth + 1)
   .map(pre => pre.textContent.trim().slice(0, 60))"""
-SIDEWAYS = "() => document.documentElement.scrollWidth - window.innerWidth"
+SIDEWAYS = """() =>
+  document.documentElement.scrollWidth - document.documentElement.clientWidth"""
+# Formulas that fit and have a scroll bar all the same.
+BARS = """() => [...document.querySelectorAll('.bd-article .math, .bd-article mjx-container')]
+  .filter(m => /auto|scroll/.test(getComputedStyle(m).overflowX) && m.scrollWidth > m.clientWidth)
+  .map(m => m.textContent.slice(0, 60))"""
+# Figures are drawn with words of 9 points at 120 dots an inch: 15 pixels.
+SMALL = """() => [...document.querySelectorAll('.bd-article img')]
+  .filter(i => 15 * i.getBoundingClientRect().width / i.naturalWidth < 8)
+  .map(i => i.alt.slice(0, 60))"""
+BROKEN_NAMES = """() => [...document.querySelectorAll('.bd-article td code')]
+  .filter(c => /^\\w+$/.test(c.textContent) && c.getClientRects().length > 1)
+  .map(c => c.textContent)"""
+# Words in the dark that are hardly darker or lighter than what they stand on.
+FAINT = """() => {
+  document.documentElement.dataset.theme = 'dark';
+  const brush = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const painted = colours => {
+    for (const colour of ['#fff', ...colours]) {
+      brush.fillStyle = colour;
+      brush.fillRect(0, 0, 1, 1);
+    }
+    const linear = [...brush.getImageData(0, 0, 1, 1).data].slice(0, 3)
+      .map(v => v / 255).map(v => v < 0.04 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05;
+  };
+  const grounds = e => e ? [...grounds(e.parentElement), getComputedStyle(e).backgroundColor] : [];
+  const faint = e => {
+    const under = grounds(e), ground = painted(under);
+    const words = painted([...under, getComputedStyle(e).color]);
+    return Math.max(words, ground) / Math.min(words, ground) < 4.5;
+  };
+  return [...document.querySelectorAll('.bd-article *')]
+    .filter(e => [...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()))
+    .filter(e => e.checkVisibility() && !e.closest('.math') && faint(e))
+    .map(e => e.textContent.trim().slice(0, 60));
+}"""
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +109,10 @@ def browser():
     with sync_api.sync_playwright() as playwright:
         flags = ["--disable-gpu", "--disable-quic", "--no-first-run"]
         flags += ["--disable-background-networking", "--disable-component-update"]
-        chromium = playwright.chromium.launch(executable_path=found[0], args=flags)
+        chromium = playwright.chromium.launch(
+            executable_path=found[0], args=flags,
+            ignore_default_args=["--hide-scrollbars"],  # most desks show them, and they take room
+        )  # fmt: skip
         yield chromium
         chromium.close()
 
@@ -95,9 +137,13 @@ def complaints(browser, page_file: Path) -> list[str]:
     wrong += [f"image without words: {s[:80]}" for s in page.evaluate(IMAGES_WITHOUT_WORDS)]
     wrong += [f"undrawn maths: {tex}" for tex in page.evaluate(UNDRAWN_MATHS)]
     wrong += [f"code that does not fit: {code}" for code in page.evaluate(WRAPPED)]
+    wrong += [f"formula with a scroll bar: {tex}" for tex in page.evaluate(BARS)]
+    wrong += [f"faint in the dark: {words}" for words in page.evaluate(FAINT)]
     page.set_viewport_size(PHONE)
     page.evaluate("() => document.querySelectorAll('details').forEach(d => { d.open = true; })")
     wrong += [f"code that is cut off: {code}" for code in page.evaluate(CUT)]
+    wrong += [f"figure too small to read: {alt}" for alt in page.evaluate(SMALL)]
+    wrong += [f"name broken in a table: {name}" for name in page.evaluate(BROKEN_NAMES)]
     if (sideways := page.evaluate(SIDEWAYS)) > 0:
         wrong.append(f"{sideways} pixels of sideways scroll on a phone")
     page.close()
@@ -185,6 +231,18 @@ def test_every_page_reads_well_on_a_desk_and_on_a_phone(book, browser):
          f'<pre>{"x" * 200}</pre></div></article>', "code that does not fit: xxx"),
         (f'<article class="bd-article"><pre style="overflow: hidden">{"x" * 200}</pre></article>',
          "code that is cut off: xxx"),
+        (f'<section id="llama-edu"><div class="highlight-default"><pre>{"x" * 300}</pre></div>'
+         "</section>", "code that does not fit: xxx"),
+        ('<article class="bd-article"><span class="math" style="display: inline-block; width: 9px; '
+         'overflow: auto">long<mjx-container></mjx-container></span></article>',
+         "formula with a scroll bar: long"),
+        ('<article class="bd-article"><p style="color: #ccc">pale</p></article>',
+         "faint in the dark: pale"),
+        ('<article class="bd-article"><img alt="A line." width="350" src="data:image/svg+xml,'
+         "%3Csvg xmlns='http://www.w3.org/2000/svg' width='781' height='9'/%3E\"></article>",
+         "figure too small to read: A line."),
+        ('<article class="bd-article"><table><td style="width: 9px; overflow-wrap: anywhere"><code>'
+         "n_kv_heads</code></table></article>", "name broken in a table: n_kv_heads"),
     ],
 )
 def test_a_page_that_reads_badly_is_found(browser, tmp_path, body, complaint):

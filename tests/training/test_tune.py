@@ -9,6 +9,7 @@ import pytest
 import torch
 from models import distance
 from safetensors.torch import load_file, save_file
+from torch.autograd.graph import saved_tensors_hooks
 from transformers import LlamaForCausalLM
 
 from llama_edu import checkpoint
@@ -16,8 +17,9 @@ from llama_edu.alignment import messages
 from llama_edu.alignment.message_files import parse
 from llama_edu.cli import main
 from llama_edu.formats.convert import convert
+from llama_edu.losses import next_token
 from llama_edu.prompts import dialog_tokens, named
-from llama_edu.training import tune_recipe
+from llama_edu.training import packing, tune_recipe
 from llama_edu.training.lora import load_adapter
 from llama_edu.training.tune import Tuning
 
@@ -100,7 +102,7 @@ def test_the_loss_falls_and_is_written_with_a_curve(tuned):
     assert losses[-1] < losses[0] - 0.5
     assert (tuned / "loss.png").read_bytes()[:4] == b"\x89PNG"
     assert sorted(p.name for p in tuned.iterdir()) == [
-        "adapter", "checkpoints", "loss.png", "metrics.csv"]
+        "adapter", "checkpoints", "loss.png", "metrics.csv", "samples"]
 
 
 def test_a_checkpoint_holds_what_is_learnt_and_nothing_of_the_rest(tuned):
@@ -141,6 +143,65 @@ def test_only_answers_are_learnt_and_held_out_dialogs_are_not(tmp_path):
     assert [document[:, 0].tolist() for document in run.corpus.held_out] == [
         ids for ids, _ in expected[:4]]
     assert next(run.steps()).count < 0.5 * 4 * 65
+
+
+# -- a model with the adapter in it ------------------------------------------------------------
+
+def test_a_merged_model_is_what_convert_would_make_of_it(tmp_path, capsys):
+    path = write(tmp_path, ("alpha = 8", "alpha = 8\nmerged = true"))
+    assert main(["tune", str(path)]) == 0
+    out = tmp_path / "out"
+    assert f"is in {out / 'adapter'}, and the model with it merged in {out / 'model'}." in (
+        capsys.readouterr().out)
+    convert("tales", tmp_path / "ours", format="hf", dtype="bfloat16", adapter=out / "adapter")
+    theirs = {file.name: file.read_bytes() for file in (tmp_path / "ours").iterdir()}
+    assert {file.name: file.read_bytes() for file in (out / "model").iterdir()} == theirs
+    again = Tuning(tune_recipe.read(write(tmp_path)))
+    again.resume()
+    assert again.start == 6             # a finished run's result may be asked for in another form
+
+
+# -- answers on the way ------------------------------------------------------------------------
+
+def test_held_out_prompts_are_answered_in_files(tmp_path, capsys):
+    path = write(tmp_path, ("checkpoint_every = 2", "checkpoint_every = 6\nsample_every = 3"))
+    assert main(["tune", str(path)]) == 0
+    files = sorted((tmp_path / "out/samples").iterdir())
+    assert [file.name for file in files] == ["step-000003.txt", "step-000006.txt"]
+    said = capsys.readouterr().err
+    for file in files:
+        talks = file.read_text(encoding="utf-8").split("\n\n")
+        for talk, name in zip(talks, NAMES, strict=False):
+            assert talk.startswith(f"user: {name} had 2 balls. How many?\nassistant: ")
+        assert len(talks) == 3          # of four that are held out
+        assert repr(talks[0].partition("assistant: ")[2]) in said
+
+
+def test_a_prompt_that_leaves_no_room_is_not_asked(tmp_path):
+    long = row(("user", "ball " * 300), ("assistant", "x"), ("user", "So?"), ("assistant", "Yes."))
+    run = begun(write(tmp_path, lines=[long, *GOOD]))
+    assert [asked[0].content[:3] for asked in run.asked] == ["Mia", "Tom", "Ann"]
+
+
+# -- activations computed twice ----------------------------------------------------------------
+
+def test_what_is_computed_twice_learns_the_same_from_less(tmp_path):
+    results = []
+    for change in ("", "\ncheckpoint_activations = true"):
+        path = write(tmp_path, ("warmup = 1", f"warmup = 1{change}"))
+        run, kept = begun(path), []
+        batch = next(packing.in_order(run.corpus.rows, size=2, length=65))
+        with saved_tensors_hooks(lambda tensor, kept=kept: kept.append(tensor.nbytes) or tensor,
+                                 lambda tensor: tensor):
+            loss = next_token(run.model, batch)
+        loss.total.backward()
+        results.append((loss.total, [p.grad for p in run.learnt], sum(kept), run.name))
+    (plain, ours, much, name), (again, theirs, little, same_name) = results
+    assert torch.equal(plain, again)
+    assert all(torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    assert all(gradient is not None for gradient in ours)
+    assert little < 0.5 * much          # what is left is mostly the logits'
+    assert same_name == name
 
 
 # -- resumed -----------------------------------------------------------------------------------
@@ -199,13 +260,15 @@ def test_over_four_bits_the_run_learns_as_well(tmp_path):
 
 BAD = {
     "{": "it is not JSON \\(",
-    '{"text": "Once"}': 'it has no list of "messages"',
-    "[1]": 'it has no list of "messages"',
-    '{"messages": [{"role": "user"}]}': 'a message in it is {"role": "user"}; a role and a cont',
+    '{"text": "Once"}': 'it has no "messages", "conversations" or "instruction"',
+    "[1]": 'it has no "messages", "conversations" or "instruction"',
+    '{"messages": [{"role": "user"}]}': 'a message in it is {"role": "user"}; "role" and "content"',
     '{"messages": [{"role": "user", "content": 3}]}': "a message in it is .*both strings",
     row(("robot", "x"), ("assistant", "y")): "a message of the role 'robot' was given",
     row(("user", "x")): "it holds nothing to learn",
     row(): "it holds nothing to learn",
+    '{"conversations": [{"from": "human", "value": "x"}]}': "it holds nothing to learn",
+    '{"instruction": "x", "output": 3}': 'its "output" is 3; a string is needed',
     row(("user", "x"), ("assistant", "word " * 200)): "its last turn has .* a row has room for 65",
     row(("system", "x"), ("user", "x"), ("assistant", "y")): "a system message was given; compl",
 }
@@ -224,10 +287,23 @@ def test_bad_lines_are_skipped_and_counted_where_the_recipe_says_so(tmp_path):
     said = []
     path = write(tmp_path, ("held_out = 4", 'held_out = 4\nbad = "skip"'), lines=[*BAD, *GOOD])
     run = begun(path, say=said.append)
-    assert said[-1].startswith(f"10 lines of {(tmp_path / 'dialogs.jsonl').as_posix()} were left o")
+    assert said[-1].startswith(f"12 lines of {(tmp_path / 'dialogs.jsonl').as_posix()} were left o")
     (tmp_path / "clean").mkdir()
     clean = begun(write(tmp_path / "clean"))
     assert run.corpus.digest == clean.corpus.digest
+
+
+def test_forms_may_be_mixed_in_a_file_and_change_nothing(tmp_path):
+    lines = GOOD.copy()
+    asked, said = (message["content"] for message in json.loads(GOOD[8])["messages"])
+    lines[8] = json.dumps({"instruction": asked, "input": "", "output": said})
+    lines[9] = GOOD[9].replace("messages", "conversations").replace('"role"', '"from"').replace(
+        '"content"', '"value"').replace('"user"', '"human"').replace('"assistant"', '"gpt"')
+    digests = []
+    for name, rows in (("one", GOOD), ("mixed", lines)):
+        (tmp_path / name).mkdir()
+        digests.append(begun(write(tmp_path / name, lines=rows)).corpus.digest)
+    assert digests[0] == digests[1]
 
 
 def test_the_words_of_a_recipe_are_those_of_the_code():
@@ -249,6 +325,10 @@ def test_the_words_of_a_recipe_are_those_of_the_code():
     (("alpha = 8", "beta = 8"), "[lora] has keys that mean nothing here: beta"),
     (("alpha = 8", "alpha = 8\nint4_group = 7"), "int4(7) was asked for"),
     (("held_out = 4", 'held_out = 4\nanswers = "first"'), "[text] answers is 'first'; one of last"),
+    (("alpha = 8", "alpha = 8\nmerged = 1"), "[lora] merged is 1; true or false is needed"),
+    (("warmup = 1", "warmup = 1\nsample_every = -1"), "[training] sample_every is -1; a whole"),
+    (("warmup = 1", 'warmup = 1\ncheckpoint_activations = "no"'),
+     "[training] checkpoint_activations is 'no'; true or false is needed"),
     (("[training]", "[trainin]"), "the recipe has no table [training]; it needs [text]"),
     (("dialogs.jsonl", "nowhere.jsonl"), "nowhere.jsonl cannot be opened (No such file"),
     (('model = "tales"', 'model = "tails"'), "tails"),
