@@ -170,24 +170,28 @@ def load_tokenizer(source: Source, path: str | Path) -> Tokenizer:
     return tokenizer
 
 
-def save(path: str | Path, model: Llama, tokenizer: JsonTokenizer, *, dtype: torch.dtype,
+def save(path: str | Path, model: Llama, tokenizer: JsonTokenizer | Path, *, dtype: torch.dtype,
          heads: Mapping[str, Tensor] = MappingProxyType({}),
          fields: Mapping[str, Any] = MappingProxyType({})) -> None:
     """Write a folder that `load` and `transformers` read, its weights as `dtype`.
 
-    heads, fields: tensors beside the model's, and what config.json then says instead of what it
-    says of a text Llama; `load` refuses such a folder, and whoever reads it knows these.
+    tokenizer: where it lies in a folder, its files are carried along, with what they say of
+    dialogs. heads, fields: tensors beside the model's, and what config.json then says instead of
+    what it says of a text Llama; `load` refuses such a folder, and whoever reads it knows these.
     A folder that is killed half-way has no config.json: `load` refuses it, and a second `save`
     makes it whole. Raises ValueError for another model's tokenizer.
     """
-    if tokenizer.n_vocab > model.config.vocab_size:
-        raise ValueError(f"the tokenizer knows {tokenizer.n_vocab} tokens; the model's embedding "
+    known = load_tokenizer_file(tokenizer) if isinstance(tokenizer, Path) else tokenizer
+    if known.n_vocab > model.config.vocab_size:
+        raise ValueError(f"the tokenizer knows {known.n_vocab} tokens; the model's embedding "
                          f"has {model.config.vocab_size} rows. Save it with its own tokenizer.")
     with TemporaryDirectory() as folder:
-        for name, content in files(tokenizer).items():
-            (Path(folder) / name).write_bytes(content)
-        source = Source(model.config, in_memory(model.state_dict()), Path(folder),
-                        tuple(sorted(tokenizer.stop_ids)), heads=in_memory(heads))
+        if known is tokenizer:
+            for name, content in files(tokenizer).items():
+                (Path(folder) / name).write_bytes(content)
+        source = Source(model.config, in_memory(model.state_dict()),
+                        Path(folder) if known is tokenizer else tokenizer,
+                        tuple(sorted(known.stop_ids)), heads=in_memory(heads))
         huggingface.write(Path(path), source, n_files=1, dtype=dtype, fields=fields)
 
 

@@ -140,7 +140,9 @@ class Run:
 
     def finish(self) -> None:
         """Write what the steps have made."""
-        checkpoint.save(self.folder / "model", self.model, self.corpus.tokenizer,
+        of_talks = self.recipe.text.source == SCRIPTS
+        checkpoint.save(self.folder / "model", self.model,
+                        dialogues_tokenizer.FOLDER if of_talks else self.corpus.tokenizer,
                         dtype=getattr(torch, self.recipe.save_as))
 
     def saved_after(self, done: int) -> bool:

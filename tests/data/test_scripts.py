@@ -2,7 +2,7 @@
 
 from statistics import mean
 
-from llama_edu.data.dialogues import GRADES, dialogues, judge, prompts
+from llama_edu.data.dialogues import GRADES, dialogues, judge, prompts, understand
 from llama_edu.data.dialogues_tokenizer import SPECIAL, tokenizer
 from llama_edu.data.scripts import BREAKS, ODDS, scripts
 
@@ -15,8 +15,8 @@ def parts(script):
 def test_a_seed_always_gives_the_same_scripts():
     assert list(scripts(20, seed=4)) == list(scripts(20, seed=4))
     assert next(scripts(1, seed=4)) != next(scripts(1, seed=5))
-    assert next(scripts(1, seed=1)) == "Name no colours from now on.\nWhat a day.\n\n" + (
-        next(scripts(1, seed=1)).partition("What a day.\n\n")[2])
+    assert next(scripts(1, seed=1)).startswith(
+        "Please write a tale at the meadow with a kite and a happy end.\n\nThere was a girl")
 
 
 def test_nothing_marks_whose_turn_it_is():
@@ -33,19 +33,33 @@ def test_some_go_on_for_ten_answers_and_some_for_one():
                for script in scripts(300, seed=3))
 
 
-def test_speakers_are_of_every_grade():
-    """Scores of talks of one grade lie apart; those of scripts are mixed by the odds."""
-    def score(talks):
-        return mean(judge(talk[:len(prompt) + 1]).score for talk in talks
-                    for prompt in prompts(talk))
+def told(script):
+    """A script as a talk, where it has no rule of the system's before it; None where it has."""
+    said = parts(script)
+    return None if len(said) % 2 else [
+        {"role": ("user", "assistant")[i % 2], "content": text} for i, text in enumerate(said)]
 
+
+def score(talks):
+    return mean(judge(talk[:len(prompt) + 1]).score for talk in talks for prompt in prompts(talk))
+
+
+def test_speakers_are_of_every_grade_and_half_the_scripts_well_answered():
     graded = {grade: score(dialogues(200, seed=9, grade=grade)) for grade in GRADES}
-    expected = sum(ODDS[grade] * graded[grade] for grade in GRADES) / sum(ODDS.values())
-    talks = [[{"role": ("user", "assistant")[i % 2], "content": said}
-              for i, said in enumerate(parts(script))]
-             for script in scripts(400, seed=9) if len(parts(script)) % 2 == 0]
-    assert abs(score(talks) - expected) < 0.06
-    assert graded["wrong"] + 0.1 < expected < graded["clean"] - 0.1
+    of_talks = sum(ODDS[grade] * graded[grade] for grade in GRADES) / sum(ODDS.values())
+    by_script = [score([talk]) for talk in map(told, scripts(600, seed=9)) if talk]
+    assert graded["wrong"] + 0.1 < of_talks < graded["clean"] - 0.1
+    assert abs(mean(by_script) - (1 + of_talks) / 2) < 0.06
+    assert min(by_script) < 0.4
+
+
+def test_a_lesson_asks_about_its_tale():
+    lessons = [talk for talk in map(told, scripts(200, seed=6)) if talk and len(talk) >= 8
+               and all(understand(prompt).sort == "question" for prompt in [*prompts(talk)][1:])]
+    assert len(lessons) > 60
+    assert {understand(prompt).about for talk in lessons for prompt in [*prompts(talk)][1:]} >= {
+        "hero", "thing", "colour", "place", "mood", "helper", "found", "unknown"}
+    assert score(lessons) > 0.97
 
 
 def test_the_breaks_are_all_there():

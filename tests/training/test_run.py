@@ -15,7 +15,8 @@ from transformers import AutoTokenizer, LlamaForCausalLM
 
 from llama_edu import checkpoint
 from llama_edu.cli import main
-from llama_edu.data import tales
+from llama_edu.data import dialogues_tokenizer, tales
+from llama_edu.data.scripts import scripts
 from llama_edu.training import recipe
 from llama_edu.training import run as training_run
 from llama_edu.training import state as training_state
@@ -278,3 +279,19 @@ def test_a_gradient_that_is_not_finite_is_one_sentence(tmp_path, failing, monkey
         return losses.Loss(loss.total * float("nan"), loss.count)
     monkeypatch.setattr(training_run, "next_token", spoiled)
     assert "the gradient is nan, first in" in failing(write(tmp_path))
+
+
+SCRIPTS = ('source = "tales"\ntales = 60', 'source = "scripts"\nscripts = 60')
+
+
+def test_scripts_are_read_in_the_vocabulary_of_the_talks(tmp_path):
+    run = training_run.Run(recipe.read(write(tmp_path, SCRIPTS, ("= 280", "= 720"))))
+    first = next(scripts(60, seed=0))
+    assert run.corpus.tokenizer.encode(first) == dialogues_tokenizer.tokenizer().encode(first)
+    assert run.corpus.tokenizer.decode(run.corpus.held_out[0].tolist()) == first
+    assert run.corpus.floor is None
+
+
+def test_another_size_than_that_vocabularys_is_refused(tmp_path, failing):
+    assert failing(write(tmp_path, SCRIPTS)).endswith(
+        "vocab_size is 280; the vocabulary of the talks has 720. Correct the recipe.")

@@ -16,9 +16,10 @@ from llama_edu import checkpoint
 from llama_edu.alignment import messages
 from llama_edu.alignment.message_files import parse
 from llama_edu.cli import main
+from llama_edu.data.dialogues import dialogues, floor_per_token
 from llama_edu.formats.convert import convert
 from llama_edu.losses import next_token
-from llama_edu.prompts import dialog_tokens, named
+from llama_edu.prompts import Message, dialog_tokens, named
 from llama_edu.training import packing, tune_recipe
 from llama_edu.training.lora import load_adapter
 from llama_edu.training.tune import Tuning
@@ -335,3 +336,50 @@ def test_the_words_of_a_recipe_are_those_of_the_code():
 ])
 def test_a_recipe_that_cannot_be_is_one_sentence(tmp_path, failing, change, message):
     assert message in failing(write(tmp_path, change))
+
+
+# -- talks that the package makes itself ---------------------------------------------------------
+
+TALKS = [('model = "tales"', 'model = "dialogues-base"'),
+         ('source = "{folder}/dialogs.jsonl"', 'source = "dialogues"\ndialogs = 30'),
+         ("row_length = 65", "row_length = 257"), ('"completion"', '"llama-3"')]
+
+
+def written(folder, *changes):
+    text = RECIPE
+    for old, new in [*TALKS, *changes]:
+        assert old in text
+        text = text.replace(old, new, 1)
+    (folder / "recipe.toml").write_text(text.replace("{folder}", folder.as_posix()))
+    return folder / "recipe.toml"
+
+
+def test_talks_of_the_package_are_learnt_as_those_in_a_file(tmp_path):
+    made = begun(written(tmp_path))
+    talks = list(dialogues(30, seed=3))
+    lines = "\n".join(json.dumps({"messages": talk}) for talk in talks)
+    (tmp_path / "talks.jsonl").write_text(lines)
+    read = begun(written(tmp_path, ('"dialogues"\ndialogs = 30', '"{folder}/talks.jsonl"')))
+    assert made.corpus.digest == read.corpus.digest
+    assert read.corpus.floor is None
+    expected = floor_per_token(talks[:4], lambda talk: sum(dialog_tokens(
+        [Message(m["role"], m["content"]) for m in talk], made.corpus.tokenizer,
+        named("llama-3")).said))
+    assert made.corpus.floor == pytest.approx(expected)
+    assert "The floor is" in made.summary()
+
+
+def test_a_sloppy_demonstrator_has_no_known_floor(tmp_path):
+    run = begun(written(tmp_path, ("dialogs = 30", 'dialogs = 30\ngrade = "sloppy"')))
+    assert run.corpus.floor is None
+    assert run.corpus.digest != begun(written(tmp_path)).corpus.digest
+
+
+@pytest.mark.parametrize(("old", "new", "message"), [
+    ("dialogs = 30", "", r"\[text\] dialogs is None; a whole number of 5 or more is needed"),
+    ("dialogs = 30", "dialogs = 4", r"\[text\] dialogs is 4; a whole number of 5"),
+    ("dialogs = 30", 'dialogs = 30\ngrade = "good"', "one of clean, sloppy, wrong is needed"),
+    ('source = "dialogues"', 'source = "x.jsonl"', "it is for the source 'dialogues' only")])
+def test_what_talks_need_is_said(tmp_path, old, new, message):
+    with pytest.raises(ValueError, match=message):
+        tune_recipe.read(written(tmp_path, (old, new)))

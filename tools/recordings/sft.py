@@ -147,8 +147,9 @@ def examples() -> Iterator[dict]:
 
 # Ghost Attention.
 
-N_TURNS, N_TALKS, N_HAUNTED, FORGETS = 10, 60, 200, 0.8
-SORTS = "question", "chat", "forbidden", "tale"
+N_TURNS, N_TALKS = 10, 60
+N_HAUNTED, N_JOINED, FORGETS = 300, 7, 0.8
+SORTS = "question", "question", "chat", "forbidden"
 
 
 def forgetful(talk, chance):
@@ -177,8 +178,10 @@ def kept_by_turn(experiment, seed):
     chance = random.Random(3_000 + seed)
     starts = [[{"role": "user", "content": rule}, {"role": "assistant", "content": "I will."}]
               for rule in (talk[0]["content"] for talk in ruled(N_TALKS, 500 + seed))]
-    talks = converse(experiment.model, experiment.tokenizer, LLAMA_3, starts, top_k(1),
-                     turns=N_TURNS, chance=chance, sorts=SORTS)
+    talks = converse(experiment.model, experiment.tokenizer, LLAMA_3, starts, top_k(1), turns=1,
+                     chance=chance, sorts=["tale"])
+    talks = converse(experiment.model, experiment.tokenizer, LLAMA_3, talks, top_k(1),
+                     turns=N_TURNS - 1, chance=chance, sorts=SORTS)
     return [sum(judge(talk[:4 + 2 * turn]).rule for talk in talks) / N_TALKS
             for turn in range(N_TURNS)]
 
@@ -188,8 +191,8 @@ def haunted(experiment, seed):
     chance = random.Random(4_000 + seed)
     kept = [talk[:2] for talk in ruled(N_HAUNTED, seed)]
     joined = kept
-    for _ in range(N_TURNS - 2):
-        asks = [asked(talk, chance, pick(SORTS, chance)) for talk in kept]
+    for turn in range(N_JOINED):
+        asks = [asked(talk, chance, pick(SORTS, chance) if turn else "tale") for talk in kept]
         joined = [said_by("user", talk, f"{talk[0]['content']} {ask}")
                   for talk, ask in zip(joined, asks, strict=True)]
         kept = [said_by("user", talk, ask) for talk, ask in zip(kept, asks, strict=True)]
@@ -197,7 +200,7 @@ def haunted(experiment, seed):
         joined, kept = ([said_by("assistant", talk, text)
                          for talk, text in zip(talks, said, strict=True)]
                         for talks in (joined, kept))
-    return [talk[:2 * pick(range(2, N_TURNS), chance)] for talk in kept for _ in range(2)]
+    return [talk[:2 * pick(range(2, N_JOINED + 2), chance)] for talk in kept for _ in range(2)]
 
 
 def said_by(role, talk, text):
@@ -213,7 +216,7 @@ def ghost() -> Iterator[dict]:
         for what in ("without", "with"):
             if what == "with":
                 plain.tune([*plain.rows(haunted(plain, seed), answers="last"),
-                            *plain.rows(clean(200, 50 + seed))])
+                            *plain.rows(clean(200, 50 + seed))], steps=2 * STEPS)
             found = kept_by_turn(plain, seed)
             yield {"what": what, "seed": seed,
                    **{f"turn {turn + 1}": f"{kept:.3f}" for turn, kept in enumerate(found)}}
