@@ -1,4 +1,4 @@
-"""The bug hunt of chapter 17, 17.5: six makers of examples, told apart by what they make."""
+"""The bug hunt of chapter 17, 17.6: six makers of examples, told apart by what they make."""
 
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -69,7 +69,7 @@ def _look(make: Callable[[Sequence[Sequence[Said]], int], Batch]) -> Tensor:
 
 
 EXAMPLES = Hunt(
-    "17.5", "Six makers of examples", "Find the bug: six makers of examples",
+    "17.6", "Six makers of examples", "Find the bug: six makers of examples",
     healthy=_maker,
     bugs={
         "prompt learnt": Bug(

@@ -1,4 +1,4 @@
-"""The exercises of chapter 17 on low-rank adaptation: 17.4 the layer, 17.7 its gradient."""
+"""The exercises of chapter 17 on low-rank adaptation: 17.5 the layer, 17.7 its gradient."""
 
 import math
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from ..training.lora import LoRALinear
 from .data import Exercise, Inputs, Misconception, Probe, normal
 from .frugal import by_hand
 
-# -- 17.4: the layer -----------------------------------------------------------------------------
+# -- 17.5: the layer -----------------------------------------------------------------------------
 
 
 def _linear(weight: Tensor) -> nn.Linear:
@@ -85,7 +85,7 @@ def _lora(*, scale: Callable[[float, int], float] = lambda alpha, rank: alpha / 
 
 
 LORA = Exercise(
-    "17.4", "A layer with a narrow path", "Your turn: a narrow path",
+    "17.5", "A layer with a narrow path", "Your turn: a narrow path",
     _Package, adapt=_looked_at,
     probes=(
         Probe("rank 2", lambda rng: _layer(rng, 5, 4, 2, 3.0, 3)),

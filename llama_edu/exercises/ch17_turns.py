@@ -1,4 +1,4 @@
-"""The exercises of chapter 17 on whole turns, 17.3, and on Ghost Attention, 17.6."""
+"""The exercises of chapter 17 on whole turns, 17.3, and on Ghost Attention, 17.4."""
 
 from collections.abc import Callable, Sequence
 
@@ -153,7 +153,7 @@ KEPT = Exercise(
         "For each possible beginning, the earliest first: the first that fits is the answer.",
     ))
 
-# -- 17.6: Ghost Attention -----------------------------------------------------------------------
+# -- 17.4: Ghost Attention -----------------------------------------------------------------------
 
 Said = tuple[str, str]
 Ghost = tuple[list[Said], list[bool]]
@@ -210,7 +210,7 @@ def _by_system(rule: str, questions: list[str], reply: Callable) -> Ghost:
 
 
 GHOST = Exercise(
-    "17.6", "Ghost Attention", "Your turn: a rule that nobody repeats",
+    "17.4", "Ghost Attention", "Your turn: a rule that nobody repeats",
     _package_ghost,
     probes=(
         Probe("one question", lambda rng: _asked(rng, 2)),
