@@ -339,6 +339,9 @@ for name in order:
     print(f"{name:24}", *(f"{score:.2f}" for score in scores[name]))
 reveal("what costs most is", costs_most, worst)
 
+# %% [markdown]
+# The same as a picture, a dot for each seed:
+
 # %% tags=["hide-input"] mystnb={"image": {"alt": "The judge's mean mark for the base model and seven ways of tuning it, three dots for three seeds each, sorted from the lowest to the highest; the base model stands lowest or near it and the right way at the upper end."}}
 fig, ax = plots.figure(f"Of all mistakes “{worst}” costs most",
                        x="the judge's mean mark", y="", size=(6.4, 3.4))
@@ -450,6 +453,9 @@ for grade, each in by_grade.items():
                           for n, scores in each.items()))
 reveal("clean talks that do as well as 3,000 sloppy ones", enough, first)
 
+# %% [markdown]
+# Medians above; below, the spread of the three seeds as well.
+
 # %% tags=["hide-input"] mystnb={"image": {"alt": "The judge's mark against the number of example talks, 10 to 3,000 on a logarithmic axis, one line for each of three grades of demonstrators, with bands for three seeds; the clean line is the highest from the first hundreds on, the wrong one the lowest."}}
 fig, ax = plots.figure(f"{first:,} clean talks do what 3,000 sloppy ones do",
                        x="example talks", y="the judge's mean mark")
@@ -544,7 +550,7 @@ for what, runs in kept_at.items():
                          for each in zip(*runs, strict=True)))
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "How far a rule is kept at the first to the tenth turn after it was set, one line for a model without and one for a model with Ghost Attention, with bands for three seeds; the line without falls within a few turns, the line with it stays higher."}}
-fig, ax = plots.figure("Without Ghost Attention a rule fades within a few turns",
+fig, ax = plots.figure("Without Ghost Attention a rule fades in a few turns",
                        x="turns after the rule", y="rule kept (share)")
 for (what, runs), colour in zip(kept_at.items(),
                                 (plots.BLUE, plots.ORANGE), strict=True):
@@ -702,6 +708,10 @@ else:
     for step in train(real, itertools.repeat(batch), steps=8,
                       lr=cosine(1e-2, warmup=2, steps=8)):
         print(f" {step.loss:.2f}", end="")
+
+# %% [markdown]
+# That was the loss of the eight answers. Now four questions that are not among the eight, and a
+# passage of plain prose of our own, before and after:
 
 # %%
 if REAL is None:

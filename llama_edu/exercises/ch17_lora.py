@@ -107,7 +107,7 @@ LORA = Exercise(
         Misconception("one over the rank", _lora(scale=lambda alpha, rank: 1 / rank),
                       "you divide by the rank and forget alpha."),
         Misconception("alpha times rank", _lora(scale=lambda alpha, rank: alpha * rank),
-                      "you multiply by the rank. Divide: a path of rank 8 is a sum of eight terms."),
+                      "you multiply by the rank. Divide: a path of rank 8 is a sum of 8 terms."),
         Misconception("B drawn at random", _lora(both=True),
                       "you drew B at random, so the layer begins with noise. B is zero, and at "
                       "first the layer computes what it did."),
@@ -243,7 +243,7 @@ GRADIENTS = Exercise(
                       "you scaled the weight's part in the gradient of x, too. Only the path has a "
                       "scale."),
         Misconception("no gradient of A", _back(da=lambda a, **_: torch.zeros_like(a)),
-                      "your gradient of A is always zero. It is so while B is zero, and no longer."),
+                      "your gradient of A is always zero. It is so while B is zero, not longer."),
         Misconception("A as if B were one", _back(da=lambda x, g, b, s, **_: s * (
                           g @ torch.ones_like(b)).T @ x),
                       "your gradient of A does not ask B. What flows into A has gone back through "
