@@ -16,6 +16,7 @@ from llama_edu.alignment.preferences import SMALL, accuracy, batches, gaps, pair
 from llama_edu.alignment.reward import RewardModel
 from llama_edu.data.dialogues_labels import ceilings, labelled
 from llama_edu.data.dialogues_tokenizer import FOLDER, PAD
+from llama_edu.prompts.dialog import special_id
 from llama_edu.prompts.llama3 import LLAMA_3
 from llama_edu.training_loop import cosine, train
 
@@ -48,7 +49,7 @@ def made(about):
     reward.eval()
     shares = accuracy(gaps(reward, pairs, size=64), [each.rating for each in pairs])
     reward_files.save(FOLDER / about, reward, tokenizer, dtype=torch.bfloat16,
-                      pad_id=tokenizer.special_id(PAD))
+                      pad_id=special_id(tokenizer, PAD))
     return [{"about": about, "rating": rating, "pairs": share.count,
              "accuracy": f"{share.right:.3f}", "ceiling": f"{most[rating]:.3f}"}
             for rating, share in shares.items()]

@@ -25,6 +25,7 @@ from llama_edu.data.dialogues_answers import answers_to
 from llama_edu.data.dialogues_reading import Rules
 from llama_edu.data.dialogues_tokenizer import FOLDER
 from llama_edu.losses import Loss, log_probs, next_token
+from llama_edu.prompts.dialog import special_id
 from llama_edu.prompts.llama3 import LLAMA_3
 from llama_edu.sampling import top_k
 from llama_edu.training.packing import shuffled
@@ -122,7 +123,7 @@ def masks() -> Iterator[dict]:
             return experiment.tune([change(row) for row in experiment.rows(talks)], **how)
 
         start = Experiment(seed)
-        end = start.tokenizer.special_id("<|eot_id|>")
+        end = special_id(start.tokenizer, "<|eot_id|>")
         found = {
             "base": start, "right": tuned(), "prompt learnt": tuned(all_learnt),
             "off by one": tuned(shifted), "end not learnt": tuned(partial(endless, end=end)),
