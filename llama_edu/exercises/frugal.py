@@ -36,6 +36,8 @@ class _NoLarger(TorchDispatchMode):
         if "backward" in str(function):         # torch.func does not ask whether autograd is on
             raise RuntimeError(self.derive)
         made = function(*args, **(kwargs or {}))
-        if any(isinstance(each, Tensor) and each.numel() > self.most for each in tree_leaves(made)):
+        if not function.is_view and any(    # a view takes no memory
+                isinstance(each, Tensor) and each.numel() > self.most
+                for each in tree_leaves(made)):
             raise MemoryError(self.too_large)
         return made

@@ -151,11 +151,11 @@ def test_both_zero_is_sent_to_the_gradients():
 # -- the way back -------------------------------------------------------------------------------
 
 
-def test_gradients_by_einsum_pass():
+def test_gradients_by_einsum_and_a_view_of_the_weight_pass():
     def way_back(x: Tensor, g: Tensor, weight: Tensor, a: Tensor, b: Tensor, alpha: float):
         s = alpha / len(a)
         h, back = torch.einsum("ti,ri->tr", x, a), torch.einsum("to,or->tr", g, b)
-        return (torch.einsum("to,oi->ti", g, weight) + s * torch.einsum("tr,ri->ti", back, a),
+        return (nn.functional.linear(g, weight.T) + s * torch.einsum("tr,ri->ti", back, a),
                 s * torch.einsum("tr,ti->ri", back, x), s * torch.einsum("to,tr->or", g, h))
 
     assert check("17.7", way_back).passed
@@ -163,10 +163,9 @@ def test_gradients_by_einsum_pass():
 
 def test_autograd_is_refused():
     def way_back(x: Tensor, g: Tensor, weight: Tensor, a: Tensor, b: Tensor, alpha: float):
-        with torch.enable_grad():
-            leaves = [each.clone().requires_grad_() for each in (x, a, b)]
-            y = leaves[0] @ weight.T + alpha / len(a) * leaves[0] @ leaves[1].T @ leaves[2].T
-            return torch.autograd.grad(y, leaves, g)
+        leaves = [each.clone().requires_grad_() for each in (x, a, b)]
+        y = leaves[0] @ weight.T + alpha / len(a) * leaves[0] @ leaves[1].T @ leaves[2].T
+        return torch.autograd.grad(y, leaves, g)
 
     assert "runs without autograd" in check("17.7", way_back).message
 
