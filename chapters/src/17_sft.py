@@ -301,11 +301,10 @@ for name in ("wishes", "question", "rule", "refusal", "over-refusal", "tale",
     print(f"{name:14}{before[name]:6.2f}{after[name]:6.2f}")
 print("\nasked:", asked[0][-1]["content"], "\nbase: ",
       raw[0][:60].replace("\n", " "), "...\nSFT:  ", tuned[0][:60], "...")
-assert after["score"] > 0.9 > 0.5 > before["score"]
+assert after["score"] > 0.95 > 0.7 > before["score"]
 
 # %% [markdown]
-# A few hundred talks, and the predictor is an assistant. (A base model may get a high mark for refusals: it goes on and on, and somewhere in what it
-# writes stands "I will not". A mark is no better than what it reads.)
+# A few hundred talks, and the predictor is an assistant.
 #
 # ## What does a mistake cost?
 #

@@ -38,7 +38,8 @@ def test_a_search_for_the_word_is_named():
         marked, on = [], False
         for i, piece in enumerate(pieces):
             marked.append(on)
-            on = (on or "assistant" in pieces[max(0, i - 2):max(0, i - 1)]) and piece != "<|eot_id|>"
+            word_before = i >= 2 and pieces[i - 2] == "assistant"
+            on = (on or word_before) and piece != "<|eot_id|>"
         return marked
 
     assert check("17.1", learnt).diagnosis == "word taken for a role"
