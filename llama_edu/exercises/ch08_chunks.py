@@ -6,16 +6,15 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from ..losses import Batch, next_token
 from ..training_loop import add_up, mean_and_clip
 from .data import Exercise, Inputs, Misconception, Probe, count, normal
+from .frugal import by_hand
 
 NOT_LEARNT = -100
-BY_HAND = ("this check runs without autograd. Derive the gradient by hand: the loss by one logit, "
-           "then back through the product.")
+DERIVE = ("this check runs without autograd. Derive the gradient by hand: the loss by one logit, "
+          "then back through the product.")
 
 
 class _Head(nn.Module):
@@ -47,33 +46,12 @@ def _package_chunks(x: Tensor, output: Tensor, targets: Tensor, size: int
     return loss.total / loss.count, model.x.grad, model.output.grad
 
 
-class _NoLarger(TorchDispatchMode):
-    """Stops whoever makes a tensor of more numbers than this, or has a gradient made."""
-
-    def __init__(self, most: int):
-        super().__init__()
-        self.most = most
-
-    def __torch_dispatch__(self, function: Callable, types: Any, args: tuple = (),
-                           kwargs: dict | None = None) -> Any:
-        if "backward" in str(function):         # torch.func does not ask whether autograd is on
-            raise RuntimeError(BY_HAND)
-        made = function(*args, **(kwargs or {}))
-        if any(isinstance(each, Tensor) and each.numel() > self.most for each in tree_leaves(made)):
-            raise MemoryError("that tensor holds more than `size` rows of logits.")
-        return made
-
-
 def _sparingly(answer: Callable, x: Tensor, output: Tensor, targets: Tensor, size: int) -> Any:
     if answer is _package_chunks:       # it has a gradient made
         return answer(x, output, targets, size)
-    with torch.inference_mode(), _NoLarger(max(size * len(output), x.numel(), output.numel())):
-        try:
-            return answer(x, output, targets, size)
-        except RuntimeError as error:
-            if "does not require grad" not in str(error):
-                raise
-            raise RuntimeError(BY_HAND) from None
+    return by_hand(lambda: answer(x, output, targets, size),
+                   most=max(size * len(output), x.numel(), output.numel()),
+                   too_large="that tensor holds more than `size` rows of logits.", derive=DERIVE)
 
 
 def _chunk_inputs(rng: Generator, size: int, *, t: int = 13, holes: tuple[int, ...] = ()) -> Inputs:
