@@ -30,7 +30,7 @@ from llama_edu.data.dialogues_tokenizer import FOLDER
 from llama_edu.exercises import check, hint, reveal, suspects
 from llama_edu.family.releases import release
 from llama_edu.layers import widen
-from llama_edu.losses import Batch, log_probs, next_token
+from llama_edu.losses import Batch, log_probs, next_learnt_token, next_token
 from llama_edu.model import Llama
 from llama_edu.prompts.chatml import CHATML
 from llama_edu.prompts.dialog import (
@@ -660,7 +660,7 @@ for rank in (1, 8, 64):
 # ## On a real model: a voice from eight sentences
 #
 # SmolLM2, a relative of the Llamas with 135 million parameters, has been an assistant from the start. We teach it a voice: eight questions
-# and answers of our own, eight steps, rank 8 on the queries and values of its upper ten layers. Then we ask what it has *not* been shown. (About 25 seconds. Without the
+# and answers of our own, eight steps, rank 8 on the queries and values of its upper ten layers. Then we ask what it has *not* been shown. (About 15 seconds. Without the
 # package these cells say how to get it.)
 #
 # > **Predict.** Does it answer new questions in that voice? And does it still know the capital of France?
@@ -704,8 +704,8 @@ else:
                      alpha=16, generator=torch.Generator().manual_seed(0))
     n = sum(p.numel() for p in real.parameters() if p.requires_grad)
     print(f"{len(names)} layers, {n:,} numbers to learn; loss", end="")
-    for step in train(real, itertools.repeat(batch), steps=8,
-                      lr=cosine(1e-2, warmup=2, steps=8)):
+    for step in train(real, itertools.repeat(batch), next_learnt_token,
+                      steps=8, lr=cosine(1e-2, warmup=2, steps=8)):
         print(f" {step.loss:.2f}", end="")
 
 # %% [markdown]

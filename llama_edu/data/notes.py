@@ -8,8 +8,11 @@
 import json
 import random
 from collections.abc import Iterator
+from pathlib import Path
 
 from .dialogues_words import CAST, COLOURS, PLACES, THINGS
+
+FOLDER = Path(__file__).parent.parent / "assets" / "notes"     # an adapter that learnt them
 
 Record = dict[str, str | int]
 

@@ -1,15 +1,11 @@
 """Notes and their records: what they say is what is written, and answers are judged exactly."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-import llama_edu
 from llama_edu.alignment.message_files import parse
-from llama_edu.data.notes import KEYS, NUMBERS, asked, is_json, is_right, lines, notes
-
-FOLDER = Path(llama_edu.__file__).parent / "assets" / "notes"
+from llama_edu.data.notes import FOLDER, KEYS, NUMBERS, asked, is_json, is_right, lines, notes
 
 
 def test_a_record_says_what_its_note_says():
