@@ -25,21 +25,22 @@ from torch.nn import functional as F
 from llama_edu import checkpoint, claims, generate, load, plots
 from llama_edu.alignment.exam import marks, messages, replies
 from llama_edu.alignment.messages import document
-from llama_edu.data import dialogues
+from llama_edu.data import dialogues, notes
 from llama_edu.data.dialogues_tokenizer import FOLDER
 from llama_edu.exercises import check, hint, reveal, suspects
 from llama_edu.family.releases import release
 from llama_edu.layers import widen
 from llama_edu.losses import Batch, log_probs, next_learnt_token, next_token
 from llama_edu.model import Llama
-from llama_edu.prompts.chatml import CHATML
+from llama_edu.prompts.chatml import CHATML, SMOLLM2
 from llama_edu.prompts.dialog import (
     DialogTokens, Format, Message, dialog_tokens, n_shared)
 from llama_edu.prompts.llama3 import LLAMA_3
 from llama_edu.sampling import top_k
 from llama_edu.tokenizer import Tokenizer, installed
 from llama_edu.training import adapter_files
-from llama_edu.training.lora import Frozen, add_lora, weight_of
+from llama_edu.training.lora import (
+    Frozen, add_lora, load_adapter, weight_of)
 from llama_edu.training.packing import in_order, lay_out
 from llama_edu.training_loop import cosine, evaluate, train
 
@@ -728,6 +729,35 @@ else:
 # %% [markdown]
 # A style is learnt from eight sentences, and goes over to what was never shown. Knowledge is not added, and some of it goes: facts, and plain prose, too, get
 # worse. That is why real mixtures keep some of the old data in them. To take the voice off again, leave the path out; nothing else was touched.
+#
+# ## Something of use: notes as JSON, from one megabyte
+#
+# The package brings an adapter of the same kind: 60 steps of two notes each, 192 notes of our own, five minutes with
+# `llama-edu tune`. A note such as "At the park Daisy painted seven green books." is to become JSON with five keys. Ten
+# notes that it never saw, without it and with it:
+
+# %%
+if REAL is None:
+    print(installed.how_to_get("smollm2"))
+else:
+    written = list(notes.notes(10, seed=1))
+    wanted = [[{"role": "user", "content": notes.asked(note)}]
+              for note, _ in written]
+    real, words = load("smollm2")
+    for what in ("without", "with"):
+        if what == "with":
+            load_adapter(real, notes.FOLDER)
+        said = replies(real, words, SMOLLM2, wanted, top_k(1), max_new=64)
+        n_json = sum(map(notes.is_json, said))
+        n_right = sum(notes.is_right(answer, record) for answer, (_, record)
+                      in zip(said, written, strict=True))
+        print(f"{what:8} JSON: {n_json:2} of 10, right: {n_right:2} of 10;",
+              said[2][:40].replace("\n", ""), "...")
+    assert n_json == 10 and n_right >= 8
+
+# %% [markdown]
+# On 40 notes: JSON and nothing else 0.20 of the time before, 1.00 after; the very record never before, 0.95 after (a test computes a
+# part of it again). The base had the knowledge. The form is what sixty steps teach.
 #
 # ## In the Llamas: how long did they train for it?
 #
