@@ -268,20 +268,21 @@ above = held[STEPS] - floor
 print(f"before: {held[0] - floor:.2f}, after: {above:.2f} above the floor")
 assert held[0] - floor > 1 > 0.1 > above
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "The loss of the learnt tokens falls steeply within about twenty steps, from more than one nat above the floor to a fifth of a nat, and then creeps to within a twentieth of it after 120 steps; held-out talks follow the same curve."}}
-fig, ax = plots.figure("Twenty steps teach the role, a hundred more the rest",
+# %% tags=["hide-input"] mystnb={"image": {"alt": "The loss of the learnt tokens falls from 1.7 nats above the floor to 0.1 after 20 steps and 0.02 after 40, and lies along the floor from then on; held-out talks follow the training loss, which scatters around it."}}
+fig, ax = plots.figure("Forty steps bring the loss down to its floor, nearly",
                        x="steps (8 talks each)",
                        y="above the floor (nats per token)")
 ax.plot(range(1, STEPS + 1), [loss - floor for loss in losses], lw=1,
         color=plots.BLUE, label="in training")
 ax.plot(list(held), [each - floor for each in held.values()], "o-",
         color=plots.ORANGE, label="held out")
-ax.set(xlim=(0, 145), yscale="log")
+ax.axhline(0, color=plots.BLACK, linestyle="--", label="floor")
+ax.set(xlim=(0, 125), ylim=(-0.15, 2.4))
 ax.legend()
 print(f"{STEPS} steps of 8: every talk seen {STEPS * 8 / len(rows):.1f} times")
 
 # %% [markdown]
-# The loss falls in two parts. That is no accident: *who speaks now* and *when to stop* are the same in every answer, and each batch teaches them.
+# It is quick work. *Who speaks now* and *when to stop* are the same in every answer, so each batch teaches them, and all else the base knew.
 # Does the model answer better, too? The judge of this world reads every held-out answer: wishes met, questions answered rightly from the tale, rules kept,
 # what is forbidden refused, and what is allowed not.
 
@@ -456,7 +457,7 @@ reveal("clean talks that do as well as 3,000 sloppy ones", enough, first)
 # %% [markdown]
 # Medians above; below, the spread of the three seeds as well.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "The judge's mark against the number of example talks, 10 to 3,000 on a logarithmic axis, one line for each of three grades of demonstrators, with bands for three seeds; the clean line is the highest from the first hundreds on, the wrong one the lowest."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "The judge's mark against the number of example talks, 10 to 3,000, for three grades of demonstrators, with bands for three seeds. Clean: 0.90 with 10 talks, 0.99 with 100, then 1.00. Sloppy: 0.79, and 0.94 with 300 and with 3,000. Wrong: 0.50, falling to 0.43."}}
 fig, ax = plots.figure(f"{first:,} clean talks do what 3,000 sloppy ones do",
                        x="example talks", y="the judge's mean mark")
 colours = zip(by_grade, (plots.BLUE, plots.ORANGE, plots.GREEN), strict=True)
@@ -472,8 +473,9 @@ plots.label_lines(ax)
 print("bands: three seeds")
 
 # %% [markdown]
-# More of the same errors does not make them fewer: the model learns how often its teacher errs. Quality cannot be bought
-# with quantity. The reverse holds less strictly: in a world as small as ours a few hundred clean talks show nearly all that there is.
+# Ten clean talks make most of an assistant: what the base lacked was a role, and a role is cheap. More of the same errors does not make
+# them fewer: the model learns how often its teacher errs, and from 300 sloppy talks on nothing is gained. That is so in a world as small as ours, which
+# a few hundred talks show nearly whole; how many a real one takes is another question.
 #
 # *A good place to rest. You can make an example, a batch and a model that answers. What follows: rules that are forgotten, and tuning a
 # model that is too large to be tuned.*
