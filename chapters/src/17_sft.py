@@ -373,7 +373,7 @@ for _ in train(endless, batches(endless_rows, seed=0), steps=60,
 hello = [[{"role": "user", "content": "Hello!"}]]
 for name, each in (("right", sft), ("end not learnt", endless)):
     said, = replies(each, tokenizer, LLAMA_3, hello, top_k(1), max_new=40)
-    print(f"{name}: {said[:150]!r}")
+    print(f"{name}: {said[:44]!r}")
     assert (len(said) < 40) == (each is sft)
 
 # %% [markdown]
@@ -706,7 +706,7 @@ else:
     names = add_lora(real, r"layers\.2\d\.attention\.(wq|wv)", rank=8,
                      alpha=16, generator=torch.Generator().manual_seed(0))
     n = sum(p.numel() for p in real.parameters() if p.requires_grad)
-    print(f"{len(names)} layers, {n:,} numbers to learn; loss", end="")
+    print(f"{len(names)} layers, {n:,} numbers to learn\nloss", end="")
     for step in train(real, itertools.repeat(batch), next_learnt_token,
                       steps=8, lr=cosine(1e-2, warmup=2, steps=8)):
         print(f" {step.loss:.2f}", end="")
@@ -754,7 +754,7 @@ else:
         n_right = sum(notes.is_right(answer, record) for answer, (_, record)
                       in zip(said, written, strict=True))
         print(f"{what:8} JSON: {n_json:2} of 10, right: {n_right:2} of 10;",
-              said[2][:40].replace("\n", ""), "...")
+              said[2][:30].replace("\n", ""), "...")
     assert n_json == 10 and n_right >= 8
 
 # %% [markdown]

@@ -103,5 +103,5 @@ def test_reward_models_prefer_as_recorded(about):
         assert share.count == int(recorded[rating]["pairs"])
         assert share.right == pytest.approx(float(recorded[rating]["accuracy"]), abs=0.02)
         assert most[rating] == pytest.approx(float(recorded[rating]["ceiling"]), abs=6e-4)
-    assert shares["significantly better"].right >= 0.95
+    assert shares["significantly better"].right >= {"helpful": 0.85, "safe": 0.95}[about]
     assert AutoModelForSequenceClassification.from_pretrained(FOLDER / about).num_labels == 1
