@@ -1,8 +1,8 @@
 """Two answers to one prompt, of which somebody preferred one: what a reward model learns from.
 
     pairs = [pair(prompt, better, worse, "slightly better", tokenizer, form), ...]
-    for step in train(RewardModel.of(sft), batches(pairs, size=32, seed=0, margins=SMALL),
-                      preference, lr=..., steps=...): ...
+    shuffled = batches(pairs, size=32, seed=0, margins=SMALL)
+    for step in train(RewardModel.of(sft), shuffled, preference, lr=..., steps=...): ...
     accuracy(gaps(model, held_out, size=64), [pair.rating for pair in held_out])
 
 A gap is the score of the chosen answer less that of the rejected one.

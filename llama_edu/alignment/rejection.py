@@ -1,8 +1,8 @@
 """Rejection sampling: draw several answers to a prompt, and keep the one that scores best.
 
-    for found in rounds(model, prompts, score, temperature(1.2), n=8, n_rounds=4, max_new=60,
-                        stop_ids=stops, generator=chance):
-        ...                     # train the model on found; the next round draws from what it is now
+    for found in rounds(model, prompts, score, n=8, n_rounds=4, max_new=60, stop_ids=stops): ...
+
+Whoever reads trains the model on `found`; the next round draws from what it is then.
 
 A score is a function of whole texts, prompt and answer, such as `partial(scores, reward, size=64)`.
 What chooses should not also be what measures: the best of many is, too, the one about which the

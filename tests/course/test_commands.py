@@ -43,7 +43,7 @@ NOT_HERE = {
     r".venv\Scripts\python -m pip install -r requirements-dev.txt": "what `make test` installs",
     r".venv\Scripts\python -m pip install --no-deps -r requirements-oracles.txt": "as `make test`",
     r".venv\Scripts\python -m jupyterlab my-course\00_start_here.ipynb": "opens a browser",
-    r".venv\Scripts\python -m pytest -n 2 --dist loadscope --nbval-lax --nbval-cell-timeout=180":
+    r".venv\Scripts\python -m pytest -n 2 --dist loadscope --nbval-lax":
         "this very run",
 }
 

@@ -277,7 +277,7 @@ def test_a_gradient_that_is_not_finite_is_one_sentence(tmp_path, failing, monkey
     def spoiled(model, batch):
         loss = losses.next_token(model, batch)
         return losses.Loss(loss.total * float("nan"), loss.count)
-    monkeypatch.setattr(training_run, "next_token", spoiled)
+    monkeypatch.setattr(training_run.Run, "objective", staticmethod(spoiled))
     assert "the gradient is nan, first in" in failing(write(tmp_path))
 
 
