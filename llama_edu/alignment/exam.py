@@ -13,11 +13,11 @@ import torch
 
 from ..data.dialogues import asked, judge, pick
 from ..data.dialogues_reading import Talk
-from ..generation import left_pad, stream
 from ..model import Llama
 from ..prompts.dialog import Format, Message, dialog_tokens, stop_ids
-from ..sampling import NO_TOKEN, Rule, known
+from ..sampling import Rule, known
 from ..tokenizer import Tokenizer
+from .rejection import samples
 
 LONGEST = 96                    # tokens; the longest good answer has fewer
 AT_ONCE = 64                    # prompts of one batch
@@ -42,11 +42,10 @@ def replies(model: Llama, tokenizer: Tokenizer, form: Format, talks: Sequence[Ta
     model.eval()
     for start in range(0, len(order), AT_ONCE):
         rows = order[start:start + AT_ONCE]
-        tokens = torch.cat([*stream(model, left_pad([prompts[i] for i in rows]),
-                                    known(tokenizer.n_vocab), *rules, max_new=max_new,
-                                    stop_ids=stops, generator=generator)], dim=1)
-        for i, row in zip(rows, tokens.tolist(), strict=True):
-            said[i] = tokenizer.decode([t for t in row if t not in stops and t != NO_TOKEN])
+        found = samples(model, [prompts[i] for i in rows], known(tokenizer.n_vocab), *rules, n=1,
+                        max_new=max_new, stop_ids=stops, generator=generator)
+        for i, (answer,) in zip(rows, found, strict=True):
+            said[i] = tokenizer.decode([t for t in answer.tolist() if t not in stops])
     return [said[i] for i in range(len(talks))]
 
 

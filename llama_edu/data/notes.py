@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator
 from pathlib import Path
 
+from .dialogues import pick
 from .dialogues_words import CAST, COLOURS, PLACES, THINGS
 
 FOLDER = Path(__file__).parent.parent / "assets" / "notes"     # an adapter that learnt them
@@ -28,15 +29,12 @@ FORMS = ("{who} {done} {number} {colour} {what}s at the {where}.",
 def notes(n: int, *, seed: int) -> Iterator[tuple[str, Record]]:
     """n independent notes from one seed, each with what it says, by KEYS."""
     chance = random.Random(seed)
-
-    def pick(options):
-        return options[int(chance.random() * len(options))]
-
     for _ in range(n):
         number = int(chance.random() * len(NUMBERS))
-        said = {"who": pick([*CAST]), "what": pick(THINGS), "colour": pick(COLOURS),
-                "where": pick(PLACES)}
-        note = pick(FORMS).format(**said, number=NUMBERS[number], done=pick(DONE))
+        said = {"who": pick([*CAST], chance), "what": pick(THINGS, chance),
+                "colour": pick(COLOURS, chance), "where": pick(PLACES, chance)}
+        note = pick(FORMS, chance).format(**said, number=NUMBERS[number],
+                                          done=pick(DONE, chance))
         record = said | {"number": number + 2}
         yield note, {key: record[key] for key in KEYS}
 

@@ -31,11 +31,8 @@ class TextRecipe:
         number("text", "row_length", self.row_length, least=2)
         number("text", "held_out", self.held_out, least=0)
         for made in (TALES, SCRIPTS):
-            if self.source == made:
-                number("text", made, getattr(self, made), least=self.held_out + 1)
-            elif (n := getattr(self, made)) is not None:
-                raise ValueError(f"[text] {made} is {n}, but the source is {self.source!r}; it is "
-                                 f"for the source {made!r} only. Remove it.")
+            how_many(made, getattr(self, made), made_for=made, source=self.source,
+                     least=self.held_out + 1)
 
 
 @dataclass(frozen=True)
@@ -153,6 +150,16 @@ def number(table: str | None, name: str, value: Any, *, least: int) -> None:
     if type(value) is not int or value < least:
         raise ValueError(f"{_called(table, name)} is {value!r}; a whole number of {least} or more "
                          "is needed. Correct the recipe.")
+
+
+def how_many(name: str, value: Any, *, made_for: str, source: str, least: int) -> None:
+    """Refuse with a ValueError what does not say how many texts the package makes, and what says it
+    of another source."""
+    if source == made_for:
+        number("text", name, value, least=least)
+    elif value is not None:
+        raise ValueError(f"[text] {name} is {value}, but the source is {source!r}; it is for the "
+                         f"source {made_for!r} only. Remove it.")
 
 
 def fraction(table: str | None, name: str, value: Any) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from .recipe import DTYPES, StepsRecipe, made, number, one_of, string, tables, truth
+from .recipe import DTYPES, StepsRecipe, how_many, made, number, one_of, string, tables, truth
 
 DIALOGUES = "dialogues"         # the source of dialogs that this package makes itself
 GRADES = ("clean", "sloppy", "wrong")
@@ -31,12 +31,8 @@ class DialogsRecipe:
         one_of("text", "answers", self.answers, ANSWERS)
         one_of("text", "bad", self.bad, BAD)
         one_of("text", "grade", self.grade, GRADES)
-        if self.source == DIALOGUES:
-            number("text", "dialogs", self.dialogs, least=self.held_out + 1)
-        elif self.dialogs is not None:
-            raise ValueError(f"[text] dialogs is {self.dialogs}, but the source is "
-                             f"{self.source!r}; it is for the source {DIALOGUES!r} only. Remove "
-                             "it.")
+        how_many("dialogs", self.dialogs, made_for=DIALOGUES, source=self.source,
+                 least=self.held_out + 1)
 
 
 @dataclass(frozen=True)

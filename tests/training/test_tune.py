@@ -16,7 +16,7 @@ from llama_edu import checkpoint
 from llama_edu.alignment import messages
 from llama_edu.alignment.message_files import parse
 from llama_edu.cli import main
-from llama_edu.data.dialogues import dialogues, floor_per_token
+from llama_edu.data.dialogues import GRADES, dialogues, floor_per_token
 from llama_edu.formats.convert import convert
 from llama_edu.losses import next_token
 from llama_edu.prompts import Message, dialog_tokens, named
@@ -309,6 +309,7 @@ def test_forms_may_be_mixed_in_a_file_and_change_nothing(tmp_path):
 
 def test_the_words_of_a_recipe_are_those_of_the_code():
     assert tune_recipe.ANSWERS == messages.ANSWERS
+    assert tune_recipe.GRADES == GRADES
 
 
 # -- recipes that cannot be ----------------------------------------------------------------------
