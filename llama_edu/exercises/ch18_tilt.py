@@ -16,8 +16,13 @@ def _best_of(p: Tensor, scores: Tensor, n: int) -> Policy:
     p = p.double()
     below = ((scores[None] < scores[:, None]) * p).sum(1)
     level = ((scores[None] == scores[:, None]) * p).sum(1)
-    q = ((below + level)**n - below**n) * p / level
+    q = _q(p, below, level, n)
     return q, _kl(q, p)
+
+
+def _q(p: Tensor, below: Tensor, level: Tensor, n: int) -> Tensor:
+    """A level is the highest drawn where none is above it, and not all are below."""
+    return ((below + level)**n - below**n) * (p / level).nan_to_num()
 
 
 def _kl(q: Tensor, p: Tensor) -> float:
@@ -51,10 +56,6 @@ def _policy(weigh: Callable[[Tensor, Tensor, Tensor, int], Tensor], *,
         return q, kl(q, p)
 
     return answer
-
-
-def _q(p: Tensor, below: Tensor, level: Tensor, n: int) -> Tensor:
-    return ((below + level)**n - below**n) * p / level
 
 
 def _other_kl(kl: Callable[[Tensor, Tensor], float]) -> Callable:
@@ -159,7 +160,7 @@ TILT = Exercise(
         "are below it.",
         "P(all at or below) - P(all below) = (below + level)**n - below**n, with below and level "
         "the sums of p. Who is first of a level? Each with its share p / level.",
-        "q = ((below + level)**n - below**n) * p / level; "
+        "q = ((below + level)**n - below**n) * (p / level).nan_to_num(); "
         "kl = (torch.xlogy(q, q) - torch.xlogy(q, p)).sum().item()",
     ))
 
