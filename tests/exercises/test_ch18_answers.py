@@ -135,8 +135,8 @@ def test_the_pipelines_of_the_hunt_say_what_the_chapter_says_of_them():
     assert gaps["a"] == pytest.approx(0.1)
     by_margin = [found["b"](five, three, [margin])[0] for margin in (0.0, 1.0, 2.0)]
     assert [a - b for a, b in itertools.pairwise(by_margin)] == pytest.approx([1, 1])
-    beside = [suspect([*five, [1, 9, 2, 2, 2, 9]], [*three, [1, 9, 2, 9]], [0.0, 0.0])[1][0]
-              for suspect in found.values()]
-    moved = {name for name, gap in zip(found, beside, strict=True)
-             if gap != pytest.approx(gaps[name])}
-    assert moved <= {"e"}
+    longer, shorter = [[1, 9, 4, 4, 9]], [[1, 9, 8, 9]]
+    assert found["d"](longer, shorter, [0.0])[1] == pytest.approx([0], abs=1e-6)
+    assert found["e"](longer, shorter, [0.0])[1] == pytest.approx([-0.9])
+    ended = {name: suspect([[1, 9, 5, 2]], three, [0.0])[1][0] for name, suspect in found.items()}
+    assert [name for name in "bdef" if ended[name] == pytest.approx(gaps[name])] == ["f"]

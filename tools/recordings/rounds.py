@@ -86,7 +86,8 @@ def run(seed, keep):
               for prompt, talk in zip(given, asked, strict=True)}
 
     def score(texts):
-        prompt = next(p for p in tagged if p == tuple(texts[0][:len(p)].tolist()))
+        read = tuple(texts[0].tolist())         # the first turn's prompt begins the second's
+        prompt = max((p for p in tagged if p == read[:len(p)]), key=len)
         return reward(texts, tagged[prompt])
 
     measure = partial(measured, model, tokenizer, held_out, 3000 + seed)
