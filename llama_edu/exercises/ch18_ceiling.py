@@ -36,7 +36,9 @@ def _inputs(rng: Generator, n: int, *, sharp: tuple[float, float] = (2.0, 5.0), 
 
 
 def _sure(rng: Generator) -> Inputs:
-    return {"worths": torch.tensor([[1.0, 0.0], [0.0, 0.75]]), "sharpness": between(rng, 60, 90)}
+    """So sure that probabilities round to 1, and a tie, or the loss would be below all rounding."""
+    worths = torch.tensor([[1.0, 0.0], [0.0, 0.75], [0.5, 0.5]])
+    return {"worths": worths, "sharpness": between(rng, 60, 90)}
 
 
 def _entropy(p: Tensor) -> Tensor:
@@ -80,7 +82,7 @@ BOUNDS = Exercise(
         Probe("a coin", lambda rng: _inputs(rng, 3, ties=3)),
         Probe("hardly an eye for it", lambda rng: _inputs(rng, 7, sharp=(0.2, 0.6))),
         Probe("nearly sure", lambda rng: _inputs(rng, 4, sharp=(9.0, 12.0))),
-        Probe("never wrong", _sure),
+        Probe("wrong in ties alone", _sure),
     ),
     misconceptions=(
         Misconception("sides not turned", _bounds(best=lambda p: p),
