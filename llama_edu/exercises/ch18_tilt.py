@@ -91,8 +91,7 @@ TILT = Exercise(
     probes=(
         Probe("five answers", _given([0.4, 0.3, 0.15, 0.1, 0.05], [2.0, -1.0, 0.5, 3.0, 1.0], 3)),
         Probe("two that score alike", _given([0.3, 0.25, 0.2, 0.25], [1.0, 2.0, 2.0, 0.0], 2)),
-        Probe("the best of one", lambda rng: _drawn(rng, 4, 1) | {"n": 1}),
-        Probe("all alike", _given([0.5, 0.2, 0.3], [1.0, 1.0, 1.0], 4)),
+        Probe("three of four alike", _given([0.4, 0.2, 0.3, 0.1], [1.0, 1.0, 1.0, 0.0], 4)),
         Probe("one that is never said", _given([0.6, 0.0, 0.25, 0.15], [0.0, 3.0, 1.0, 2.0], 4)),
         Probe("many answers", lambda rng: _drawn(rng, 30, 6)),
         Probe("many on few levels", lambda rng: _drawn(rng, 12, 3, levels=4)),
