@@ -2,14 +2,20 @@
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from types import FrameType
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; 0 when it worked, 2 with one sentence on stderr when it could not, 130
-    where Ctrl-C ended it. A command that checks something gives 1 where it is not so."""
+    where Ctrl-C ended it. A command that checks something gives 1 where it is not so.
+
+    arguments: those of the process without them, which is then the command's own to end."""
+    if arguments is None and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _stop)
     try:
         _make_writable()
         from .parser import parse  # here, so that Ctrl-C while it is imported is met below
@@ -33,6 +39,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     print(f"llama-edu: {reason}", file=sys.stderr)
     return 2
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Stop at Ctrl-C as ever, but leave at once while something is imported: a library that is cut
+    in its first lines may take KeyboardInterrupt for its own failure, and nothing is lost yet."""
+    at = frame
+    while at is not None:
+        if at.f_code.co_filename.startswith("<frozen importlib"):
+            os._exit(130)
+        at = at.f_back
+    signal.default_int_handler(number, frame)
 
 
 def _make_writable() -> None:

@@ -65,16 +65,33 @@ def test_it_answers_at_once(arguments):
 # -- Ctrl-C ------------------------------------------------------------------------------------
 
 
+GENERATE = ["generate", "--max-new", "200", "--temperature", "2", "Once"]
+INTERRUPTED = """
+import os, signal, sys, threading
+from llama_edu.cli import main
+stop = threading.Timer({seconds}, os.kill, (os.getpid(), signal.SIGINT))
+stop.daemon = True
+stop.start()
+sys.argv = ["llama-edu", *{arguments}]
+sys.exit(main())
+"""
+
+
 @pytest.mark.parametrize("seconds", [0.01, 0.1, 0.3, 0.6, 1.0])
 def test_ctrl_c_in_the_first_seconds_leaves_no_traceback(seconds):
-    code = ("import os, signal, sys, threading\nfrom llama_edu.cli import main\n"
-            f"stop = threading.Timer({seconds}, os.kill, (os.getpid(), signal.SIGINT))\n"
-            "stop.daemon = True\nstop.start()\n"
-            "sys.exit(main(['generate', '--max-new', '200', '--temperature', '2', 'Once']))")
+    code = INTERRUPTED.format(seconds=seconds, arguments=GENERATE)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "Traceback" not in done.stderr
     assert "KeyboardInterrupt" not in done.stderr
     assert done.returncode in (130, 0)      # 0: it was done before
+
+
+def test_ctrl_c_within_an_import_that_takes_it_for_its_own_failure_ends_all(tmp_path):
+    (tmp_path / "torch.py").write_text(
+        "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\n"
+        "except KeyboardInterrupt:\n    raise ImportError('loaded more than once')\n")
+    done = run(*GENERATE, cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)})
+    assert (done.returncode, done.stderr) == (130, "")
 
 
 # -- names -------------------------------------------------------------------------------------
