@@ -51,12 +51,13 @@ def _pipeline(*, read: Callable[[Tensor, Tensor], Tensor] = _last,
 
 
 def _look(pipeline: Callable[..., Found]) -> Tensor:
-    """One pair of several lengths, and one whose answers are worth the same."""
+    """Pairs of several lengths, one whose answers are worth the same, one that was cut off."""
     loss, gaps = pipeline([[1, END, 4, 4, END], [2, 3, END, 6, END]],
                           [[1, END, 3, END], [2, 3, END, 1, 1, 1, END]], [2.0, 0.5])
     tied, even = pipeline([[1, END, 2, END], [1, END, 5, END]],
                           [[1, END, 2, END], [1, END, 3, END]], [0.0, 1.0])
-    return torch.tensor([loss, *gaps, tied, *even])
+    _, cut = pipeline([[1, END, 5, 2]], [[1, END, 3, END]], [0.0])
+    return torch.tensor([loss, *gaps, tied, *even, *cut])
 
 
 PIPELINES = Hunt(
