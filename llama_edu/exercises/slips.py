@@ -50,7 +50,8 @@ def slip(exercise: Exercise, expected: Sequence[Outcome], got: Sequence[Outcome]
                     return None
                 with _changed(tree, place, file, functions) as done:
                     if done and explains(
-                            lambda i: run(exercise, exercise.reference, snapshot(inputs[i]))):
+                            lambda i: run(exercise, exercise.reference, snapshot(inputs[i]),
+                                          trusted=True)):
                         return (f"returned what the right code gives with {place.said}, in one "
                                 "place.")
     return None
@@ -75,7 +76,7 @@ def _trace(exercise: Exercise) -> Ran:
     for probe in exercise.probes:
         values = probe.inputs(seed=SEED).values()
         before = sys.gettrace()
-        with undisturbed():
+        with undisturbed(trusted=True):
             sys.settrace(trace)
             try:
                 exercise.adapt(exercise.reference, *values)

@@ -20,15 +20,22 @@ ABSENT = object()
 METHODS = (staticmethod, classmethod, property)
 
 
+_entered = False            # whether the functions have been put right already, further out
+
+
 @contextmanager
-def undisturbed() -> Iterator[None]:
+def undisturbed(*, trusted: bool = False) -> Iterator[None]:
     """Start from known settings and unpatched functions; leave everything as it was found.
 
     Random states, torch's settings, the working directory, and the functions of torch, Python and
     the course. Only the CPU's generator is seeded: an answer on an accelerator draws as it likes.
+    trusted: what runs here is the course's own and patches nothing. There are thousands of
+    functions, so they are looked through only where somebody may have changed one.
     """
+    global _entered
     remember()
-    patches = _patches()
+    outermost, _entered = not _entered, True
+    patches = _patches() if outermost else []
     for patch in patches:
         _put(patch.owner, patch.name, patch.right)
     found = [read() for read, _ in SETTINGS]
@@ -42,7 +49,8 @@ def undisturbed() -> Iterator[None]:
         try:
             yield
         finally:
-            for patch in _patches():        # first, for what follows calls these functions
+            _entered = not outermost
+            for patch in [] if trusted else _patches():     # first: what follows calls these
                 _put(patch.owner, patch.name, patch.right)
             for (read, write), value in zip(SETTINGS, found, strict=True):
                 if read() != value:
