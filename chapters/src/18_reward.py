@@ -625,7 +625,7 @@ reveal("the share of the gain that the best of four has", guess_share,
        round((gain[3] / gain[-1]).item(), 2))
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "The judge's mean mark against the KL bound for n from 1 to 16. Both curves rise steeply at first and then flatten; the one chosen by the reward model stays below the dashed one in which the judge itself would choose."}}
-fig, ax = plots.figure("Each doubling of n costs the same and brings less",
+fig, ax = plots.figure("Each doubling of n brings less than the one before",
                        x="KL divergence from the policy, at most (nats)",
                        y="judge's mean mark")
 kl = [kl_bound(n) for n in range(1, N + 1)]
@@ -635,10 +635,11 @@ ax.axhline(by_chance, color="#b8b8b8", linewidth=0.8)
 for n in (1, 2, 4, 8, 16):
     ax.annotate(f"n = {n}", (kl[n - 1], by_reward[n - 1]), (2, -12),
                 textcoords="offset points", fontsize=7)
+ax.set(xlim=(-0.05, 2.05), ylim=(by_chance - 0.02, None))
 ax.legend(loc="lower right")
 
 # %% [markdown]
-# The first few samples bring most of it: $n$ has to be squared for twice the KL. The dashed line is what the policy *could* give, and nothing it
+# The first few samples bring most of it: a doubling of $n$ costs up to $\ln 2 = 0.69$ nats more, and brings less each time. The dashed line is what the policy *could* give, and nothing it
 # cannot: best of $n$ only chooses. Between the two lines lies what the reward model errs.
 #
 # ## Harder: the policy that best of n is
