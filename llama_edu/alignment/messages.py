@@ -54,19 +54,29 @@ def fitting(messages: Sequence[Message], tokenizer: Tokenizer, form: Format, *, 
     """The tokens of as many of a dialog's last turns as `length` has room for, and which of them
     are learnt.
 
-    A turn is a question and all that follows it; a system message at the beginning always stays.
     Raises ValueError where one turn is too long, and as `learnt_tokens` does.
     """
-    n_first = int(bool(messages) and messages[0].role == "system")
-    first, rest = messages[:n_first], messages[n_first:]
-    asked = [i for i, message in enumerate(rest) if i > 0 and message.role == "user"]
-    last = max((i for i, message in enumerate(rest) if message.role == "assistant"), default=0)
-    for start in (0, *(i for i in asked if i < last)):
-        found = learnt_tokens([*first, *rest[start:]], tokenizer, form, answers=answers)
+    last = max((i for i, message in enumerate(messages) if message.role == "assistant"), default=0)
+    for some in shorter(messages, upto=last):
+        found = learnt_tokens(some, tokenizer, form, answers=answers)
         if len(found.ids) <= length:
             return found
     raise ValueError(f"its last turn has {len(found.ids)} tokens, with what always stands before "
                      f"it, and a row has room for {length}. Make rows longer, or leave it out.")
+
+
+def shorter(messages: Sequence[Message], *, upto: int | None = None) -> Iterator[list[Message]]:
+    """A dialog, and then without its first turn, without its first two, ..., down to its last.
+
+    A turn is a question and all that follows it; a system message at the beginning always stays.
+    upto: the message that must be in the last turn; the last one, where left out.
+    """
+    n_first = int(bool(messages) and messages[0].role == "system")
+    first, upto = messages[:n_first], len(messages) if upto is None else upto
+    asked = [i for i, message in enumerate(messages) if n_first < i < upto
+             and message.role == "user"]
+    for start in (n_first, *asked):
+        yield [*first, *messages[start:]]
 
 
 def learnt_tokens(messages: Sequence[Message], tokenizer: Tokenizer, form: Format, *, answers: str

@@ -72,14 +72,20 @@ def batches(pairs: Sequence[Pair], *, size: int, seed: int, margins: Mapping[str
             ) -> Iterator[Batch]:
     """Batches of `size` pairs without end, every epoch in another order; what does not fill its
     last batch is left out of it. Raises ValueError where the pairs do not fill one."""
-    if len(pairs) < size:
-        raise ValueError(f"{len(pairs)} pairs were given; a batch needs {size}. Give more, or make "
+    for some in orders(len(pairs), size=size, seed=seed):
+        yield together([pairs[i] for i in some], margins)
+
+
+def orders(n: int, *, size: int, seed: int) -> Iterator[list[int]]:
+    """Which `size` of n pairs a batch has, without end; see `batches`. Raises as that does."""
+    if n < size:
+        raise ValueError(f"{n} pairs were given; a batch needs {size}. Give more, or make "
                          "batches smaller.")
     chance = torch.Generator().manual_seed(seed)
     while True:
-        order = torch.randperm(len(pairs), generator=chance).tolist()
-        for start in range(0, len(pairs) - size + 1, size):
-            yield together([pairs[i] for i in order[start:start + size]], margins)
+        order = torch.randperm(n, generator=chance).tolist()
+        for start in range(0, n - size + 1, size):
+            yield order[start:start + size]
 
 
 def preference(model: nn.Module, batch: Batch) -> Loss:
