@@ -150,7 +150,8 @@ def answered(policy: Llama, reference: Llama, prompts: Sequence[Tensor], grade: 
              size: int, n: int, max_new: int, stop_ids: Collection[int],
              generator: torch.Generator, pieces: int) -> Iterator[Batch]:
     """Rollouts without end, each of n answers to `size` / n prompts, and the reference's
-    log-probabilities of them, "reference" `b t-1`. Every epoch has the prompts in another order."""
+    log-probabilities of them, "reference" `b t-1`. Every epoch has the prompts in another order.
+    Raises ValueError for a size that does not fit, and as `rollouts` does."""
     if size % (n * pieces) or len(prompts) * n < size:
         raise ValueError(f"{size} answers, {n} to a prompt, in {pieces} pieces from {len(prompts)} "
                          "prompts were asked for; whole groups in every piece, and a prompt for "
