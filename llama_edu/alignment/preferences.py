@@ -77,7 +77,8 @@ def batches(pairs: Sequence[Pair], *, size: int, seed: int, margins: Mapping[str
 
 
 def orders(n: int, *, size: int, seed: int) -> Iterator[list[int]]:
-    """Which `size` of n pairs a batch has, without end; see `batches`. Raises ValueError as that does."""
+    """Which `size` of n pairs a batch has, without end; see `batches`. Raises ValueError as it
+    does."""
     if n < size:
         raise ValueError(f"{n} pairs were given; a batch needs {size}. Give more, or make "
                          "batches smaller.")
