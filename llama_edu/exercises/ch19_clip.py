@@ -56,7 +56,8 @@ def _of_all(now: Tensor, before: Tensor, advantages: Tensor, acts: Tensor, clip:
     return clipped(now - before, advantages, clip).mean()
 
 
-def _of_zeros(now: Tensor, before: Tensor, advantages: Tensor, acts: Tensor, clip: float) -> Tensor:
+def _of_zeros(now: Tensor, before: Tensor, advantages: Tensor, acts: Tensor, clip: float
+              ) -> Tensor:
     return (clipped(now - before, advantages, clip) * acts).mean()
 
 
@@ -145,7 +146,7 @@ CLIP = Exercise(
         "(loss * acts).sum() / acts.sum().",
     ))
 
-# -- 19.4: groups ------------------------------------------------------------------------------------
+# -- 19.4: groups ----------------------------------------------------------------------------------
 
 
 def _grouped(rng: Generator, n_groups: int, n: int, *, mean: float = 1.0, flat: bool = False

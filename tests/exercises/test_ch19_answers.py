@@ -85,7 +85,7 @@ def test_no_other_baseline_is_quieter_and_the_noise_is_that_of_samples(probe):
     assert found.var(0).sum().item() == pytest.approx(noise, rel=0.05, abs=1e-9)
 
 
-# -- 19.5: what is said of the runs is so ------------------------------------------------------------
+# -- 19.5: what is said of the runs is so ----------------------------------------------------------
 
 EVEN, ODD = [0.25] * 4, [0.7, 0.1, 0.1, 0.1]
 SCORES = [1.0, 0.0, -1.0, 2.0]
@@ -106,7 +106,8 @@ def test_the_runs_of_the_hunt_show_what_the_chapter_says_of_them():
     more = {name: column(run(EVEN, EVEN, SCORES, beta=0.0, rounds=1, epochs=40), 1)[0]
             for name, run in runs.items()}
     assert more["f"] > 5 * more["c"]
-    beyond = {name: max(column(run(EVEN, EVEN, SCORES, epochs=40), 2)) for name, run in runs.items()}
+    beyond = {name: max(column(run(EVEN, EVEN, SCORES, epochs=40), 2))
+              for name, run in runs.items()}
     assert [name for name, share in beyond.items() if share == 0] == ["d"]
     lifted = {name: column(run(EVEN, EVEN, [each + 10 for each in SCORES]), 0)
               for name, run in runs.items()}

@@ -99,7 +99,8 @@ class Run:
         """The log-probabilities to compare with are asked for anew before each step."""
         for batch in batches:
             with torch.no_grad():
-                yield batch | {"log_probs": answer_log_probs(self.policy, batch)}
+                anew = answer_log_probs(self.policy, batch)
+            yield batch | {"log_probs": anew}
 
 
 RUNS = {
