@@ -80,7 +80,8 @@ def add(commands: Any) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Tune, or go on after a stop; what happens on stderr, the outcome on stdout."""
+    """Tune, or go on after a stop; what happens on stderr, the outcome on stdout. Raises
+    ValueError for --dpo with a recipe."""
     if options.example is not None:
         names = ("tune-dpo.toml", "pairs.jsonl") if options.dpo else ("tune.toml", "dialogs.jsonl")
         print(write_example(options.example, "tune", *names))

@@ -195,8 +195,8 @@ def read_dialogs(plan: DialogsRecipe, tokenizer: Tokenizer, form: Format, *, see
 def read_each(plan: DialogsRecipe, lines: Iterable[tuple[str, bytes]],
               read: Callable[[bytes], tuple[list[Message], Any]], *, what: str,
               say: Callable[[str], object]) -> tuple[list[list[Message]], list[Any]]:
-    """Both parts of what `read` makes of every line that can be learnt from, as `read_dialogs`
-    says. what: they are called in an error."""
+    """Both parts of what `read` makes of every line that can be learnt from. what: they are called
+    in an error. Raises ValueError as `read_dialogs` does."""
     found, bad = [], []
     for where, line in lines:
         try:

@@ -156,6 +156,19 @@ def test_accumulated_pieces_are_one_batch(tmp_path):
     assert pieces.grad_norm == pytest.approx(whole.grad_norm, rel=1e-4)
 
 
+def test_nothing_held_out_and_activations_computed_twice_change_no_step(tmp_path):
+    path = write(tmp_path, ("held_out = 4", "held_out = 0"),
+                 ("warmup = 1", "warmup = 1\ncheckpoint_activations = true"))
+    run = begun(path)
+    twice = [step.loss for step in run.steps()]
+    assert run.held_out_loss() is None
+    assert "Held-out" not in run.summary()
+    (tmp_path / "once").mkdir()
+    once = [step.loss for step in begun(write(tmp_path / "once", ("held_out = 4", "held_out = 0"))
+                                        ).steps()]
+    assert once == twice
+
+
 # -- bad rows and recipes ----------------------------------------------------------------------
 
 BAD = {
