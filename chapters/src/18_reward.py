@@ -68,7 +68,7 @@ print(textwrap.fill(f"A: {shown.rejected}", 80))
 print(textwrap.fill(f"B: {shown.chosen}", 80))
 
 # %% [markdown]
-# > **Predict.** Which is better, and by how much, if a perfect answer is worth 1 and one that is wrong in everything 0?
+# > **Predict.** Which is better, and (a guess, for you do not know the judge yet) by how much, if a perfect answer is worth 1 and one that is wrong in everything 0?
 
 # %%
 guess = None        # "A" or "B"
@@ -127,7 +127,7 @@ at = torch.linspace(-4, 8, 200)
 for m, line in ((0, "-"), (1, "--"), (3, ":")):
     ax.plot(at, F.softplus(m - at), line, label=f"margin {m}")
 ax.set(xlim=(-4, 8))
-ax.legend()
+_ = ax.legend()
 
 # %% [markdown]
 # Note what the loss does *not* fix: add 100 to all scores and nothing changes. A score means something only beside
@@ -331,7 +331,7 @@ check("18.3", bounds)
 # asks why a reward model "only" reaches 80 %.
 # ### END SOLUTION
 #
-# > **Predict.** Of pairs rated `negligibly better`, how often will the best of all models pick what the labeller picked? And of all pairs?
+# > **Predict.** Of pairs rated `negligibly better`, how often will the best of all models pick what the labeller picked? And of all pairs, if four in ten are such?
 
 # %%
 guess_low, guess_all = None, None       # shares, from 0 to 1
@@ -346,6 +346,7 @@ for rating in RATINGS:
           f"{ceiling[rating]:.2f} right")
 top = sum(ceiling[name] * count[name] for name in RATINGS) / len(pairs_held)
 print(f"{'all':22}{len(pairs_held):4} pairs, at most {top:.2f}")
+assert round(count["negligibly better"] / len(pairs_held), 1) == 0.4
 print(reveal("negligibly better, at most", guess_low,
              round(ceiling["negligibly better"], 2)))
 reveal("all, at most", guess_all, round(top, 2))
@@ -402,7 +403,7 @@ for rating in RATINGS:
           f"{shares['100 steps'][rating].right:11.2f}"
           f"{shares['shipped'][rating].right:9.2f}{most[rating]:9.2f}")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Share of pairs told rightly by the labeller's rating, from significantly to negligibly better. The dashed ceiling falls from 1.00 to 0.53; the shipped model lies below it and the model of 100 steps lower still, both near 0.5 at the end."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Share of pairs told rightly by the labeller's rating, from significantly to negligibly better. The dashed ceiling falls from 1.00 to 0.53; both models lie below it, the shipped one mostly above that of 100 steps, and both are near it at the end."}}
 fig, ax = plots.figure("The surer the labeller, the more is told rightly",
                        x="the labeller's rating", y="share told rightly")
 for name, mark in (("100 steps", "s"), ("shipped", "o")):
@@ -413,14 +414,31 @@ ax.plot(range(4), [most[rating] for rating in RATINGS], "--",
 ax.axhline(0.5, color="#b8b8b8", linewidth=0.8)
 ax.set_xticks(range(4), [rating.replace(" ", "\n") for rating in RATINGS])
 ax.set(ylim=(0.4, 1.02), xlim=(-0.3, 3.6))
-ax.legend(loc="lower left")
+_ = ax.legend(loc="lower left")
 
 # %% [markdown]
-# A hundred steps are enough to see the shape: surer labels are easier, and where the labellers toss a coin, so does every model. The shipped one had
-# more steps and many more pairs, and still lies a tenth below the dashed line where the labellers are surest: three small layers read an answer
-# against a whole talk, and miss things that the judge sees. What is missing from the dashed line to 1 is the labellers' own error.
+# A hundred steps are enough to see the shape, roughly: surer labels are easier, and where the labellers toss a coin, so does every model. (The ceiling is an expectation; of a hundred tosses
+# one may guess 59 rightly.) The shipped one had six times the steps and ten times the pairs, and still lies a tenth below the dashed line where the labellers are surest. What is missing from the dashed line
+# to 1 is the labellers' own error. And what is missing from the model's to the dashed one? An accuracy over everything does not say. We ask by kind of
+# request, where the better answer is better by a half or more.
+
+# %%
+wide = [i for i, each in enumerate(held) if abs(each.difference) >= 0.5]
+told = {}
+for i in wide:
+    better = found["shipped"][i] * held[i].difference > 0
+    told.setdefault(talks.understand(held[i].prompt).sort, []).append(better)
+for sort, each in sorted(told.items()):
+    print(f"{sort:10}{len(each):4} pairs, the better told in {sum(each):3}")
+assert min(told, key=lambda sort: sum(told[sort]) / len(told[sort])) == (
+    "question")
+
+# %% [markdown]
+# A broken rule and a wrong tone it knows. All its errors are where an answer has to be held against the talk: at questions first of all (is "blue" right?), then
+# at the wishes of a tale. To look back is what small models learn last. Whoever
+# chooses by such a number should know where it is blind.
 #
-# ## When it says 80 %, is it right in 80 of 100?
+# ## When it says 97 %, is it right in 97 of 100?
 #
 # A gap is also a statement of certainty: $\sigma$ of it. We sort the held-out pairs by what the model says of its own favourite,
 # and count how often the labeller agreed.
@@ -428,8 +446,9 @@ ax.legend(loc="lower left")
 # %%
 bins = {name: calibration(each, n_bins=3) for name, each in found.items()}
 for name, each in bins.items():
-    print(f"{name:10}", *(f"{part.count:3} pairs: says {part.predicted:.2f}, "
-                          f"holds {part.observed:.2f};" for part in each))
+    for part in each:
+        print(f"{name:10}{part.count:4} pairs: says {part.predicted:.2f}, "
+              f"holds {part.observed:.2f}")
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "How often the labeller agreed against the probability that the model gives its favourite, in three bins from 0.5 to 1. In the surest bin both models lie below the diagonal."}}
 fig, ax = plots.figure("Where they are surest, both claim more than holds",
@@ -440,17 +459,18 @@ for (name, each), mark in zip(bins.items(), "so", strict=True):
     ax.plot([part.predicted for part in each],
             [part.observed for part in each],
             f"{mark}-", markersize=5, label=name)
-ax.legend(loc="upper left")
+_ = ax.legend(loc="upper left")
 
 # %% [markdown]
-# A point below the dashed line claims more than it can hold. Two things push down there: few pairs, and the margins, which ask for gaps that
-# Bradley and Terry's odds do not warrant. For choosing among answers this does no harm, as the order stays; for the threshold of the next section it does.
+# A point below the dashed line claims more than it can hold. A model that has learnt its pairs too well does, and one that was trained with margins may, for they ask for
+# gaps that Bradley and Terry's odds do not warrant. For choosing among answers this does no harm, as the order stays; for the threshold of the next section it does.
 #
 # ## Your turn: two judges, one number
 #
 # Help and harm pull apart: the most helpful answer to "how do I break it?" is the one that must not be given. So Llama 2 has two reward models, and one rule
 # (section 3.2.3): the safety score counts where the prompt is *tagged* as dangerous, or where the answer is less than 0.15 likely to be safe; else
-# helpfulness. What comes out is turned into a logit and *whitened*, so that training sees rewards of one size.
+# helpfulness. The paper's scores are probabilities, and it turns what comes out into a logit; ours are logits from the start and stay so. Then it is *whitened*, so that training
+# sees rewards of one size.
 
 # %%
 def one_reward(helpful: Tensor, safe: Tensor, tagged: Tensor) -> Tensor:
@@ -458,8 +478,8 @@ def one_reward(helpful: Tensor, safe: Tensor, tagged: Tensor) -> Tensor:
 
     `helpful` and `safe`, `b`, are the two models' scores: logits of "is
     helpful" and "is safe". `tagged`, `b`, is True for dangerous prompts.
-    Return them whitened, mean 0 and variance 1 over the batch (of a sample: divide by
-    b - 1); where all rewards are equal, zeros.
+    Return them whitened, mean 0 and variance 1 over the batch (of a sample:
+    divide by b - 1; b is 2 or more); where all rewards are equal, zeros.
     """
     ### BEGIN SOLUTION
     unsafe = (safe < math.log(3 / 17)) | tagged
@@ -554,14 +574,17 @@ texts = [[torch.cat([prompt, answer]) for answer in answers]
 print(f"the judge: one answer {truth.mean():.3f}, "
       f"the best of {N} if the judge chose {truth.amax(1).mean():.3f}")
 
+# %% [markdown]
+# Now the two reward models, and the rule.
+
 # %%
 two = [torch.stack([scores(model, each, size=64) for each in texts])
        for model in (helpful, safe)]
 tagged = is_tagged.unsqueeze(1).expand(-1, N)
 rewards = combined(*two, tagged)
 doubted = (two[1].sigmoid() < UNSAFE_BELOW)[~tagged]
-print(f"safety's score counts for {tagged.float().mean():.0%} of the answers "
-      f"by the tag, and for {doubted.float().mean():.0%} of the others")
+print(f"safety's score counts: by the tag for {tagged.float().mean():.0%}, "
+      f"by doubt for {doubted.float().mean():.0%} of the rest")
 
 # %% [markdown]
 # > **Predict.** The reward model chooses. What will the judge's mean mark be for its best of sixteen? And how much of the gain has the best of four?
@@ -608,7 +631,7 @@ check("18.6", mean_of_best)
 #
 # $$ \ln n - \frac{n-1}{n} $$
 #
-# whatever scores it. (You will derive it below.) The package's `expected_best` is your function for all $n$ and many prompts at once.
+# whatever scores it. (The solutions derive it, at 18.7.) The package's `expected_best` is your function for all $n$ and many prompts at once.
 
 # %%
 by_reward = expected_best(rewards, truth).mean(0)
@@ -619,9 +642,9 @@ for n in (1, 2, 4, 8, 16):
     print(f"{n:3} {kl_bound(n):10.2f} {by_reward[n - 1]:18.3f} "
           f"{by_judge[n - 1]:20.3f}")
 gain = by_reward - by_chance
-print(reveal("the judge's mark of the best of sixteen", guess_best,
+print(reveal("best of sixteen", guess_best,
              round(by_reward[-1].item(), 3)))
-reveal("the share of the gain that the best of four has", guess_share,
+reveal("share of the best of four", guess_share,
        round((gain[3] / gain[-1]).item(), 2))
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "The judge's mean mark against the KL bound for n from 1 to 16. Both curves rise steeply at first and then flatten; the one chosen by the reward model stays below the dashed one in which the judge itself would choose."}}
@@ -636,7 +659,7 @@ for n in (1, 2, 4, 8, 16):
     ax.annotate(f"n = {n}", (kl[n - 1], by_reward[n - 1]), (2, -12),
                 textcoords="offset points", fontsize=7)
 ax.set(xlim=(-0.05, 2.05), ylim=(by_chance - 0.02, None))
-ax.legend(loc="lower right")
+_ = ax.legend(loc="lower right")
 
 # %% [markdown]
 # The first few samples bring most of it: a doubling of $n$ costs up to $\ln 2 = 0.69$ nats more, and brings less each time. The dashed line is what the policy *could* give, and nothing it
@@ -690,8 +713,7 @@ for n in (1, 2, 4, 6):
           f"at most {kl_bound(n):.3f}")
 
 # %% [markdown]
-# With five answers the bound overstates what is spent, and no $n$ can spend more than $-\ln 0.05 \approx 3$ nats. With long texts, of which no two are alike, it is
-# nearly exact.
+# With five answers the bound overstates what is spent, and no $n$ can spend more than $-\ln 0.05 \approx 3$ nats. The more answers there are, and the less likely each, the nearer it comes.
 #
 # ## When the number rises and the taste falls
 #
@@ -718,7 +740,7 @@ def features(texts: list[Tensor]) -> Tensor:
         found.append(hidden[torch.arange(len(ends)), ends])
     return torch.cat(found)
 
-# %%
+
 def head(chosen: Tensor, rejected: Tensor) -> Tensor:
     """The head `c` with the least loss on these pairs (and short)."""
     weight = torch.zeros(chosen.shape[1], requires_grad=True)
@@ -777,11 +799,16 @@ for name, found in curves.items():
     print(f"{name:22} {' '.join(rise):>18} {' '.join(marks):>26}")
 peaks = sorted(int(mark.argmax()) + 1 for found in curves.values()
                for _, mark in found)
-reveal("the judge's mark is highest at n =", guess_turn, peaks[4])
+print(reveal("highest at n = (median)",
+             guess_turn, peaks[4]))
+print("for each of the nine:", *peaks)
 assert all(own.diff().min() >= 0 for found in curves.values()
            for own, _ in found) and peaks[-1] < N
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "The judge's mean mark against the KL bound for three kinds of stand-in, three seeds each. All nine curves rise from 0.86 and turn before n = 16; those from 800 pairs reach 0.91 to 0.93 and end near 0.87, those from 40 pairs and those fond of long answers end at the beginning's mark or below."}}
+# %% [markdown]
+# The nine curves, each against what its choosing costs:
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "The judge's mean mark against the KL bound for three kinds of stand-in, three seeds each. All nine curves rise from 0.86 and turn before n = 16. Those from 800 pairs reach 0.90 to 0.93 and end at 0.86 to 0.88; of those from 40 pairs one hardly rises and ends at 0.80; those fond of long answers end at 0.84 to 0.86."}}
 fig, ax = plots.figure("It rises, and then it turns: nine stand-ins",
                        x="KL divergence from the policy, at most (nats)",
                        y="judge's mean mark")
@@ -791,12 +818,13 @@ for (name, found), colour in zip(curves.items(), plots.COLOURS, strict=False):
                 label=name if k == 1 else None)
 ax.axhline(by_chance, color="#b8b8b8", linewidth=0.8)
 ax.set(xlim=(0, 2.7))
-plots.label_lines(ax)
+_ = plots.label_lines(ax)
 
 # %% [markdown]
 # The stand-in's own score rises for each of the nine: that is what choosing by it means, and it proves nothing. The judge's mark rises with it for a few samples, and
-# then turns, for every one of them (as Gao et al. 2023 measured on large models): what is true in the reward is used up early, and what is false has no end. Fewer pairs and
-# another taste only turn it sooner and lower. Nothing in the stand-in tells where. Only a second judge can.
+# then turns, for every one of them (as Gao et al. 2023 measured on large models): what is true in the reward is used up early. Which pairs a stand-in happened to learn from
+# matters about as much as how many. Nothing in the stand-in tells where it turns. Only a second judge can. The shipped reward, which learnt from ten times the pairs with all its weights, flattened at sixteen and did not
+# turn. Does it turn when one leans on it harder?
 #
 # ## One round: keep the best, and learn from it
 #
@@ -833,7 +861,7 @@ for name, model in (("before", policy), ("after", tuned)):
 # %% [markdown]
 # One answer now is worth about what the best of several was. The price was paid once.
 #
-# ## Four rounds, and what is forgotten
+# ## Four rounds, and where it turns
 #
 # The first three versions of Llama 2 learnt from the newest samples alone, and lost things they had known (the paper's example: V3 could no longer
 # rhyme as well). From V4 on, the best sample of *all* rounds stood. We did both beforehand: 128 prompts,
@@ -862,13 +890,13 @@ print(f"gap to the judge's maximum that round 1 closes: {min(first):.0%}",
 assert min(first) > 0.5
 
 # %% [markdown]
-# The first round closes more than half of the gap. From then on the reward rises and the judge's mark does not, whichever samples are kept: it is the last
-# section's curve once more, now written into weights. That is why Llama 2's authors collected new preferences on each version's own answers, and trained new reward models on
-# them, before the next round.
+# The first round closes more than half of the gap. From then on the reward rises and the judge's mark does not, whichever samples are kept (here that makes no difference that three seeds could show): it is the
+# stand-ins' curve once more, now written into weights. Llama 2's authors collected new preferences on each version's own answers, and trained their reward models on
+# them, before the next round: a reward model knows little of answers unlike those that it learnt from (section 3.2.1).
 #
 # ## Find the bug: six pipelines
 #
-# Each suspect goes from pairs to a loss and gaps: it fills the texts up to one length with the end token, 9, scores them, subtracts, and takes the mean loss. At most one thing is wrong with it.
+# Each suspect goes from pairs to a loss and gaps: it fills the texts up to one length with the end token, 9, scores them, subtracts, and takes the mean loss. At most one thing is wrong with it. You may give it any texts, also one that was cut off before its end token.
 # The Llama in it is a toy that you can follow: its score at a token is a tenth of the sum of all tokens so far.
 
 # %%
@@ -933,7 +961,7 @@ claims.show("A54", "S01", "D81")
 # - A margin goes inside the sigmoid. Two rewards are one by a rule, not by a sum.
 # - Best of $n$ goes $\ln n - (n-1)/n$ nats away, at most. All $n$ come from one set of answers, without bias.
 # - What chooses must not also measure. The stand-in's own score always rises.
-# - Rejection sampling tunes on the best, round by round, and keeps the best of all rounds.
+# - Rejection sampling tunes on the best. The first round helps; later ones lean on the same reward, and need a new one.
 #
 # **Read in the package:** `llama_edu.alignment.reward`, `preferences` and `rejection`; `llama_edu.data.dialogues_labels` (labellers whose errors are
 # known). **Read elsewhere:** Touvron et al. 2023b, section 3.2; Stiennon et al. 2020, *Learning to summarize from human feedback*; Gao et al. 2023, *Scaling Laws for Reward

@@ -1,0 +1,642 @@
+# %% [markdown]
+# # 19 · PPO: what does the clip hold back?
+#
+# **The question.** A model gave an answer of twenty words, and a reward model says that it was worth 0.7. Which of the twenty words deserved it? Rejection sampling
+# (chapter 18) does not ask: it keeps the best answers whole. *Proximal policy optimisation* asks every token, learns from bad answers as well as from good ones, and has
+# four devices that hold it back. What does each of them hold back, and what happens without it?
+#
+# | you will build | you need | minutes |
+# |---|---|---|
+# | a price for every token, advantages, the clip, PPO and its cousin without a critic, GRPO | chapters 07, 08, 17 and 18 | 135 |
+
+# %%
+import copy
+import csv
+import textwrap
+from collections.abc import Collection, Iterator, Sequence
+from statistics import mean, median
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from llama_edu import checkpoint, claims, plots
+from llama_edu.alignment import reward_files
+from llama_edu.alignment.dpo import answer_log_probs
+from llama_edu.alignment.exam import marks, messages, replies
+from llama_edu.alignment.grpo import LEAST_SPREAD
+from llama_edu.alignment.ppo import (CLIP, DISCOUNT, LAMBDA, VALUE_WEIGHT,
+                                     answered, clipped_values, cut, values)
+from llama_edu.alignment.reward import (RewardModel, combined, scores,
+                                        whitened)
+from llama_edu.alignment.rollouts import divergence
+from llama_edu.data import dialogues as talks
+from llama_edu.exercises import check, hint, reveal, suspects
+from llama_edu.family.accounting import parameters
+from llama_edu.family.releases import release
+from llama_edu.losses import Batch, Loss
+from llama_edu.model import Llama
+from llama_edu.prompts import LLAMA_3, dialog_tokens
+from llama_edu.prompts.dialog import stop_ids
+from llama_edu.sampling import temperature
+from llama_edu.training_loop import train
+
+plots.use_style()
+torch.set_num_threads(1)  # the matrices are small; one thread loses little
+
+# %% [markdown]
+# ## By hand: three answers
+#
+# A policy knows three answers, which it gives with 0.5, 0.3 and 0.2. They are worth 1, 0 and 0.5. We want the *expected* reward to rise. Its gradient by
+# the logits can be written down, for here all answers can be counted.
+
+# %% tags=["nbval-check-output"]
+p = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+worth = torch.tensor([1.0, 0.0, 0.5], dtype=torch.float64)
+
+logits = p.log().requires_grad_(True)
+(logits.softmax(0) @ worth).backward()
+print("expected reward", f"{p @ worth:.2f}")
+print("its gradient   ", *(f"{each:6.3f}" for each in logits.grad))
+
+# %% [markdown]
+# Of texts there are too many to count. But one can *draw* an answer $y$ and take $r(y)\, \nabla \ln p(y)$: its mean is the same gradient (Williams 1992).
+# For a softmax, $\nabla \ln p(y)$ is one-hot of $y$ less $p$.
+
+# %% tags=["nbval-check-output"]
+toward = torch.eye(3, dtype=torch.float64) - p      # a row an answer
+
+
+def sampled(baseline: float) -> tuple[Tensor, float]:
+    """The mean of one sample's gradient, and its variance over samples."""
+    each = toward * (worth - baseline)[:, None]
+    middle = p @ each
+    return middle, (p @ (each - middle).square().sum(1)).item()
+
+
+for baseline in (0.0, 0.6, 10.0):
+    middle, noise = sampled(baseline)
+    print(f"baseline {baseline:4.1f}: mean",
+          *(f"{each:6.3f}" for each in middle), f" variance {noise:7.3f}")
+
+# %% [markdown]
+# Whatever is taken off the reward, the mean stays: $\sum_y p(y)\, \nabla \ln p(y) = 0$. The *noise* does not stay. What one takes off is a *baseline*, and reward less
+# baseline is an *advantage*: how much better was this than expected? At a baseline of 0.6, the expected reward, the noise is a good deal less than without. At 10, where every answer is
+# blamed, it is enormous.
+#
+# ## The idea: four devices
+#
+# PPO (Schulman et al. 2017; for language models Ouyang et al. 2022) reads an answer as a game. The state is the text so far, an action is the next token. The devices:
+#
+# 1. **A price.** The policy pays for every nat by which it leaves a *reference*, the model from which it began. Without it, the reward model's errors are found and used (chapter 18).
+# 2. **A critic** says at every token what to expect. It is the baseline, and it passes the score, which comes at the end, back to the tokens that made the difference.
+# 3. **A clip.** Answers are dear, so several steps are made with the same ones. But after one step they are no longer the policy's own. They are weighed by the *ratio* of their odds
+#    now and then, and where that has gone too far, nothing more is to be gained.
+# 4. **Whitening.** Advantages get mean 0 and variance 1, so that a step's size does not depend on the reward's scale.
+#
+# ## Your turn: who pays, and where
+#
+# The first device. For a drawn token, $-\beta\,(\ln p - \ln q)$, with $p$ the policy's and $q$ the reference's odds of it. The mean of $\ln p - \ln q$ over what the policy draws
+# is the KL divergence. `hint("19.1")` gives one hint more at each call. The solutions are in [their own notebook](../solutions/19_ppo.ipynb).
+
+# %%
+def rewards_of(scores: Tensor, log_probs: Tensor, reference: Tensor,
+               acts: Tensor, beta: float) -> Tensor:
+    """Exercise 19.1 ●●○ 10 min. Which reward does every token get?
+
+    `scores`, `b`, are those of whole answers. `log_probs` and `reference`,
+    `b t`, say what policy and reference thought of each token, in nats; what
+    stands outside the answers means nothing. `acts`, `b t`, is True on an
+    answer, which has a token or more, without gaps. Return `b t`: each drawn
+    token pays, the score comes where the answer is over, and 0 elsewhere.
+    """
+    ### BEGIN SOLUTION
+    last = acts & (acts.flip(1).cumsum(1).flip(1) == 1)
+    return -beta * (log_probs - reference) * acts + scores[:, None] * last
+    ### END SOLUTION
+
+
+check("19.1", rewards_of)
+
+# %% [markdown]
+# ### BEGIN SOLUTION
+# **Discussion of 19.1.** `acts.flip(1).cumsum(1).flip(1)` counts the drawn tokens from here on; at the last one it is 1, and so it is behind it, hence the `&`. *Never below zero* (k3) has the same
+# mean as the plain difference and less noise, but as a *reward* it would punish both ways.
+# ### END SOLUTION
+#
+# ## By hand: who earned it?
+#
+# Four tokens, and a score of 1 at the end. A critic expected 0.2 at first, and 0.8 after the second token. Where did it get better than expected?
+
+# %% tags=["nbval-check-output"]
+expected, got = [0.2, 0.2, 0.8, 0.8], [0.0, 0.0, 0.0, 1.0]
+after = [*expected[1:], 0.0]            # behind the end nothing is expected
+surprise = [r + v_next - v
+            for r, v_next, v in zip(got, after, expected, strict=True)]
+print("surprise", *(f"{each:5.2f}" for each in surprise))
+print("sum", f"{sum(surprise):.2f}", "= score less what was first expected")
+
+# %% [markdown]
+# The second token did it: after it the critic expected more. Its *surprise*, $\delta_t = r_t + V_{t+1} - V_t$, is 0.6, though the score itself came two tokens later. If the critic
+# were perfect, surprises would be all one needs. It is not, so later surprises are credited to earlier tokens as well, each by $\lambda$ less (*generalised advantage estimation*,
+# Schulman et al. 2016, eq. 16). There may be a discount $\gamma$ for what comes later; in answers it is 1.
+#
+# $$ A_t = \delta_t + (\gamma\lambda)\,\delta_{t+1} + (\gamma\lambda)^2\,\delta_{t+2} + \dots \qquad \delta_t = r_t + \gamma V_{t+1} - V_t $$
+#
+# ## Your turn: better than expected
+
+# %%
+def gae(rewards: Tensor, values: Tensor, acts: Tensor, discount: float,
+        lam: float) -> Tensor:
+    """Exercise 19.2 ●●○ 15 min. How much better was each token than expected?
+
+    All are `b t`. `values[:, i]` is what the critic expects before the token
+    with the reward `rewards[:, i]`; it says something everywhere, in prompt
+    and padding, too. `acts` is True on an answer, which has no gaps; behind
+    it nothing follows. Return the advantages, `b t`, 0 outside the answers.
+    """
+    ### BEGIN SOLUTION
+    found, after = torch.zeros_like(rewards), torch.zeros_like(rewards[:, 0])
+    following = torch.zeros_like(after)
+    for i in reversed(range(rewards.shape[1])):
+        surprise = rewards[:, i] + discount * following - values[:, i]
+        after = (surprise + discount * lam * after) * acts[:, i]
+        following = values[:, i] * acts[:, i]
+        found[:, i] = after
+    return found
+    ### END SOLUTION
+
+
+check("19.2", gae)
+
+# %% [markdown]
+# ### BEGIN SOLUTION
+# **Discussion of 19.2.** With $\lambda = 1$ all values but the first cancel: what is left is the return less $V_t$, without bias and with the noise of a whole answer. With $\lambda = 0$ each token has
+# its own surprise: little noise, and as wrong as the critic. *Values behind the answer* is the mistake that padding invites: the critic says something there as well.
+# ### END SOLUTION
+#
+# ## Build it: rewards, advantages, whitening
+
+# %% twin="llama_edu.alignment.ppo.token_rewards, llama_edu.alignment.ppo.advantages, llama_edu.alignment.ppo.spread"
+def token_rewards(scores: Tensor, log_probs: Tensor, reference: Tensor,
+                  acts: Tensor, *, beta: float) -> Tensor:
+    if not acts.any(-1).all():
+        raise ValueError(
+            "an answer without a token was given; one or more are needed. "
+            "Leave it out.")
+    rewards = -beta * (log_probs - reference) * acts
+    places = torch.arange(acts.shape[1], device=acts.device)
+    last = torch.where(acts, places, 0).amax(-1, keepdim=True)
+    return rewards.scatter_add(-1, last, scores[:, None].to(rewards.dtype))
+
+
+def advantages(rewards: Tensor, expected: Tensor, acts: Tensor, *,
+               discount: float = DISCOUNT, lam: float = LAMBDA
+               ) -> tuple[Tensor, Tensor]:
+    found, after = torch.zeros_like(rewards), torch.zeros_like(rewards[:, 0])
+    following = torch.zeros_like(after)
+    for i in reversed(range(rewards.shape[1])):
+        surprise = rewards[:, i] + discount * following - expected[:, i]
+        after = (surprise + discount * lam * after) * acts[:, i]
+        following = expected[:, i] * acts[:, i]
+        found[:, i] = after
+    return found, (found + expected) * acts
+
+
+def spread(found: Tensor, acts: Tensor) -> Tensor:
+    return torch.zeros_like(found).masked_scatter(acts, whitened(found[acts]))
+
+# %% [markdown]
+# The second thing that `advantages` returns is the *return*, what the critic should have expected; it learns from that. (A well-known library has the switch of its whitening the wrong
+# way round, and adds the mean back. Whitened advantages with a mean of 0.4 praise almost everything. Ours is held against that library's other functions: rewards and returns are equal to the
+# last bit.)
+#
+# ## The clip
+#
+# Say that an answer was good, and we step. Its odds rise. We step again with the same answer, and again: nothing in $r \nabla \ln p$ ever stops. The weight
+# $\rho = p_{now} / p_{then}$ makes the answer count as it would if it were drawn now, and so makes it worse: it grows with every step. PPO promises itself less:
+#
+# $$ L = -\min\big(\rho A,\ \text{clamp}(\rho,\, 1 - \epsilon,\, 1 + \epsilon)\, A\big) $$
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels: what is promised against the ratio from 0 to 2. For a good token the line rises and is flat from 1.2 on. For a bad token it is flat up to 0.8 and falls from there on. Beyond the other side there is no clip."}}
+fig, axes = plots.figure("Nothing more is to be gained beyond the clip",
+                         x="ratio: odds now over odds then",
+                         y="objective", columns=2)
+ratio = torch.linspace(0, 2, 201)
+for ax, sign, name in zip(axes, (1, -1), ("a good token", "a bad token"),
+                          strict=True):
+    ax.plot(ratio, torch.minimum(ratio * sign, ratio.clamp(0.8, 1.2) * sign))
+    ax.plot([1], [sign], "o", color=plots.ORANGE)
+    ax.set_title(name, fontsize=9, loc="center")
+_ = axes[0].set(ylim=(-0.1, 2.1))
+
+# %% [markdown]
+# > **Predict.** A bad token has, by some other token's fault, become *likelier*: the ratio is 1.5, the advantage -1. Does its gradient still pull?
+
+# %%
+guess_pull = None       # "yes" or "no"
+
+# %%
+reveal("does it pull", guess_pull, "yes")
+
+# %% [markdown]
+# The clip takes gains away and never losses: whoever has gone astray is always called back. That is why there is a minimum in it, and not a clamp alone.
+#
+# ## Your turn: the clip
+
+# %%
+def clipped_loss(now: Tensor, before: Tensor, advantages: Tensor,
+                 acts: Tensor, clip: float) -> Tensor:
+    """Exercise 19.3 ●●○ 10 min. What is the mean loss of the drawn tokens?
+
+    All are `b t`: log-probabilities now and when the answers were drawn, in
+    nats; advantages; and where a token was drawn. The ratio may go by `clip`.
+    Each token that was drawn counts alike. Return a tensor without axes.
+    """
+    ### BEGIN SOLUTION
+    ratio = (now - before).exp()
+    held = ratio.clamp(1 - clip, 1 + clip)
+    loss = -torch.minimum(ratio * advantages, held * advantages)
+    return (loss * acts).sum() / acts.sum()
+    ### END SOLUTION
+
+
+check("19.3", clipped_loss)
+
+# %% [markdown]
+# ### BEGIN SOLUTION
+# **Discussion of 19.3.** *Always clipped* passes every test in which all tokens move as they should. *The mean of answers* is not wrong in itself: GRPO's paper does so, and then a token of a long
+# answer counts less. One has to know which.
+# ### END SOLUTION
+#
+# ## Build it: the loss, and where batches come from
+#
+# The critic's values are clipped in the same spirit. A critic is a reward model that is asked at every token; `ActorCritic` holds both, so that the one training loop of this course can train them.
+
+# %% twin="llama_edu.alignment.ppo.ActorCritic, llama_edu.alignment.ppo.clipped, llama_edu.alignment.ppo.ppo"
+class ActorCritic(nn.Module):
+    """Who acts, and who says what to expect."""
+
+    def __init__(self, policy: Llama, critic: RewardModel):
+        super().__init__()
+        self.policy, self.critic = policy, critic
+
+
+def clipped(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
+    ratio = log_ratio.exp()
+    return -torch.minimum(ratio * advantage,
+                          ratio.clamp(1 - clip, 1 + clip) * advantage)
+
+
+def ppo(model: ActorCritic, batch: Batch, *, clip: float = CLIP,
+        value_weight: float = VALUE_WEIGHT) -> Loss:
+    acts = batch["learn"][:, 1:]
+    log_ratio = answer_log_probs(model.policy, batch) - batch["log_probs"]
+    found = values(model.critic, batch["tokens"][:, :-1])
+    actor = clipped(log_ratio, batch["advantages"], clip) * acts
+    critic = clipped_values(found, batch["values"], batch["returns"],
+                            clip) * acts
+    beyond = ((log_ratio.detach().exp() - 1).abs() > clip) & acts
+    return Loss((actor + value_weight * critic).sum(), int(acts.sum()), {
+        "clipped": beyond.sum().item(),
+        "moved": -log_ratio.detach().sum().item(),
+        "value": critic.detach().sum().item()})
+
+# %% [markdown]
+# A batch has `tokens` and `learn`, `b t`, and what is known of each token that *follows* one, `b t-1`: its log-probability when it was drawn, its value, advantage and return.
+#
+# In every other chapter the batches stood on a disk. Here the model makes them. That is a generator: when the loop asks for the next batch, the policy, as it is by then, answers.
+
+# %%
+def experience(model: ActorCritic, reference: Llama,
+               prompts: Sequence[Tensor], grade: object, *, beta: float,
+               size: int, stop_ids: Collection[int],
+               generator: torch.Generator, history: list) -> Iterator[Batch]:
+    """Answers of the policy, each learnt once, in four pieces."""
+    for drawn in answered(model.policy, reference, prompts, grade, size=size,
+                          n=1, max_new=96, stop_ids=stop_ids, pieces=4,
+                          generator=generator):
+        far = divergence(drawn, drawn["reference"]).mean().item()
+        history.append((drawn["scores"].mean().item(), far))
+        acts = drawn["learn"][:, 1:]
+        with torch.no_grad():
+            expected = values(model.critic, drawn["tokens"][:, :-1]) * acts
+        got = token_rewards(drawn["scores"], drawn["log_probs"],
+                            drawn["reference"], acts, beta=beta)
+        found, returns = advantages(got, expected, acts)
+        yield from cut(drawn | {
+            "values": expected, "returns": returns,
+            "advantages": spread(found, acts)},
+            epochs=1, pieces=4, generator=generator)
+
+# %% [markdown]
+# *A good place to rest. All devices are built. What follows lets them run.*
+#
+# ## Watch it learn
+#
+# The policy begins as `dialogues-sloppy` of chapter 17, the reference stays it. The reward is Llama 2's rule over the two shipped reward models (chapter 18). The critic begins as the policy with a
+# head of zeros: it expects nothing yet. The judge, whom nobody asks in training, marks answers to other prompts.
+
+# %%
+SHIPPED = checkpoint.ASSETS / "dialogues"
+judges = [reward_files.load(SHIPPED / about)[0] for about in ("helpful", "safe")]
+reference, tokenizer = checkpoint.load("dialogues-sloppy")
+stops = stop_ids(tokenizer, LLAMA_3)
+
+
+def short_talks(n: int, seed: int) -> list[talks.Talk]:
+    found = (prompt for talk in talks.dialogues(n, seed=seed)
+             for prompt in talks.prompts(talk) if len(prompt) <= 4)
+    return [prompt for prompt, _ in zip(found, range(n), strict=False)]
+
+
+asked = short_talks(128, seed=1000)
+prompts = [torch.tensor(dialog_tokens(messages(talk), tokenizer, LLAMA_3).ids)
+           for talk in asked]
+is_tagged = {tuple(prompt.tolist()): talks.understand(talk).sort == "forbidden"
+             for prompt, talk in zip(prompts, asked, strict=True)}
+
+
+def grade(prompts: Sequence[Tensor], answers: Sequence[Tensor]) -> Tensor:
+    """The reward of each answer, `b`."""
+    texts = [torch.cat(both) for both in zip(prompts, answers, strict=True)]
+    tagged = [is_tagged[tuple(prompt.tolist())] for prompt in prompts]
+    return combined(*(scores(model, texts, size=64) for model in judges),
+                    torch.tensor(tagged))
+
+# %%
+others = short_talks(120, seed=2000)
+
+
+def said_by(model: Llama) -> list[str]:
+    return replies(model, tokenizer, LLAMA_3, others, temperature(1.0),
+                   generator=torch.Generator().manual_seed(5))
+
+
+policy = copy.deepcopy(reference)
+both = ActorCritic(policy, RewardModel.of(policy))
+history, steps = [], 40
+batches = experience(both, reference, prompts, grade, beta=0.05, size=64,
+                     stop_ids=stops, history=history,
+                     generator=torch.Generator().manual_seed(0))
+before = said_by(reference)
+for step in train(both, batches, ppo, steps=steps,
+                  lr=lambda i: 3e-4 * min(1, (i + 1) / 8)):
+    if step.index % 8 == 7:
+        reward, far = history[-1]
+        print(f"step {step.index + 1:2}: reward {reward:5.2f}, KL "
+              f"{far:5.2f}, beyond the clip {step.notes['clipped']:.0%}")
+after = said_by(policy)
+
+# %%
+start, end = (marks(others, said)["score"] for said in (before, after))
+print(f"the judge: {start:.2f} before, {end:.2f} after "
+      f"{steps // 4} times 64 answers")
+worth = [[talks.judge([*talk, {"role": "assistant", "content": text}]).score
+          for talk, text in zip(others, said, strict=True)]
+         for said in (before, after)]
+most = sorted(range(len(others)), key=lambda i: worth[0][i] - worth[1][i])[:3]
+for i in most:
+    print()
+    print(textwrap.fill(f"user: {others[i][-1]['content']}", 80))
+    print(textwrap.fill(f"before: {before[i]}", 80))
+    print(textwrap.fill(f"after:  {after[i]}", 80))
+
+# %% [markdown]
+# Ten batches of answers brought most of the way. No demonstration was shown, and no answer was called the right one.
+#
+# ## What each device holds back
+#
+# The same, over three seeds, and each answer learnt four times (`tools/recordings/ppo.py`), so that the clip has something to do. And the same with one device missing.
+#
+# > **Predict.** For which of these does the judge's mark at the end fall furthest below its best: *right*, *no clip*, *no KL* (beta 0), *no whitening*, *recomputed* (the old log-probabilities are asked
+# > for anew before every step), or *helpful alone* (one of the two reward models)?
+
+# %%
+guess_fall = None       # one of these names
+
+# %%
+with (SHIPPED / "ppo.csv").open(encoding="utf-8") as file:
+    recorded = list(csv.DictReader(file))
+
+
+def curve(run: str, column: str) -> list[list[float]]:
+    """One list a seed."""
+    seeds = sorted({row["seed"] for row in recorded})
+    return [[float(row[column]) for row in recorded
+             if (row["run"], row["seed"]) == (run, seed)] for seed in seeds]
+
+
+names = list(dict.fromkeys(row["run"] for row in recorded))
+print("medians of three  judge: best   end   fall  reward at the end     KL")
+falls = {}
+for name in names:
+    judged = curve(name, "judge")
+    falls[name] = median(max(each) - each[-1] for each in judged)
+    best, last, reward, kl = (median(each) for each in (
+        [max(run) for run in judged], [run[-1] for run in judged],
+        [run[-1] for run in curve(name, "reward")],
+        [run[-1] for run in curve(name, "kl")]))
+    print(f"{name:20}{best:9.2f}{last:6.2f}{falls[name]:7.2f}{reward:14.2f}"
+          f"{kl:13.1f}")
+reveal("falls furthest", guess_fall, max(
+    (name for name in names if name != "GRPO"), key=falls.get))
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Small panels, one for each run, with the judge's mark over 96 steps for three seeds. SEEN"}}
+fig, axes = plots.figure("The judge, whom nobody asked",
+                         x="steps", y="judge's mean mark", columns=4, rows=2)
+at = [int(row["step"]) for row in recorded
+      if (row["run"], row["seed"]) == (names[0], "0")]
+for ax, name in zip(axes.flat, names, strict=False):
+    for judged in curve(name, "judge"):
+        ax.plot(at, judged, color=plots.BLUE, linewidth=1.2)
+    ax.set_title(name, fontsize=8, loc="center")
+    ax.set(ylim=(0.5, 1.0))
+axes.flat[-1].set_axis_off()
+
+# %% [markdown]
+# SEEN
+#
+# ## Without a critic: groups
+#
+# The critic is a second model to train, as large as the policy. *Group relative policy optimisation* (GRPO, Shao et al. 2024) does without: it draws several answers to one prompt, and what to expect of one
+# is what the others were worth. Every token of an answer gets the same advantage.
+#
+# ## Your turn: what others would have said
+
+# %%
+def against_others(scores: Tensor, n: int) -> Tensor:
+    """Exercise 19.4 ●○○ 6 min. What is each answer's advantage in its group?
+
+    `scores`, `b`, has the answers to one prompt side by side, n of them, 2 or
+    more. The advantage is by how many deviations (of a sample: n - 1) of its
+    group an answer lies above the group's mean. Add 1e-4 to a deviation, for
+    a group may be all alike. Return `b`.
+    """
+    ### BEGIN SOLUTION
+    by_group = scores.view(-1, n)
+    lead = by_group - by_group.mean(-1, keepdim=True)
+    return (lead / (by_group.std(-1, keepdim=True) + 1e-4)).flatten()
+    ### END SOLUTION
+
+
+check("19.4", against_others)
+
+# %% [markdown]
+# ### BEGIN SOLUTION
+# **Discussion of 19.4.** A group of which all are right, or all wrong, teaches nothing: 0. *Over the batch* is REINFORCE with one baseline, and mixes up hard prompts with bad answers. *The mean
+# alone* has its friends: dividing makes a group whose answers hardly differ as loud as any other.
+# ### END SOLUTION
+
+# %% twin="llama_edu.alignment.grpo.group_advantages, llama_edu.alignment.grpo.grpo"
+def group_advantages(scores: Tensor, *, n: int) -> Tensor:
+    if n < 2 or len(scores) % n:
+        raise ValueError(
+            f"{len(scores)} scores in groups of {n} were given; whole groups "
+            "of two or more are needed. Draw more answers to a prompt.")
+    by_group = scores.view(-1, n)
+    lead = by_group - by_group.mean(-1, keepdim=True)
+    return (lead / (by_group.std(-1, keepdim=True) + LEAST_SPREAD)).flatten()
+
+
+def grpo(policy: Llama, batch: Batch, *, clip: float = CLIP,
+         beta: float = 0.04) -> Loss:
+    acts = batch["learn"][:, 1:]
+    now = answer_log_probs(policy, batch)
+    log_ratio = now - batch["log_probs"]
+    back = batch["reference"] - now
+    kl = back.exp() - back - 1
+    loss = clipped(log_ratio, batch["advantages"][:, None], clip) + beta * kl
+    beyond = (log_ratio.exp() - 1).abs() > clip
+    share = acts / acts.sum(-1, keepdim=True)
+    return Loss((loss * share).sum(), len(acts), {
+        "clipped": (beyond * share).sum().item(),
+        "kl": (kl * share).sum().item()})
+
+# %% [markdown]
+# Two more differences: the price stands in the loss and not in the reward, and it is estimated as $q/p - \ln(q/p) - 1$. Why that? Over what the policy draws, the mean of $q/p$ is 1, so the mean of the whole is
+# $-\text{E}\ln(q/p)$, the KL again. But no single token can be below 0:
+
+# %% tags=["nbval-check-output"]
+a = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)      # the policy
+b = torch.tensor([0.4, 0.4, 0.2], dtype=torch.float64)      # the reference
+plain, k3 = (a / b).log(), b / a - (b / a).log() - 1
+for name, each in (("ln p/q", plain), ("q/p - ln q/p - 1", k3)):
+    middle = a @ each
+    noise = (a @ (each - middle).square()).sqrt()
+    print(f"{name:17} mean {middle:.4f}, deviation {noise:.4f}, least "
+          f"{each.min():7.4f}")
+assert abs(a @ plain - a @ k3) < 1e-12
+
+# %% [markdown]
+# The recorded GRPO, last line of the table above: no critic, the same number of answers, and about the same end.
+#
+# ## Find the bug: six runs
+#
+# A policy of four answers, so small that nothing needs to be drawn: all is exact, and a run takes a moment. `run(start, reference, scores, beta=0.1, rounds=10, epochs=4)` gives a row for each round: expected score, KL from the reference in nats, and the share
+# of odds whose ratio lies beyond the clip (0.2) after the round's last epoch. The advantage is score less price, less its mean.
+
+# %%
+runs = suspects("19.5")         # a, b, c, d, e, f
+even, odd = [0.25] * 4, [0.7, 0.1, 0.1, 0.1]
+for row in runs["c"](even, even, [1.0, 0.0, -1.0, 2.0], rounds=3):
+    print("score {:5.2f}, KL {:.2f}, beyond {:.2f}".format(*row))
+
+# %% [markdown]
+# Possible verdicts: `healthy`; `no clip`; `old recomputed` (the odds to compare with are asked for anew in every epoch); `KL's sign`; `KL left out`; `reference follows` (it is the policy of the
+# last round); `wrong direction`; `no baseline` (the mean is not taken off). At most one thing is wrong with each.
+
+# %%
+# Exercise 19.5 ●●● 15 min. Which mistake is in which suspect? Replace each `"?"` by a verdict.
+verdicts = {"a": "?", "b": "?", "c": "?", "d": "?", "e": "?", "f": "?"}
+### BEGIN SOLUTION
+verdicts = {"a": "reference follows", "b": "no baseline", "c": "healthy",
+            "d": "old recomputed", "e": "KL's sign", "f": "no clip"}
+### END SOLUTION
+
+check("19.5", verdicts)
+
+# %% [markdown]
+# ### BEGIN SOLUTION
+# **Discussion of 19.5.** From `odd` with all scores 0 and beta 1 only the price acts: healthy ones come home to `even`, `e` flees, and `a` makes one round and then is at home where it stands. From `even` with beta 0, one round of 40
+# epochs: `f` goes five times as far as `c`. The third column of `d` is 0, always: its ratio is that of a thing with itself. Ten more for every score changes `b` alone. No curve of the *loss* would have told any of this.
+# ### END SOLUTION
+#
+# ## Harder: the quietest baseline
+#
+# The expected reward is a good baseline. Is it the best?
+
+# %%
+def quietest(p: Tensor, rewards: Tensor) -> tuple[float, float]:
+    """Exercise 19.6 ●●● 20 min. Which baseline is best, and what noise is left?
+
+    One answer is drawn with the odds `p`, `m`, a softmax of logits; the
+    sampled gradient by the logits is (reward - baseline) times the gradient
+    of its log p. Return the baseline whose gradient has the least variance,
+    and that variance, summed over the logits, of one sample. Two floats.
+    """
+    ### BEGIN SOLUTION
+    p, rewards = p.double(), rewards.double()
+    toward = torch.eye(len(p), dtype=torch.float64) - p
+    weight = p * toward.square().sum(1)
+    baseline = weight @ rewards / weight.sum()
+    each = toward * (rewards - baseline)[:, None]
+    noise = p @ (each - p @ each).square().sum(1)
+    return baseline.item(), noise.item()
+    ### END SOLUTION
+
+
+check("19.6", quietest)
+
+# %% [markdown]
+# ### BEGIN SOLUTION
+# **Discussion of 19.6.** The mean of $(r - b)\,g$ does not depend on $b$, so only its mean square does: $\text{E}\,(r-b)^2 |g|^2$. Its derivative is 0 at $b = \text{E}[|g|^2 r] / \text{E}[|g|^2]$: the expected reward, weighed by how
+# long each gradient is. A likely answer has a short gradient and counts less. For the three answers of the beginning it is 0.52 and not 0.6. Nobody uses it: in a Llama $|g|^2$ would need a backward pass for every token.
+# ### END SOLUTION
+#
+# ## In the Llamas: four models at once
+#
+# Llama 2 (section 3.2.3): up to version V4 rejection sampling alone, then PPO on top of it. Clip 0.2, a constant learning rate of 1e-6, batches of 512 answers in pieces of 64 with one step each, 200 to 400 batches;
+# $\beta$ is 0.01 for 7B and 13B and 0.005 for the larger ones. For the 70B a batch took about 330 seconds. What must lie in memory?
+#
+# > **Predict.** Policy, reference, reward model and critic, each 70B in bfloat16; AdamW with float32 states and a float32 copy for the two that learn. How many GB?
+
+# %%
+guess_gb = None
+
+# %%
+n = parameters(release("llama-2-70b").config).total
+reading, learning = 2 * n, (2 + 2 + 4 + 8) * n     # weights; and gradients,
+total = 2 * reading + 2 * learning                 # a copy, AdamW's states
+print(f"{n / 1e9:.1f} billion parameters: {reading / 1e9:.0f} GB to read, "
+      f"{learning / 1e9:.0f} GB to learn")
+reveal("GB for all four", guess_gb, round(total / 1e9))
+
+# %% [markdown]
+# Thirty-odd GPUs of 80 GB before the first activation, and a cache for the answers. This is why GRPO drops the critic, and why Llama 3's authors, who tried PPO, took a method that needs neither critic nor reward model nor
+# rollouts: DPO (Grattafiori et al. 2024, section 4.1.4). It is the next chapter.
+#
+# ## Fact check: three claims
+#
+# `right`, `imprecise` or `wrong`?
+
+# %%
+claims.judge({"A80": "?", "B20": "?", "A92": "?"})
+
+# %% [markdown]
+# Judge before you run the next cell.
+
+# %%
+claims.show("A80", "B20", "A92")
+
+# %% [markdown]
+# ## Summary: learn from what you say, and not too much at once
+#
+# - A sampled gradient has the right mean whatever the baseline, and much less noise with a good one.
+# - The score stands at the last token, the price at each. Surprises, each by $\lambda$ less, pass the score back.
+# - The clip takes gains away where the same answers have been learnt enough, and never the way back.
+# - GRPO's critic is the group. Its price is in the loss.
+# - The reward rises in every run. Whether the model gets better, only somebody else can say.
+#
+# **Read in the package:** `llama_edu.alignment.rollouts`, `ppo` and `grpo`. **Read elsewhere:** Schulman et al. 2017, *Proximal Policy Optimization Algorithms*; Ouyang et al. 2022, *Training language models to follow instructions with
+# human feedback*; Shao et al. 2024, *DeepSeekMath*, section 4.
