@@ -134,7 +134,7 @@ def laid_out(documents: Sequence[Tensor]) -> Batch:
 def batches(pairs: Sequence[AnswerPair], *, size: int, seed: int, start: int = 0
             ) -> Iterator[Batch]:
     """Batches of `size` pairs without end, every epoch in another order, from batch number `start`
-    on. Raises ValueError where the pairs do not fill one."""
+    on. Raises as `orders` does."""
     for some in islice(orders(len(pairs), size=size, seed=seed), start, None):
         yield together([pairs[i] for i in some])
 
@@ -208,4 +208,4 @@ def log_probs(model: Llama, documents: Sequence[Tensor], *, size: int) -> Tensor
         batch = {name: tensor.to(device)
                  for name, tensor in laid_out(documents[start:start + size]).items()}
         found.append((answer_log_probs(model, batch) * batch["counts"][:, 1:]).sum(-1).cpu())
-    return torch.cat(found)
+    return torch.cat(found) if found else torch.zeros(0)

@@ -43,11 +43,7 @@ def lines(path: str | Path) -> Iterator[tuple[str, bytes]]:
 def parse(line: bytes) -> list[Message]:
     """The dialog of a line, in the first of the forms whose field it has. Raises ValueError for a
     line that is none."""
-    try:
-        row = json.loads(line.decode("utf-8-sig"))
-    except (ValueError, RecursionError) as broken:
-        raise ValueError(f"it is not JSON ({broken}); an object a line is needed. Correct that "
-                         "line.") from None
+    row = decoded(line)
     for field, read in FORMS.items():
         if type(row) is dict and field in row:
             return read(row)
@@ -55,8 +51,18 @@ def parse(line: bytes) -> list[Message]:
                      "is needed, each with what belongs to it. Rename its fields.")
 
 
-def _messages(row: dict[str, Any]) -> list[Message]:
-    return [Message(*said) for said in _pairs(row, "messages", "role", "content")]
+def decoded(line: bytes) -> Any:
+    """What a line says. Raises ValueError for one that is not JSON."""
+    try:
+        return json.loads(line.decode("utf-8-sig"))
+    except (ValueError, RecursionError) as broken:
+        raise ValueError(f"it is not JSON ({broken}); an object a line is needed. Correct that "
+                         "line.") from None
+
+
+def messages(row: dict[str, Any], field: str = "messages") -> list[Message]:
+    """The messages in a field. Raises ValueError for what are none."""
+    return [Message(*said) for said in _pairs(row, field, "role", "content")]
 
 
 def _sharegpt(row: dict[str, Any]) -> list[Message]:
@@ -64,17 +70,17 @@ def _sharegpt(row: dict[str, Any]) -> list[Message]:
     if unknown := [who for who, _ in said if who not in ROLES]:
         raise ValueError(f"a message in it is from {unknown[0]!r}; one of {', '.join(ROLES)} is "
                          "needed. Correct that line.")
-    return [*_system(row), *(Message(ROLES[who], text) for who, text in said)]
+    return [*system(row), *(Message(ROLES[who], text) for who, text in said)]
 
 
 def _alpaca(row: dict[str, Any]) -> list[Message]:
     """An instruction and what it is about are one question, in two paragraphs."""
     asked = [_string(row, "instruction"), _string(row, "input", "")]
-    return [*_system(row), Message("user", "\n\n".join(filter(None, asked))),
+    return [*system(row), Message("user", "\n\n".join(filter(None, asked))),
             Message("assistant", _string(row, "output"))]
 
 
-FORMS = {"messages": _messages, "conversations": _sharegpt, "instruction": _alpaca}
+FORMS = {"messages": messages, "conversations": _sharegpt, "instruction": _alpaca}
 
 
 def _pairs(row: dict[str, Any], field: str, who: str, text: str) -> list[tuple[str, str]]:
@@ -91,7 +97,8 @@ def _pairs(row: dict[str, Any], field: str, who: str, text: str) -> list[tuple[s
     return [(each[who], each[text]) for each in row[field]]
 
 
-def _system(row: dict[str, Any]) -> list[Message]:
+def system(row: dict[str, Any]) -> list[Message]:
+    """What the system is told, if anything."""
     text = _string(row, "system", "")
     return [Message("system", text)] if text else []
 

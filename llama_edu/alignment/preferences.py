@@ -71,14 +71,14 @@ def together(pairs: Sequence[Pair], margins: Mapping[str, float]) -> Batch:
 def batches(pairs: Sequence[Pair], *, size: int, seed: int, margins: Mapping[str, float]
             ) -> Iterator[Batch]:
     """Batches of `size` pairs without end, every epoch in another order; what does not fill its
-    last batch is left out of it. Raises ValueError where the pairs do not fill one."""
+    last batch is left out of it. Raises as `orders` does."""
     for some in orders(len(pairs), size=size, seed=seed):
         yield together([pairs[i] for i in some], margins)
 
 
 def orders(n: int, *, size: int, seed: int) -> Iterator[list[int]]:
-    """Which `size` of n pairs a batch has, without end; see `batches`. Raises ValueError as it
-    does."""
+    """Which `size` of n pairs a batch has, without end; see `batches`. Raises ValueError for fewer
+    pairs than that."""
     if n < size:
         raise ValueError(f"{n} pairs were given; a batch needs {size}. Give more, or make "
                          "batches smaller.")

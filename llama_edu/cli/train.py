@@ -74,8 +74,8 @@ def _announce(run: "Run") -> None:
         say(f"going on after step {run.start}.")
     if run.start < plan.steps:
         n = sum(p.numel() for p in run.model.parameters() if p.requires_grad)
-        say(f"training {n:,} parameters to step {plan.steps:,} on {len(run.corpus.rows):,} rows "
-            f"of {run.recipe.text.row_length} tokens; Ctrl-C stops after a step, and saves it.")
+        say(f"training {n:,} parameters to step {plan.steps:,} on {run.amount()}; Ctrl-C stops "
+            "after a step, and saves it.")
 
 
 def _trained(run: "Run") -> bool:

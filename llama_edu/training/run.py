@@ -6,51 +6,31 @@ import io
 import itertools
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, astuple, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 import matplotlib as mpl
 import torch
-from torch import Tensor, nn
-from tqdm import tqdm
+from torch import nn
 
 from .. import checkpoint, plots
-from ..data import dialogues_tokenizer, tales
-from ..data.scripts import scripts
 from ..formats.whole_files import write_whole
 from ..generation import answer
-from ..losses import Objective, next_token
+from ..losses import Batch, Objective, next_token
 from ..model import Llama
 from ..sampling import usual_rules
-from ..tokenizer import BytePairs, JsonTokenizer
-from ..tokenizer.json_made import to_json
 from ..training_loop import Step, adamw, cosine, evaluate, initialise, train
-from . import packing, text_files
+from . import packing
 from . import state as training_state
-from .recipe import SCRIPTS, SPECIAL, TALES, Recipe, TextRecipe
+from .corpus import VOCABULARIES, Corpus, gather, silent
+from .recipe import Recipe
 
-SAMPLE = 2_000_000              # characters from which the vocabulary is made
 SPOKEN = 40                     # tokens that a model says on the way, to be looked at
 # What may differ between a run that was stopped and the one that goes on: it changes no weight.
 CHANGES_NOTHING = {"out", "save_as", "merged", "checkpoint_every", "sample_every",
                    "checkpoint_activations"}
 COLUMNS = [field.name for field in fields(Step) if field.name != "notes"]
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """Text as a model meets it."""
-
-    tokenizer: JsonTokenizer
-    rows: list[packing.Row]         # to train on
-    held_out: list[Tensor]          # documents, as tokens, to measure on
-    floor: float | None             # nats per held-out token that no model can beat, where known
-    digest: str                     # of every token
-
-
-def _silent(text: str) -> None:
-    """Say nothing."""
 
 
 @dataclass
@@ -66,8 +46,10 @@ class Run:
     """
 
     recipe: Recipe
-    say: Callable[[str], object] = _silent
+    say: Callable[[str], object] = silent
     objective: ClassVar[Objective] = staticmethod(next_token)
+    notes: ClassVar[tuple[str, ...]] = ()       # of the objective, written to the metrics, too
+    unit: ClassVar[str] = "token"               # in nats of which the loss is
 
     def __post_init__(self) -> None:
         self.folder = Path(self.recipe.out)
@@ -110,7 +92,7 @@ class Run:
             if state.run != self.name:
                 self.finished = state.step
             training_state.prune(checkpoints, state.step)   # a kill may have come before it
-        write_whole(self.metrics, _metrics_before(self.metrics, self.start))
+        write_whole(self.metrics, _metrics_before(self.metrics, self.start, self.columns))
         return refused
 
     def steps(self) -> Iterator[Step]:
@@ -120,16 +102,14 @@ class Run:
         FloatingPointError where gradients are not finite.
         """
         plan = self.recipe.training
-        batches = packing.shuffled(self.corpus.rows, size=plan.batch, seed=self.recipe.seed,
-                                   length=self.recipe.text.row_length,
-                                   start=self.start * plan.accumulate)
         rate = cosine(plan.peak_lr, warmup=plan.warmup, steps=plan.steps)
         with self.metrics.open("a", newline="", encoding="utf-8") as opened:
             table = csv.writer(opened)
-            for step in train(self.model, batches, self.objective, lr=rate, steps=plan.steps,
-                              start=self.start, accumulate=plan.accumulate,
+            for step in train(self.model, self.batches(), self.objective, lr=rate,
+                              steps=plan.steps, start=self.start, accumulate=plan.accumulate,
                               optimizer=self.optimizer):
-                table.writerow(astuple(step)[:len(COLUMNS)])
+                table.writerow([getattr(step, name) for name in COLUMNS]
+                               + [step.notes[name] for name in self.notes])
                 opened.flush()
                 self.done = step.index + 1
                 if self.saved_after(self.done):
@@ -138,11 +118,33 @@ class Run:
         self.finish()
         write_whole(self.folder / "loss.png", self.plot())
 
+    @property
+    def columns(self) -> list[str]:
+        """Of the metrics."""
+        return [*COLUMNS, *self.notes]
+
+    def batches(self) -> Iterator[Batch]:
+        """What is trained on from here, without end."""
+        plan = self.recipe.training
+        return packing.shuffled(self.corpus.rows, size=plan.batch, seed=self.recipe.seed,
+                                length=self.recipe.text.row_length,
+                                start=self.start * plan.accumulate)
+
+    def held_out_batches(self) -> Iterator[Batch]:
+        """What is measured on."""
+        length = self.recipe.text.row_length
+        return packing.in_order(packing.pack(self.corpus.held_out, length=length),
+                                size=self.recipe.training.batch, length=length)
+
+    def amount(self) -> str:
+        """How much there is to train on, in words."""
+        return f"{len(self.corpus.rows):,} rows of {self.recipe.text.row_length} tokens"
+
     def finish(self) -> None:
         """Write what the steps have made."""
-        of_talks = self.recipe.text.source == SCRIPTS
+        known = VOCABULARIES.get(self.recipe.text.source)
         checkpoint.save(self.folder / "model", self.model,
-                        dialogues_tokenizer.FOLDER if of_talks else self.corpus.tokenizer,
+                        known.FOLDER if known else self.corpus.tokenizer,
                         dtype=getattr(torch, self.recipe.save_as))
 
     def saved_after(self, done: int) -> bool:
@@ -168,13 +170,10 @@ class Run:
                               generator=torch.Generator().manual_seed(self.recipe.seed)))
 
     def held_out_loss(self) -> float | None:
-        """Nats per token on the documents that were held out; None where there are none."""
+        """Nats per unit on what was held out; None where that is nothing."""
         if not self.corpus.held_out:
             return None
-        length = self.recipe.text.row_length
-        batches = packing.in_order(packing.pack(self.corpus.held_out, length=length),
-                                   size=self.recipe.training.batch, length=length)
-        return evaluate(self.model, batches, self.objective)
+        return evaluate(self.model, self.held_out_batches(), self.objective)
 
     def plot(self) -> bytes:
         """The loss of every step since the beginning, over the floor where it is known, as PNG."""
@@ -184,7 +183,7 @@ class Run:
 
     def _drawn(self, losses: list[float]) -> bytes:
         fig, ax = plots.figure(f"The loss falls from {losses[0]:.2f} to {losses[-1]:.2f}",
-                               x="step", y="loss (nats per token)")
+                               x="step", y=f"loss (nats per {self.unit})")
         ax.plot(losses, label="loss")
         if self.corpus.floor is not None:
             ax.plot([0, len(losses) - 1], [self.corpus.floor] * 2, "--", color=plots.BLACK,
@@ -205,64 +204,6 @@ class Run:
         return " ".join(lines)
 
 
-def gather(recipe: Recipe, *, say: Callable[[str], object] = _silent) -> Corpus:
-    """Read or write the text, make a vocabulary from its beginning, and pack it.
-
-    Raises ValueError for text that cannot be read or leaves nothing to train on, and for a
-    vocab_size too large for the text.
-    """
-    plan = recipe.text
-    texts = _texts(plan, seed=recipe.seed, say=say)
-    if len(texts) <= plan.held_out:
-        raise ValueError(f"{plan.source} has {len(texts)} documents and {plan.held_out} are held "
-                         "out; at least one must be left. Hold out fewer.")
-    tokenizer = _vocabulary(recipe, texts, say=say)
-    say(f"turning {len(texts):,} documents into tokens ...")
-    documents = [torch.tensor(tokenizer.encode(each, bos=True, eos=True), dtype=torch.int32)
-                 for each in tqdm(texts, unit="document", leave=False, disable=None)]
-    digest = hashlib.sha256()
-    for document in documents:
-        digest.update(document.numpy().tobytes())
-    return Corpus(tokenizer, list(packing.pack(documents[plan.held_out:], length=plan.row_length)),
-                  documents[:plan.held_out], _floor(plan, texts, documents), digest.hexdigest())
-
-
-def _texts(plan: TextRecipe, *, seed: int, say: Callable[[str], object]) -> list[str]:
-    if plan.source == TALES:
-        say(f"writing {plan.tales:,} tales ...")
-        return list(tales.stories(plan.tales, seed=seed))
-    if plan.source == SCRIPTS:
-        say(f"writing {plan.scripts:,} scripts ...")
-        return list(scripts(plan.scripts, seed=seed))
-    say(f"reading {plan.source} ...")
-    return list(text_files.documents(plan.source, field=plan.field))
-
-
-def _vocabulary(recipe: Recipe, texts: list[str], *, say: Callable[[str], object]
-                ) -> JsonTokenizer:
-    """Made from the text's beginning, or for scripts the one of the talks."""
-    n_vocab = recipe.model.vocab_size
-    if recipe.text.source == SCRIPTS:
-        if (tokenizer := dialogues_tokenizer.tokenizer()).n_vocab != n_vocab:
-            raise ValueError(f"[model] vocab_size is {n_vocab}; the vocabulary of the talks has "
-                             f"{tokenizer.n_vocab}. Correct the recipe.")
-        return tokenizer
-    whole = "\n".join(texts)
-    say(f"making a vocabulary of {n_vocab:,} pieces from the first "
-        f"{min(len(whole), SAMPLE):,} characters ...")
-    return to_json(BytePairs.train(whole[:SAMPLE], n_vocab=n_vocab, special=SPECIAL))
-
-
-def _floor(plan: TextRecipe, texts: list[str], documents: list[Tensor]) -> float | None:
-    """The floor under the held-out loss; None for other text than tales, and for tales that a row
-    cuts: the grammar says nothing of one that begins in its middle."""
-    lengths = [len(document) for document in documents[:plan.held_out]]
-    if plan.source != TALES or not lengths or max(lengths) > plan.row_length:
-        return None
-    predicted = {tale: n - 1 for tale, n in zip(texts, lengths, strict=False)}
-    return tales.floor_per_token(texts[:plan.held_out], predicted.__getitem__)
-
-
 def named_run(recipe: Recipe, corpus: Corpus) -> str:
     """The same for all that must give the same weights, and for nothing else."""
     whole = json.dumps([_deciding(asdict(recipe)), corpus.digest], sort_keys=True)
@@ -281,11 +222,11 @@ def _rows(metrics: Path) -> Iterator[dict[str, str]]:
         yield from csv.DictReader(io.StringIO(whole))
 
 
-def _metrics_before(metrics: Path, step: int) -> bytes:
+def _metrics_before(metrics: Path, step: int, columns: list[str]) -> bytes:
     """The table as it was when this many steps were done."""
     kept = itertools.takewhile(lambda row: int(row["index"]) < step, _rows(metrics))
     table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, COLUMNS)
+    writer = csv.DictWriter(table, columns)
     writer.writeheader()
     writer.writerows(kept)
     return table.getvalue().encode()

@@ -2,9 +2,10 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import takewhile
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,8 @@ from ..sampling import known, top_k
 from ..tokenizer import Tokenizer
 from ..tokenizer.carried import templates
 from . import adapter_files, lora, packing, recompute
-from .run import SPOKEN, Corpus, Run
+from .corpus import Corpus
+from .run import SPOKEN, Run
 from .tune_recipe import DIALOGUES, DialogsRecipe, TuneRecipe
 
 ASKED = 3                       # held-out dialogs that are answered on the way, at most
@@ -56,17 +58,33 @@ class Tuning(Run):
                              "but the last of them, and its context is "
                              f"{self.source.config.max_seq_len}. Shorten the rows.")
         self.say(f"reading {plan.source} ...")
-        dialogs, documents = read_dialogs(plan, tokenizer, self.form, seed=recipe.seed,
-                                          say=self.say)
+        questions, found = self.read(tokenizer)
         self.model = checkpoint.read_model(self.source, "cpu", torch.float32)
-        rows = list(packing.pack(documents[plan.held_out:], length=plan.row_length))
-        self.corpus = Corpus(tokenizer, rows, documents[:plan.held_out],
-                             _floor(plan, documents, seed=recipe.seed),
-                             _digest([*documents, *self.model.state_dict().values()]))
-        self.asked = [each for each in dialogs[:plan.held_out] or dialogs[:1]
-                      if self.tokens(each).shape[1] < self.source.config.max_seq_len][:ASKED]
+        digest = _digest([*self.tensors(found), *self.model.state_dict().values()])
+        self.corpus = Corpus(tokenizer, self.rows(found[plan.held_out:]), found[:plan.held_out],
+                             self.floor(found), digest)
+        self.asked = [each for each in questions[:plan.held_out] or questions[:1]
+                      if self.tokens(each, tokenizer).shape[1] < self.source.config.max_seq_len
+                      ][:ASKED]
         self.prepare()
         self.learnt = nn.ParameterList(p for p in self.model.parameters() if p.requires_grad)
+
+    def read(self, tokenizer: Tokenizer) -> tuple[list[list[Message]], list[Any]]:
+        """What is asked in each dialog, and its document."""
+        return read_dialogs(self.recipe.text, tokenizer, self.form, seed=self.recipe.seed,
+                            say=self.say)
+
+    def tensors(self, found: list[Any]) -> list[Tensor]:
+        """All tokens that were read."""
+        return found
+
+    def rows(self, found: list[Any]) -> list[Any]:
+        """What batches are made of."""
+        return list(packing.pack(found, length=self.recipe.text.row_length))
+
+    def floor(self, found: list[Any]) -> float | None:
+        """The least held-out loss that there can be; None where it is not known."""
+        return _floor(self.recipe.text, found, seed=self.recipe.seed)
 
     def prepare(self) -> None:
         """Give the model its paths, over weights in 4 bits where that was asked for."""
@@ -114,16 +132,17 @@ class Tuning(Run):
 
     def answer(self, asked: list[Message]) -> str:
         """The likeliest tokens after a prompt, up to an end or to so many as a sample has."""
-        ids, tokenizer = self.tokens(asked), self.corpus.tokenizer
+        tokenizer = self.corpus.tokenizer
+        ids = self.tokens(asked, tokenizer)
         tokens = (int(token) for token in stream(
             self.model, ids, known(tokenizer.n_vocab), top_k(1),
             max_new=min(SPOKEN, self.model.config.max_seq_len - ids.shape[1])))
         stops = prompts.stop_ids(tokenizer, self.form)
         return tokenizer.decode([*takewhile(lambda token: token not in stops, tokens)])
 
-    def tokens(self, asked: list[Message]) -> Tensor:
+    def tokens(self, asked: list[Message], tokenizer: Tokenizer) -> Tensor:
         """A prompt as the model reads it, `1 t`."""
-        return torch.tensor([prompts.dialog_tokens(asked, self.corpus.tokenizer, self.form).ids])
+        return torch.tensor([prompts.dialog_tokens(asked, tokenizer, self.form).ids])
 
     def summary(self) -> str:
         """Where the result is, and how good: a few sentences."""
@@ -134,10 +153,14 @@ class Tuning(Run):
                  f"The adapter is in {adapter}. To merge it: llama-edu convert {self.recipe.model} "
                  f"NEW_FOLDER --format hf --adapter {adapter}"]
         if (loss := self.held_out_loss()) is not None:
-            lines.append(f"Held-out loss: {loss:.4f} nats per token of the answers.")
+            lines.append(self.result(loss))
             if self.corpus.floor is not None:
                 lines.append(f"The floor is {self.corpus.floor:.4f}.")
         return "\n".join(lines)
+
+    def result(self, loss: float) -> str:
+        """How good it is on what was held out: a sentence."""
+        return f"Held-out loss: {loss:.4f} nats per token of the answers."
 
 
 def form_of(source: Source, plan: DialogsRecipe, model: str) -> Format:
@@ -160,27 +183,35 @@ def read_dialogs(plan: DialogsRecipe, tokenizer: Tokenizer, form: Format, *, see
     Raises ValueError, with file and line, for a line that cannot be learnt from; where these are
     skipped, `say` is told how many there were. Raises it, too, where none is left to train on.
     """
-    asked, documents, bad = [], [], []
-    for where, line in _lines(plan, seed):
+    def read(line: bytes) -> tuple[list[Message], Tensor]:
+        messages = message_files.parse(line)
+        first = next((i for i, message in enumerate(messages) if message.role == "assistant"), 0)
+        return messages[:first] or messages, document(messages, tokenizer, form,
+                                                      answers=plan.answers, length=plan.row_length)
+
+    return read_each(plan, _lines(plan, seed), read, what="dialogs", say=say)
+
+
+def read_each(plan: DialogsRecipe, lines: Iterable[tuple[str, bytes]],
+              read: Callable[[bytes], tuple[list[Message], Any]], *, what: str,
+              say: Callable[[str], object]) -> tuple[list[list[Message]], list[Any]]:
+    """Both parts of what `read` makes of every line that can be learnt from. what: they are called
+    in an error. Raises ValueError as `read_dialogs` does."""
+    found, bad = [], []
+    for where, line in lines:
         try:
-            messages = message_files.parse(line)
-            read = document(messages, tokenizer, form, answers=plan.answers,
-                            length=plan.row_length)
+            found.append(read(line))
         except ValueError as wrong:
             bad.append(f"{where}: {wrong.args[0]}")
             if plan.bad == "refuse":
                 raise ValueError(bad[0]) from None
-            continue
-        first = next(i for i, message in enumerate(messages) if message.role == "assistant")
-        asked.append(messages[:first] or messages)
-        documents.append(read)
     if bad:
         say(f"{len(bad):,} lines of {plan.source} were left out. The first is {bad[0]}")
-    if len(documents) <= plan.held_out:
-        raise ValueError(f"{plan.source} has {len(documents)} dialogs that can be learnt from, and "
+    if len(found) <= plan.held_out:
+        raise ValueError(f"{plan.source} has {len(found)} {what} that can be learnt from, and "
                          f"{plan.held_out} are held out; at least one must be left. Hold out "
                          "fewer.")
-    return asked, documents
+    return [asked for asked, _ in found], [learnt for _, learnt in found]
 
 
 def _lines(plan: DialogsRecipe, seed: int) -> Iterator[tuple[str, bytes]]:

@@ -1,6 +1,7 @@
-"""What the tuning of a model on dialogs is made of, read from a TOML file."""
+"""What the tuning of a model on dialogs or pairs of answers is made of, read from a TOML file."""
 
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 
 from .recipe import DTYPES, StepsRecipe, how_many, made, number, one_of, string, tables, truth
@@ -56,6 +57,24 @@ class LoraRecipe:
 
 
 @dataclass(frozen=True)
+class DpoRecipe:
+    """Learn from pairs of answers instead of dialogs; see `alignment.dpo`."""
+
+    beta: float = 0.1           # how near the model it begins from it stays: more is nearer
+    nll: float = 0.2            # weight of the chosen answer's cross-entropy
+    end_counts: bool = False    # whether end tokens count for an answer's reward
+
+    def __post_init__(self) -> None:
+        for name, least in (("beta", "positive"), ("nll", "0 or positive")):
+            value = getattr(self, name)
+            if type(value) not in (int, float) or not 0 <= value < inf or (
+                    value == 0 and name == "beta"):
+                raise ValueError(f"[dpo] {name} is {value!r}; a number that is {least} is needed. "
+                                 "Correct the recipe.")
+        truth("dpo", "end_counts", self.end_counts)
+
+
+@dataclass(frozen=True)
 class TuningRecipe(StepsRecipe):
     """The same of a model that answers, and what a step may cost."""
 
@@ -78,6 +97,7 @@ class TuneRecipe:
     text: DialogsRecipe
     training: TuningRecipe
     lora: LoraRecipe | None = None      # None: all weights are learnt
+    dpo: DpoRecipe | None = None        # None: the source has dialogs, else pairs
     save_as: str = "bfloat16"   # the dtype of a tuned model's weights; an adapter is in float32
 
     def __post_init__(self) -> None:
@@ -86,10 +106,18 @@ class TuneRecipe:
                 raise ValueError(f"{name} is {value!r}; a path is needed. Name one.")
         number(None, "seed", self.seed, least=0)
         one_of(None, "save_as", self.save_as, DTYPES)
+        if self.dpo is not None and self.text.source == DIALOGUES:
+            raise ValueError(f"[text] source is {DIALOGUES!r}, which are dialogs; [dpo] needs a "
+                             "JSONL file of pairs of answers. Name one, or remove [dpo].")
+        if self.dpo is not None and self.text.answers != "all":
+            raise ValueError(f"[text] answers is {self.text.answers!r}, which is for dialogs; "
+                             "[dpo] learns from all that follows a prompt. Remove it.")
 
 
 def read(path: str | Path) -> TuneRecipe:
     """The recipe in a TOML file. Raises ValueError that names what is missing, unknown or wrong."""
     given = tables(path, command="tune")
     kinds = {"text": DialogsRecipe, "training": TuningRecipe}
-    return made(TuneRecipe, kinds | ({"lora": LoraRecipe} if "lora" in given else {}), given)
+    optional = {"lora": LoraRecipe, "dpo": DpoRecipe}
+    kinds |= {name: kind for name, kind in optional.items() if name in given}
+    return made(TuneRecipe, kinds, given)

@@ -11,6 +11,7 @@ from llama_edu.alignment import reward_files
 from llama_edu.alignment.exam import marks, messages, replies
 from llama_edu.alignment.messages import documents
 from llama_edu.alignment.preferences import accuracy, gaps, pair
+from llama_edu.alignment.rejection import kl_bound
 from llama_edu.data.dialogues import dialogues, floor_per_token, prompts
 from llama_edu.data.dialogues_labels import ceilings, labelled
 from llama_edu.data.dialogues_tokenizer import FOLDER
@@ -105,3 +106,17 @@ def test_reward_models_prefer_as_recorded(about):
         assert most[rating] == pytest.approx(float(recorded[rating]["ceiling"]), abs=6e-4)
     assert shares["significantly better"].right >= {"helpful": 0.85, "safe": 0.95}[about]
     assert AutoModelForSequenceClassification.from_pretrained(FOLDER / about).num_labels == 1
+
+
+def test_the_plane_has_every_method_and_no_best_of_n_beyond_its_bound():
+    """`plane.csv` is what `tools/recordings/plane.py` measured."""
+    with (FOLDER / "plane.csv").open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    methods = {row["method"] for row in rows}
+    assert len(rows) == 3 * len(methods) >= 3 * 7
+    start = {row["seed"]: float(row["judge"]) for row in rows if row["method"] == "start"}
+    for row in rows:
+        if row["method"] != "start":
+            assert float(row["judge"]) > start[row["seed"]] + 0.02
+        if row["method"].startswith("best of "):
+            assert float(row["kl"]) < kl_bound(int(row["method"].split()[-1]))

@@ -294,4 +294,4 @@ def test_scripts_are_read_in_the_vocabulary_of_the_talks(tmp_path):
 
 def test_another_size_than_that_vocabularys_is_refused(tmp_path, failing):
     assert failing(write(tmp_path, SCRIPTS)).endswith(
-        "vocab_size is 280; the vocabulary of the talks has 720. Correct the recipe.")
+        "vocab_size is 280; the vocabulary of scripts has 720. Correct the recipe.")

@@ -1,0 +1,179 @@
+"""The plane that closes part V: python tools/recordings/plane.py [SEED ...]
+
+Every method begins at the assistant that learnt from sloppy demonstrations, has the same prompts
+and the shipped reward models (whose rule is in `rounds.py`), and about the same compute. Then other
+prompts are answered: the judge's mean mark, who chooses nothing; the mean reward; and the
+Kullback-Leibler divergence from the start in nats per answer, all on fresh samples. It goes to
+llama_edu/assets/dialogues/plane.csv, as it is found.
+
+Tokens are those that the policy reads or writes before it is measured, in units of a forward pass:
+a token that is drawn counts once, one that is learnt from three times, as the way back costs twice
+the way there. The best of n learns nothing: its tokens are those of one answer to each prompt that
+it is measured on, and it pays them again for every other. Its divergence is that of the scores'
+places among the answers drawn (no more than log n - (n-1)/n, and less where answers are alike).
+"""
+
+import copy
+import csv
+import sys
+from itertools import islice
+
+import torch
+from rounds import JUDGES, MAX_NEW, is_tagged, learnt, some_prompts, tokens
+
+from llama_edu import checkpoint
+from llama_edu.alignment.dpo import AnswerPair, batches, document, dpo, log_probs, with_reference
+from llama_edu.alignment.exam import answered, judge
+from llama_edu.alignment.preferences import orders
+from llama_edu.alignment.rejection import Choice, expected_best, samples
+from llama_edu.alignment.reward import combined, scores
+from llama_edu.data.dialogues_tokenizer import FOLDER
+from llama_edu.prompts.dialog import stop_ids
+from llama_edu.prompts.llama3 import LLAMA_3
+from llama_edu.sampling import temperature
+from llama_edu.training import packing
+from llama_edu.training_loop import cosine, train
+
+SEEDS = 0, 1, 2
+N_PROMPTS, N = 256, 8               # to learn from, and answers drawn to each
+N_HELD_OUT, N_MEASURED = 256, 2     # to be measured on, and answers drawn to each
+N_FEW, N_DRAWN = 128, 24            # the same for what the best of n is worth
+BEST_OF = 2, 4, 8, 16
+AT_ONCE = 256                       # answers drawn in one batch
+ROW = 257                           # tokens of a packed row
+COLUMNS = "method", "seed", "reward", "judge", "kl", "tokens"
+
+
+class Prompts:
+    """Prompts of talks, as tokens, and which of them ask for what is forbidden."""
+
+    def __init__(self, talks, tokenizer):
+        self.talks = talks
+        self.given = [tokens(talk, tokenizer) for talk in talks]
+        self.tagged = torch.tensor([is_tagged(talk) for talk in talks])
+
+
+def drawn(model, prompts, tokenizer, *, n, chance):
+    """n answers to each prompt, and how many tokens that took."""
+    found = []
+    for start in range(0, len(prompts.given), AT_ONCE // n):
+        found += samples(model, prompts.given[start:start + AT_ONCE // n], temperature(1.0), n=n,
+                         max_new=MAX_NEW, stop_ids=stop_ids(tokenizer, LLAMA_3), generator=chance)
+    return found, sum(len(prompt) + len(answer) for prompt, answers in
+                      zip(prompts.given, found, strict=True) for answer in answers)
+
+
+@torch.no_grad()
+def rewards(prompts, found):
+    """Llama 2's rule over the two reward models, `p n`."""
+    texts = [torch.cat([prompt, answer]) for prompt, answers in
+             zip(prompts.given, found, strict=True) for answer in answers]
+    n = len(found[0])
+    helpful, safe = (scores(model, texts, size=64) for model in JUDGES)
+    return combined(helpful, safe, prompts.tagged.repeat_interleave(n)).view(-1, n)
+
+
+def marks(prompts, found, tokenizer):
+    """The judge's, `p n`."""
+    stops = stop_ids(tokenizer, LLAMA_3)
+    return torch.tensor([[judge(answered(talk, tokenizer.decode(
+        [t for t in answer.tolist() if t not in stops]))).score for answer in answers]
+        for talk, answers in zip(prompts.talks, found, strict=True)])
+
+
+def measured(model, start, held_out, tokenizer, seed):
+    """What answers of a model are like, and how far it has gone."""
+    model.eval()
+    found, _ = drawn(model, held_out, tokenizer, n=N_MEASURED,
+                     chance=torch.Generator().manual_seed(3000 + seed))
+    texts = [document(prompt, answer) for prompt, answers in
+             zip(held_out.given, found, strict=True) for answer in answers]
+    now, before = (log_probs(each, texts, size=64) for each in (model, start))
+    return {"reward": rewards(held_out, found).mean().item(),
+            "judge": marks(held_out, found, tokenizer).mean().item(),
+            "kl": (now - before).mean().item()}
+
+
+def best_of(start, tokenizer, seed):
+    """Rows of the start itself and of the best of n of its answers."""
+    few = Prompts(some_prompts(N_FEW, 2000), tokenizer)
+    found, spent = drawn(start, few, tokenizer, n=N_DRAWN,
+                         chance=torch.Generator().manual_seed(3000 + seed))
+    given, judged = rewards(few, found), marks(few, found, tokenizer)
+    worth = {"reward": expected_best(given), "judge": expected_best(given, judged)}
+    for n in (1, *BEST_OF):
+        row = {name: values[:, n - 1].mean().item() for name, values in worth.items()}
+        row["kl"] = torch.stack([divergence(each, n) for each in given]).mean().item()
+        yield f"best of {n}" if n > 1 else "start", row | {
+            "tokens": spent * n // N_DRAWN if n > 1 else 0}
+
+
+def divergence(given, n):
+    """Of the best of n answers from one answer, in nats, by the places of their scores `m`."""
+    share = given.unique(return_counts=True)[1].double() / len(given)      # the lowest score first
+    place = torch.cat([torch.zeros(1), share.cumsum(0)]).pow(n).diff()
+    return (place * (place / share).log()).sum().clamp(min=0)
+
+
+# -- methods that change the model, each with how many tokens that took ------------------------
+
+def rejection(model, prompts, found, given, tokenizer, seed, *, steps=100, lr=5e-4, size=4):
+    """A round: tuned on the best of n."""
+    chosen = [Choice(prompt, answers[i], 0.0) for prompt, answers, i in
+              zip(prompts.given, found, given.argmax(-1).tolist(), strict=True)]
+    rows = list(packing.pack(map(learnt, chosen), length=ROW))
+    for _ in train(model, packing.shuffled(rows, size=size, length=ROW, seed=seed), steps=steps,
+                   lr=cosine(lr, warmup=5, steps=steps)):
+        pass
+    return 3 * steps * size * ROW
+
+
+def preferred(model, prompts, found, given, tokenizer, seed, *, steps=60, lr=1e-4, size=16):
+    """DPO with Llama 3's constants on pairs of the best and the worst of n."""
+    ends = stop_ids(tokenizer, LLAMA_3)
+    places = zip(given.argmax(-1).tolist(), given.argmin(-1).tolist(), strict=True)
+    pairs = [AnswerPair.of(prompt, answers[best], answers[worst], formatting=ends)
+             for prompt, answers, (best, worst) in zip(prompts.given, found, places, strict=True)
+             if not torch.equal(answers[best], answers[worst])]
+    pairs = with_reference(model, pairs, size=64)
+    for _ in train(model, batches(pairs, size=size, seed=seed), dpo, steps=steps,
+                   lr=cosine(lr, warmup=5, steps=steps)):
+        pass
+    lengths = torch.tensor([len(each.chosen) + len(each.rejected) for each in pairs])
+    read = sum(lengths[some].sum().item() for some in
+               islice(orders(len(pairs), size=size, seed=seed), steps))
+    return lengths.sum().item() + 3 * read
+
+
+METHODS = {"rejection-sampled": rejection, "DPO": preferred}
+
+
+def run(seed):
+    """The rows of one seed."""
+    start, tokenizer = checkpoint.load("dialogues-sloppy")
+    yield from best_of(start, tokenizer, seed)
+    prompts = Prompts(some_prompts(N_PROMPTS, 1000 + seed), tokenizer)
+    held_out = Prompts(some_prompts(N_HELD_OUT, 2000), tokenizer)
+    found, spent = drawn(start, prompts, tokenizer, n=N, chance=torch.Generator().manual_seed(seed))
+    given = rewards(prompts, found)
+    for name, method in METHODS.items():
+        model = copy.deepcopy(start)
+        learning = method(model, prompts, found, given, tokenizer, seed)
+        yield name, measured(model, start, held_out, tokenizer, seed) | {"tokens": spent + learning}
+
+
+def main(seeds):
+    with (FOLDER / "plane.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        table.writeheader()
+        for seed in seeds or SEEDS:
+            for name, row in run(seed):
+                row |= {mark: f"{row[mark]:.3f}" for mark in ("reward", "judge", "kl")}
+                table.writerow(row | {"method": name, "seed": seed})
+                file.flush()
+                print(name, seed, *row.values(), flush=True)
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    main([int(seed) for seed in sys.argv[1:]])
