@@ -178,8 +178,8 @@ LOSS = Exercise(
                       "you prefer the rejected answer."),
         Misconception("the reference's sides exchanged", _of(
                           lambda c, r, c0, r0, beta: beta * ((c - r0) - (r - c0))),
-                      "you hold each answer against the reference of the *other* one, or add what is "
-                      "to be subtracted."),
+                      "you hold each answer against the reference of the *other* one, or add what "
+                      "is to be subtracted."),
         Misconception("beta outside", _of(lambda c, r, c0, r0, beta: _margin(c, r, c0, r0, 1.0)),
                       "your beta stands nowhere inside the sigmoid. There it says how far the "
                       "policy has to go for a given certainty.",

@@ -28,6 +28,7 @@ from llama_edu.alignment.dpo import (
     with_reference,
 )
 from llama_edu.alignment.exam import answered, marks, replies
+from llama_edu.alignment.preferences import right
 from llama_edu.alignment.rejection import samples
 from llama_edu.data.dialogues import judge
 from llama_edu.data.dialogues_labels import chosen_first
@@ -92,7 +93,7 @@ def run(seed, objective=dpo, formatting=True):
                        generator=torch.Generator().manual_seed(3000))
         found = rewards(model, others, size=32)
         moved = found.mean(0) / BETA
-        told = ((found[:, 0] > found[:, 1]) == better).float().mean()
+        told = right((found[:, 0] - found[:, 1]) * torch.where(better, 1, -1)).mean()
         return {"step": step, "judge": marks(held_out, said)["score"],
                 "words": mean(len(each.split()) for each in said), "told": told.item(),
                 "chosen": moved[0].item(), "rejected": moved[1].item()}
