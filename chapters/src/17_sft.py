@@ -110,7 +110,7 @@ assert len(ids) == 15 and len(surprises) == 3
 #
 # The header of an answer is given: whoever asks writes it, up to its two line ends. The answer's first token is learnt,
 # predicted from the last of these. So is the end token: it is the assistant's last word. That is all there
-# is to it. Nearly every implementation has had one of these marks wrong for a while.
+# is to it. Well-known libraries have had one of these marks wrong for a while.
 #
 # ## Your turn: what is learnt?
 #
@@ -209,7 +209,7 @@ check("17.2", inputs_and_labels)
 #
 # ## Build it: 400 talks, trained for 120 steps
 #
-# A clean demonstrator writes 400 talks, and a hundred answers of thirty other talks are held out. `document` makes tokens and marks of each.
+# A clean demonstrator writes 400 talks, and the answers of thirty other talks are held out. `document` makes tokens and marks of each.
 # We fill up a batch to its own longest row, no further; padding costs time and teaches nothing.
 
 # %%
@@ -413,23 +413,28 @@ check("17.3", kept)
 #
 # The package tries each beginning in turn, the earliest first, on real tokens:
 
-# %% twin="llama_edu.alignment.messages.fitting"
+# %% twin="llama_edu.alignment.messages.fitting, llama_edu.alignment.messages.shorter"
 def fitting(messages: Sequence[Message], tokenizer: Tokenizer, form: Format,
             *, answers: str, length: int) -> DialogTokens:
-    n_first = int(bool(messages) and messages[0].role == "system")
-    first, rest = messages[:n_first], messages[n_first:]
-    asked = [i for i, message in enumerate(rest)
-             if i > 0 and message.role == "user"]
-    last = max((i for i, message in enumerate(rest)
+    last = max((i for i, message in enumerate(messages)
                 if message.role == "assistant"), default=0)
-    for start in (0, *(i for i in asked if i < last)):
-        found = learnt_tokens([*first, *rest[start:]], tokenizer, form,
-                              answers=answers)
+    for some in shorter(messages, upto=last):
+        found = learnt_tokens(some, tokenizer, form, answers=answers)
         if len(found.ids) <= length:
             return found
     raise ValueError(f"its last turn has {len(found.ids)} tokens, with what "
                      f"always stands before it, and a row has room for "
                      f"{length}. Make rows longer, or leave it out.")
+
+
+def shorter(messages: Sequence[Message], *, upto: int | None = None
+            ) -> Iterator[list[Message]]:
+    n_first = int(bool(messages) and messages[0].role == "system")
+    first, upto = messages[:n_first], len(messages) if upto is None else upto
+    asked = [i for i, message in enumerate(messages) if n_first < i < upto
+             and message.role == "user"]
+    for start in (n_first, *asked):
+        yield [*first, *messages[start:]]
 
 # %% [markdown]
 # ## How many examples are enough?
@@ -474,8 +479,8 @@ print("bands: three seeds")
 
 # %% [markdown]
 # Ten clean talks make most of an assistant: what the base lacked was a role, and a role is cheap. More of the same errors does not make
-# them fewer: the model learns how often its teacher errs, and from 300 sloppy talks on nothing is gained. That is so in a world as small as ours, which
-# a few hundred talks show nearly whole; how many a real one takes is another question.
+# them fewer: the model learns its teacher's errors too, and from 300 sloppy talks on nothing is gained. That is so in a world as small as ours, which
+# is small; how many a real one takes is another question.
 #
 # *A good place to rest. You can make an example, a batch and a model that answers. What follows: rules that are forgotten, and tuning a
 # model that is too large to be tuned.*
@@ -539,7 +544,7 @@ def ghost(rule: str, questions: Sequence[str],
     return talk
 
 # %% [markdown]
-# To see a rule being forgotten, the demonstrators of the first model forget it, too: from the third answer on, four times in five. The second model is the first, tuned on by
+# To see a rule being forgotten, the demonstrators of the first model forget it, too: from the second answer after the one that agrees to it, each answer four times in five forgets. (So the mark falls at turn 2, and stays: colours or full names do not come up in every answer.) The second model is the first, tuned on by
 # Ghost Attention, with its own answers.
 
 # %%
@@ -552,7 +557,7 @@ for what, runs in kept_at.items():
                          for each in zip(*runs, strict=True)))
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "How far a rule is kept at the first to the tenth turn after it was set, one line for a model without and one for a model with Ghost Attention, with bands for three seeds; the line without falls within a few turns, the line with it stays higher."}}
-fig, ax = plots.figure("Without Ghost Attention a rule fades in a few turns",
+fig, ax = plots.figure("Without Ghost Attention a rule is soon half forgotten",
                        x="turns after the rule", y="rule kept (share)")
 for (what, runs), colour in zip(kept_at.items(),
                                 (plots.BLUE, plots.ORANGE), strict=True):
@@ -864,7 +869,7 @@ check("17.7", way_back)
 #
 # - SFT is next-token training that counts what the assistant said, and its end token. Headers and questions are seen, not learnt.
 # - Know padding by its place and roles by the format; never by a number or a word.
-# - Few and clean beats many and sloppy: a model learns how often its teacher errs.
+# - Few and clean beats many and sloppy: a model learns its teacher's errors, too.
 # - Ghost Attention: reminded at every turn while it answers, reminded once while it learns, and only the last answer counts.
 # - LoRA learns $B A \alpha / r$ beside a frozen weight. $B$ begins at zero. A style takes eight sentences; forgetting comes with it.
 #

@@ -6,7 +6,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | the best policy in closed form, the loss of DPO, implicit rewards, and the plane on which all methods of this part meet | chapters 08, 17, 18 and 19 | 100 |
+# | the best policy in closed form, the loss of DPO, implicit rewards, and the plane on which all methods of this part meet | chapters 08, 17, 18 and 19 | 90 |
 
 # %%
 import csv
@@ -303,14 +303,29 @@ longest = max(at("end counts, without NLL", "words", 120))
 print(f"longest answers of a seed where the end counts: {longest:.1f} words")
 assert all(median(at(name, "judge", 60)) > median(at(name, "judge", 120)) + 0.01
            for name in names[:-1])
+assert all(median(at(name, "told", 60)) >= median(at(name, "told", 120))
+           for name in names)
 assert (median(at("without NLL", "chosen", 120))
         < median(at("right", "chosen", 120)) < 0)
 
 # %% [markdown]
+# How far both answers of other pairs have moved, of the first two of these:
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Log-probabilities of chosen and rejected answers over 120 steps, less those at the start, medians of three seeds. All four lines fall. The rejected ones fall to -5.5 and -6.8 nats; the chosen ones to -2.3 with the term of 0.2 and -3.0 without."}}
+fig, ax = plots.figure("Both fall; the rejected one falls faster",
+                       x="steps", y="log-probability moved (nats)")
+places = [0, 20, 40, 60, 80, 100, 120]
+for name, line in zip(names[:2], ("-", "--"), strict=True):
+    for column, colour in (("chosen", plots.BLUE), ("rejected", plots.ORANGE)):
+        ax.plot(places, [median(at(name, column, step)) for step in places],
+                line, color=colour, label=f"{column}, {name}")
+_ = ax.legend(loc="lower left")
+
+# %% [markdown]
 # The term of 0.2 does what it is for: chosen answers fall less. Where end tokens count, both answers' last tokens are pushed at, one up and one down, though they are the same token; in one of three seeds answers grew longer by about a quarter (from 16 words; Llama 3's
-# authors saw tails that do not end, and masked them). *Mean of tokens* is not DPO any more (a policy's odds are a product), and here it does about as well: our answers have nearly one length.
+# authors saw tails that repeat or end abruptly, and masked these tokens). *Mean of tokens* is not DPO any more (a policy's odds are a product). Here it does about as well, though answers have from two to forty tokens; why, these runs do not say.
 #
-# And in all but the last the judge's mark is better at step 60 than at step 120, though the training loss goes on falling. A few hundred pairs, a quarter of whose labels are wrong, are learnt by heart. (With a $\beta$ of 0.01 a pair pulls a tenth as hard, beside the same 0.2 of
+# And in all but the last the judge's mark is better at step 60 than at step 120, and none tells more of other pairs rightly then. There are a few hundred pairs, and a quarter of their labels is wrong. (With a $\beta$ of 0.01 a pair pulls a tenth as hard, beside the same 0.2 of
 # cross-entropy: it moved least, and kept what it had.)
 #
 # ## Harder: no reward model, no training
@@ -364,13 +379,13 @@ check("20.5", verdicts)
 
 # %% [markdown]
 # ### BEGIN SOLUTION
-# **Discussion of 20.5.** [2] against [3] should have a margin of 0.05; `a` says 0.15. [4, 4] against [4, 4, 4, 4]: 0 for `e`. [4, 9] against [4]: 0 for `f`. One long and one short answer: `d` alone differs from `b`. And with a tiny beta every loss is near
+# **Discussion of 20.5.** [2] against [3] should have a margin of 0.05; `a` says 0.15. [4, 4] against [4, 4, 4, 4]: 0 for `e`. [4, 9] against [5, 5] should have -0.15: `f` says 0.2. [4, 9] against [4]: 0 for `d`, which fills up. And with a tiny beta every loss is near
 # $\ln 2$ but that of `c`, which goes to 0.
 # ### END SOLUTION
 #
 # ## The plane: what is gained, and how far one went for it
 #
-# All methods of this part from one start, with the same prompts and the same shipped reward (for DPO it labels the pairs), three seeds each (`tools/recordings/plane.py`). Up is what the judge says, whom nobody asked. To the right is the price, the KL divergence from the start.
+# All methods of this part from one start, with the same prompts and the same shipped reward (for DPO it picks the best and the worst of eight answers), three seeds each (`tools/recordings/plane.py`). Up is what the judge says, whom nobody asked. To the right is the price, the KL divergence from the start.
 
 # %%
 with (SHIPPED / "plane.csv").open(encoding="utf-8") as file:
@@ -388,9 +403,9 @@ for method in methods:
     judge, reward, kl, tokens = (median(of(method, column)) for column in
                                  ("judge", "reward", "kl", "tokens"))
     print(f"{method:20}{judge:7.3f}{reward:8.2f}{kl:6.2f}{tokens:12,.0f}")
-assert max(float(row["judge"]) for row in plane) < 0.98
+assert max(float(row["judge"]) for row in plane) < 0.97
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "The judge's mean mark against the KL divergence from the start in nats, three seeds a method. Best of n goes up along a curve from 0.86 to 0.95 at 1.6 nats; DPO reaches nearly as much at 0.4 nats; a round of rejection sampling lies at 0.96 and 1.4 nats."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "The judge's mean mark against the KL divergence from the start in nats, three seeds a method. Best of n goes up along a curve from 0.86 to 0.95 at 1.6 nats; DPO reaches nearly as much at 0.4 nats; a round of rejection sampling lies at 0.96 and 1.4 nats, PPO at 0.95 and GRPO at 0.93 and 1.2 nats."}}
 fig, ax = plots.figure("DPO comes nearly as high and stays near the start",
                        x="KL divergence from the start (nats an answer)",
                        y="judge's mean mark")
@@ -405,7 +420,7 @@ for method, colour, mark in zip(apart, plots.COLOURS, "s^Dv", strict=False):
 _ = ax.legend(loc="lower right")
 
 # %% [markdown]
-# Best of $n$ pays at every answer, for ever. The others pay once. Which one is best? On this plane, with three seeds, what lies within 0.01 of each other is not told apart. What can be told: none of them comes to 1, for they lean on one and the same reward, and it is the reward
+# Best of $n$ pays at every answer, for ever. The others pay once. (PPO and GRPO had few answers here; chapter 19's live run, gentler and with more, came to 0.97.) Which one is best? On this plane, with three seeds, what lies within 0.01 of each other is not told apart. What can be told: none of them comes to 1, for they lean on one and the same reward, and it is the reward
 # that errs (chapter 18).
 #
 # ## In the Llamas: six rounds
@@ -435,7 +450,7 @@ claims.show("A91", "D50", "D82")
 # - In the difference of two answers to one prompt the unknown $Z$ falls out. What is left is a loss of four log-probabilities.
 # - The difference is learnt, not the chosen answer: it may fall, and does. A little cross-entropy holds it.
 # - A loss that stays at $\ln 2$ has read two texts that are alike.
-# - No rollouts: cheap, and only as good as its pairs are near.
+# - No rollouts while it learns, no critic, no reward model; and only as good as its pairs are near.
 #
 # **Read in the package:** `llama_edu.alignment.dpo`; `llama-edu tune --help` (DPO on your own pairs, with LoRA). **Read elsewhere:** Rafailov et al. 2023, *Direct Preference Optimization: Your Language Model is Secretly a Reward Model*; Grattafiori et al. 2024, *The Llama 3 Herd of
 # Models*, section 4.

@@ -35,9 +35,9 @@ def _surprise(margin: float, beta: float) -> float:
 
 
 def _setup(*, over: Callable[[Sequence[float]], float] = _sum, sign: float = 1.0,
-           prompt_too: bool = False, padding_too: bool = False, reference: bool = True,
-           end_too: bool = True, crossed: bool = False,
-           loss: Callable[[float, float], float] = _surprise) -> Callable[..., Found]:
+           padding_too: bool = False, reference: bool = True, end_too: bool = True,
+           crossed: bool = False, loss: Callable[[float, float], float] = _surprise
+           ) -> Callable[..., Found]:
     """From one pair to its loss and its margin without beta, healthy unless told otherwise."""
 
     def suspect(prompt: Text, chosen: Text, rejected: Text, beta: float = 0.1) -> Found:
@@ -47,7 +47,7 @@ def _setup(*, over: Callable[[Sequence[float]], float] = _sum, sign: float = 1.0
             read = list(answer) if end_too else [each for each in answer if each != END]
             if padding_too:
                 read += [END] * (longest - len(answer))
-            return over([told(each) for each in [*(prompt if prompt_too else []), *read]])
+            return over([told(each) for each in read])      # the prompt falls out of a difference
 
         before = [score(each, _reference) if reference else 0.0 for each in (chosen, rejected)]
         if crossed:
@@ -72,8 +72,7 @@ LOSSES = Hunt(
             "sees no difference between [4, 4] and [4, 4, 4, 4]"),
         "padding counts": Bug(
             lambda: _setup(padding_too=True),
-            "gives a short answer the end token's log-probability for each place that the other "
-            "one is longer"),
+            "sees no difference between [4] and [4, 9]: it fills the shorter one up"),
         "reference forgotten": Bug(
             lambda: _setup(reference=False),
             "has a margin of 0.1 between [2] and [3], where the policy's and the reference's gaps "
@@ -92,7 +91,7 @@ LOSSES = Hunt(
             "has a loss that never exceeds 1, however wrong the pair"),
         "end left out": Bug(
             lambda: _setup(end_too=False),
-            "sees no difference between [4, 9] and [4]"),
+            "has a margin of 0.2 and not of -0.15 between [4, 9] and [5, 5]"),
     },
     hidden={"a": "reference crossed", "b": HEALTHY, "c": "beta outside", "d": "padding counts",
             "e": "mean for sum", "f": "end left out"},

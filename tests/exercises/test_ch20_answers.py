@@ -97,9 +97,12 @@ def test_the_losses_of_the_hunt_show_what_the_chapter_says_of_them():
     assert [name for name, each in margin.items() if each != pytest.approx(0.05)] == ["a"]
     assert margin["a"] == pytest.approx(0.15)
     assert found["e"]([1], [4, 4], [4, 4, 4, 4])[1] == pytest.approx(0)
-    assert found["f"]([1], [4, 9], [4])[1] == 0
-    assert found["b"]([1], [4, 9], [4])[1] == pytest.approx(-0.9 + 0.1 + 0.45)
-    assert found["d"]([1], [4], [4, 4, 4])[1] != pytest.approx(found["b"]([1], [4], [4, 4, 4])[1])
+    ended = {name: suspect([1], [4, 9], [5, 5])[1] for name, suspect in found.items()}
+    assert ended["f"] == pytest.approx(0.2)
+    assert all(ended[name] == pytest.approx(-0.15) for name in "bcd")
+    filled = {name: suspect([1], [4, 9], [4])[1] for name, suspect in found.items()}
+    assert filled["d"] == pytest.approx(0)
+    assert filled["b"] == filled["c"] == pytest.approx(-0.9 + 0.1 + 0.45)
     small = {name: suspect([1], [2], [3], 1e-9)[0] for name, suspect in found.items()}
     assert small.pop("c") < 1e-6
     assert all(each == pytest.approx(math.log(2)) for each in small.values())

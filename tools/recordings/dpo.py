@@ -46,7 +46,7 @@ STEPS, EVERY, SIZE, PEAK_LR, WARMUP = 120, 20, 16, 3e-4, 6
 
 
 def mean_of_tokens(model, batch, *, beta=10 * BETA):
-    """The mean over an answer's tokens in the place of the sum; an answer has about ten."""
+    """The mean over an answer's tokens in the place of the sum, and ten times the beta."""
     found = answer_log_probs(model, batch) * batch["counts"][:, 1:]
     means = [side / counts.sum(-1) for side, counts in zip(
         (found.sum(-1).chunk(2)), batch["counts"][:, 1:].chunk(2), strict=True)]
