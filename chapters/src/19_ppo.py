@@ -7,7 +7,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | a price for every token, advantages, the clip, PPO and its cousin without a critic, GRPO | chapters 07, 08, 17 and 18 | 135 |
+# | a price for every token, advantages, the clip, PPO and its cousin without a critic, GRPO | chapters 07, 08, 17 and 18 | 115 |
 
 # %%
 import copy
@@ -18,15 +18,15 @@ from statistics import mean, median
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from llama_edu import checkpoint, claims, plots
 from llama_edu.alignment import reward_files
 from llama_edu.alignment.dpo import answer_log_probs
 from llama_edu.alignment.exam import marks, messages, replies
-from llama_edu.alignment.grpo import LEAST_SPREAD
-from llama_edu.alignment.ppo import (CLIP, DISCOUNT, LAMBDA, VALUE_WEIGHT,
-                                     answered, clipped_values, cut, values)
+from llama_edu.alignment.grpo import BETA
+from llama_edu.alignment.ppo import (CLIP, VALUE_WEIGHT, advantages, answered,
+                                     clipped, clipped_values, cut,
+                                     token_rewards, values)
 from llama_edu.alignment.reward import (RewardModel, combined, scores,
                                         whitened)
 from llama_edu.alignment.rollouts import divergence
@@ -64,14 +64,17 @@ print("its gradient   ", *(f"{each:6.3f}" for each in logits.grad))
 # For a softmax, $\nabla \ln p(y)$ is one-hot of $y$ less $p$.
 
 # %% tags=["nbval-check-output"]
-toward = torch.eye(3, dtype=torch.float64) - p      # a row an answer
+odds, rewards = p.tolist(), worth.tolist()
 
 
-def sampled(baseline: float) -> tuple[Tensor, float]:
+def sampled(baseline: float) -> tuple[list[float], float]:
     """The mean of one sample's gradient, and its variance over samples."""
-    each = toward * (worth - baseline)[:, None]
-    middle = p @ each
-    return middle, (p @ (each - middle).square().sum(1)).item()
+    found = [[(rewards[y] - baseline) * ((i == y) - odds[i])
+              for i in range(3)] for y in range(3)]
+    middle = [sum(odds[y] * found[y][i] for y in range(3)) for i in range(3)]
+    noise = sum(odds[y] * (found[y][i] - middle[i])**2
+                for y in range(3) for i in range(3))
+    return middle, noise
 
 
 for baseline in (0.0, 0.6, 10.0):
@@ -175,39 +178,16 @@ check("19.2", gae)
 # its own surprise: little noise, and as wrong as the critic. *Values behind the answer* is the mistake that padding invites: the critic says something there as well.
 # ### END SOLUTION
 #
-# ## Build it: rewards, advantages, whitening
+# ## Build it: whitening
+#
+# The package's `token_rewards` and `advantages` do what your two functions do. Whitening is over the drawn tokens of the whole batch:
 
-# %% twin="llama_edu.alignment.ppo.token_rewards, llama_edu.alignment.ppo.advantages, llama_edu.alignment.ppo.spread"
-def token_rewards(scores: Tensor, log_probs: Tensor, reference: Tensor,
-                  acts: Tensor, *, beta: float) -> Tensor:
-    if not acts.any(-1).all():
-        raise ValueError(
-            "an answer without a token was given; one or more are needed. "
-            "Leave it out.")
-    rewards = -beta * (log_probs - reference) * acts
-    places = torch.arange(acts.shape[1], device=acts.device)
-    last = torch.where(acts, places, 0).amax(-1, keepdim=True)
-    return rewards.scatter_add(-1, last, scores[:, None].to(rewards.dtype))
-
-
-def advantages(rewards: Tensor, expected: Tensor, acts: Tensor, *,
-               discount: float = DISCOUNT, lam: float = LAMBDA
-               ) -> tuple[Tensor, Tensor]:
-    found, after = torch.zeros_like(rewards), torch.zeros_like(rewards[:, 0])
-    following = torch.zeros_like(after)
-    for i in reversed(range(rewards.shape[1])):
-        surprise = rewards[:, i] + discount * following - expected[:, i]
-        after = (surprise + discount * lam * after) * acts[:, i]
-        following = expected[:, i] * acts[:, i]
-        found[:, i] = after
-    return found, (found + expected) * acts
-
-
+# %% twin="llama_edu.alignment.ppo.spread"
 def spread(found: Tensor, acts: Tensor) -> Tensor:
     return torch.zeros_like(found).masked_scatter(acts, whitened(found[acts]))
 
 # %% [markdown]
-# The second thing that `advantages` returns is the *return*, what the critic should have expected; it learns from that. (A well-known library has the switch of its whitening the wrong
+# `advantages` returns a second thing, the *return*: what the critic should have expected; it learns from that. (A well-known library has the switch of its whitening the wrong
 # way round, and adds the mean back. Whitened advantages with a mean of 0.4 praise almost everything. Ours is held against that library's other functions: rewards and returns are equal to the
 # last bit.)
 #
@@ -222,11 +202,11 @@ def spread(found: Tensor, acts: Tensor) -> Tensor:
 fig, axes = plots.figure("Nothing more is to be gained beyond the clip",
                          x="ratio: odds now over odds then",
                          y="objective", columns=2)
-ratio = torch.linspace(0, 2, 201)
-for ax, sign, name in zip(axes, (1, -1), ("a good token", "a bad token"),
-                          strict=True):
-    ax.plot(ratio, torch.minimum(ratio * sign, ratio.clamp(0.8, 1.2) * sign))
-    ax.plot([1], [sign], "o", color=plots.ORANGE)
+axes[0].plot([0, 1.2, 2], [0, 1.2, 1.2])
+axes[1].plot([0, 0.8, 2], [-0.8, -0.8, -2])
+for ax, start, name in zip(axes, (1, -1), ("a good token", "a bad token"),
+                           strict=True):
+    ax.plot([1], [start], "o", color=plots.ORANGE)
     ax.set_title(name, fontsize=9, loc="center")
 _ = axes[0].set(ylim=(-0.1, 2.1))
 
@@ -273,7 +253,7 @@ check("19.3", clipped_loss)
 #
 # The critic's values are clipped in the same spirit. A critic is a reward model that is asked at every token; `ActorCritic` holds both, so that the one training loop of this course can train them.
 
-# %% twin="llama_edu.alignment.ppo.ActorCritic, llama_edu.alignment.ppo.clipped, llama_edu.alignment.ppo.ppo"
+# %% twin="llama_edu.alignment.ppo.ActorCritic"
 class ActorCritic(nn.Module):
     """Who acts, and who says what to expect."""
 
@@ -281,13 +261,7 @@ class ActorCritic(nn.Module):
         super().__init__()
         self.policy, self.critic = policy, critic
 
-
-def clipped(log_ratio: Tensor, advantage: Tensor, clip: float) -> Tensor:
-    ratio = log_ratio.exp()
-    return -torch.minimum(ratio * advantage,
-                          ratio.clamp(1 - clip, 1 + clip) * advantage)
-
-
+# %% twin="llama_edu.alignment.ppo.ppo"
 def ppo(model: ActorCritic, batch: Batch, *, clip: float = CLIP,
         value_weight: float = VALUE_WEIGHT) -> Loss:
     acts = batch["learn"][:, 1:]
@@ -339,7 +313,8 @@ def experience(model: ActorCritic, reference: Llama,
 
 # %%
 SHIPPED = checkpoint.ASSETS / "dialogues"
-judges = [reward_files.load(SHIPPED / about)[0] for about in ("helpful", "safe")]
+judges = [reward_files.load(SHIPPED / about)[0]
+          for about in ("helpful", "safe")]
 reference, tokenizer = checkpoint.load("dialogues-sloppy")
 stops = stop_ids(tokenizer, LLAMA_3)
 
@@ -350,13 +325,20 @@ def short_talks(n: int, seed: int) -> list[talks.Talk]:
     return [prompt for prompt, _ in zip(found, range(n), strict=False)]
 
 
-asked = short_talks(128, seed=1000)
-prompts = [torch.tensor(dialog_tokens(messages(talk), tokenizer, LLAMA_3).ids)
-           for talk in asked]
-is_tagged = {tuple(prompt.tolist()): talks.understand(talk).sort == "forbidden"
-             for prompt, talk in zip(prompts, asked, strict=True)}
+def tokens_of(talk: talks.Talk) -> Tensor:
+    return torch.tensor(dialog_tokens(messages(talk), tokenizer, LLAMA_3).ids)
 
 
+asked, others = short_talks(128, seed=1000), short_talks(120, seed=2000)
+prompts = [tokens_of(talk) for talk in asked]
+is_tagged = {tuple(tokens_of(talk).tolist()):
+             talks.understand(talk).sort == "forbidden"
+             for talk in [*asked, *others]}
+
+# %% [markdown]
+# The reward reads a prompt with its answer; tagged are the prompts that ask for what is forbidden.
+
+# %%
 def grade(prompts: Sequence[Tensor], answers: Sequence[Tensor]) -> Tensor:
     """The reward of each answer, `b`."""
     texts = [torch.cat(both) for both in zip(prompts, answers, strict=True)]
@@ -364,15 +346,12 @@ def grade(prompts: Sequence[Tensor], answers: Sequence[Tensor]) -> Tensor:
     return combined(*(scores(model, texts, size=64) for model in judges),
                     torch.tensor(tagged))
 
-# %%
-others = short_talks(120, seed=2000)
-
 
 def said_by(model: Llama) -> list[str]:
     return replies(model, tokenizer, LLAMA_3, others, temperature(1.0),
                    generator=torch.Generator().manual_seed(5))
 
-
+# %%
 policy = copy.deepcopy(reference)
 both = ActorCritic(policy, RewardModel.of(policy))
 history, steps = [], 40
@@ -387,6 +366,9 @@ for step in train(both, batches, ppo, steps=steps,
         print(f"step {step.index + 1:2}: reward {reward:5.2f}, KL "
               f"{far:5.2f}, beyond the clip {step.notes['clipped']:.0%}")
 after = said_by(policy)
+
+# %% [markdown]
+# And the judge? Three of the answers that changed most:
 
 # %%
 start, end = (marks(others, said)["score"] for said in (before, after))
@@ -403,7 +385,25 @@ for i in most:
     print(textwrap.fill(f"after:  {after[i]}", 80))
 
 # %% [markdown]
-# Ten batches of answers brought most of the way. No demonstration was shown, and no answer was called the right one.
+# Ten batches of answers brought most of the way. No demonstration was shown, and no answer was called the right one. What is still wrong? We let the reward tell us, and the judge. Of the answers with which the
+# judge is not content, which does the reward like best?
+
+# %%
+answers = [torch.tensor(tokenizer.encode(text)) for text in after]
+answers = [torch.cat([each, each.new_tensor([max(stops)])]) for each in answers]
+liked = grade([tokens_of(talk) for talk in others], answers)
+poor = [i for i in range(len(others)) if worth[1][i] < 0.8]
+print(f"{len(poor)} of {len(others)} below 0.8; their mean reward "
+      f"{liked[poor].mean():.1f}, of all {liked.mean():.1f}")
+for i in sorted(poor, key=lambda i: -liked[i])[:2]:
+    print(f"\nreward {liked[i]:.1f}, judge {worth[1][i]:.2f}")
+    for each in others[i][-3:]:
+        print(textwrap.fill(f"{each['role']}: {each['content']}", 80))
+    print(textwrap.fill(f"answer: {after[i]}", 80))
+
+# %% [markdown]
+# An answer that is no sentence may score twice the mean. The reward model has read pairs of demonstrators, who err in other ways; of answers unlike those its number means nothing, and where the number is high for no reason, there the policy
+# goes. Ten batches are not enough to go far. More are.
 #
 # ## What each device holds back
 #
@@ -415,6 +415,9 @@ for i in most:
 # %%
 guess_fall = None       # one of these names
 
+# %% [markdown]
+# (Set your guess, then look.)
+
 # %%
 with (SHIPPED / "ppo.csv").open(encoding="utf-8") as file:
     recorded = list(csv.DictReader(file))
@@ -425,6 +428,16 @@ def curve(run: str, column: str) -> list[list[float]]:
     seeds = sorted({row["seed"] for row in recorded})
     return [[float(row[column]) for row in recorded
              if (row["run"], row["seed"]) == (run, seed)] for seed in seeds]
+
+# %%
+def best_is_behind(run: str) -> list[bool]:
+    """Of each seed: was the judge's best before the highest reward?"""
+    found = []
+    for reward, judge in zip(curve(run, "reward"), curve(run, "judge"),
+                             strict=True):
+        top = max(range(1, len(reward)), key=reward.__getitem__)
+        found.append(max(judge[:top]) > max(judge[top:]))
+    return found
 
 
 names = list(dict.fromkeys(row["run"] for row in recorded))
@@ -439,12 +452,18 @@ for name in names:
         [run[-1] for run in curve(name, "kl")]))
     print(f"{name:20}{best:9.2f}{last:6.2f}{falls[name]:7.2f}{reward:14.2f}"
           f"{kl:13.1f}")
-reveal("falls furthest", guess_fall, max(
-    (name for name in names if name != "GRPO"), key=falls.get))
+assert falls["recomputed"] > falls["no clip"] > falls["right"]
+assert sum(best_is_behind(name).count(True) for name in names) == 17
+assert best_is_behind("right").count(True) == 2
+reveal("falls furthest", guess_fall, max(falls, key=falls.get))
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Small panels, one for each run, with the judge's mark over 96 steps for three seeds. SEEN"}}
-fig, axes = plots.figure("The judge, whom nobody asked",
-                         x="steps", y="judge's mean mark", columns=4, rows=2)
+# %% [markdown]
+# The judge's marks of all seeds:
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Small panels, one for each run, with the judge's mark over 96 steps for three seeds. All rise from 0.87 to 0.92 to 0.98 and then fall a little. Without a clip they fall to 0.84 to 0.91; with recomputed odds two of three fall below 0.7."}}
+fig, axes = plots.figure("With odds asked anew, or no clip, the mark falls",
+                         x="steps", y="judge's mean mark", columns=4, rows=2,
+                         size=(7.2, 4.0))
 at = [int(row["step"]) for row in recorded
       if (row["run"], row["seed"]) == (names[0], "0")]
 for ax, name in zip(axes.flat, names, strict=False):
@@ -452,10 +471,49 @@ for ax, name in zip(axes.flat, names, strict=False):
         ax.plot(at, judged, color=plots.BLUE, linewidth=1.2)
     ax.set_title(name, fontsize=8, loc="center")
     ax.set(ylim=(0.5, 1.0))
+    ax.label_outer()
 axes.flat[-1].set_axis_off()
 
 # %% [markdown]
-# SEEN
+# *Recomputed* odds make every ratio 1: the clip sees nothing, and two of three runs fall apart. (Why worse than *no clip*? There a bad token's ratio shrinks as the token gets rare, and so does its pull. A ratio of 1 pushes it for ever.) Without the clip the policy ends 29 nats from the reference and not 5. Those two belong together: it is not the reward that ruins them, but
+# learning too much from the same answers.
+#
+# In 17 of the 21 runs the judge's mark has its best behind it when the reward is highest, in two of the three right ones, too. (The best of seven noisy marks looks a little too good.) A price of 0.05 a nat is too small to hold anything here. And *no whitening* did best. Our rewards
+# are of about the size of 1 already, and near the end, when most answers are good, whitening makes the small differences that are left (the reward model's errors among them) as loud as the large ones were at the beginning. A
+# device that is usual is not thereby needed: ask, with three seeds at least. (Differences of 0.02 are less than these seeds scatter.)
+
+# %% [markdown]
+# ## Where the reward is wrong
+#
+# Ten live batches did not go far. Seed 2 of *recomputed* did; here it is after 64 steps. The reward models are content, the judge is not. What do they like so much? The same prompts, before and after (`tools/recordings/hacked.py`).
+
+# %%
+with (SHIPPED / "hacked.csv").open(encoding="utf-8") as file:
+    hacked = list(csv.DictReader(file))
+
+
+def gain(row: dict, what: str) -> float:
+    return float(row[f"{what}_after"]) - float(row[f"{what}_before"])
+
+
+for what in ("reward", "judge"):
+    print(f"{what:7}" + ", ".join(
+        f"{when} {mean(float(row[f'{what}_{when}']) for row in hacked):.2f}"
+        for when in ("before", "after")))
+fooled = [row for row in hacked
+          if gain(row, "reward") > 1 and gain(row, "judge") < 0]
+assert liked.mean() > mean(float(row["reward_after"]) for row in hacked)
+print(f"{len(fooled)} of {len(hacked)}: reward up by more than 1, judge down")
+for row in sorted(fooled, key=lambda row: gain(row, "judge"))[:3]:
+    print()
+    for name, text in (("user", row["prompt"]), ("before", row["said_before"]),
+                       ("after", row["said_after"])):
+        print(textwrap.fill(f"{name}: {text or '(nothing)'}", 80))
+    print(f"reward {gain(row, 'reward'):+.2f}, judge {gain(row, 'judge'):+.2f}")
+
+# %% [markdown]
+# Broken tales, and nothing at all where a name was asked for. Most of this is damage: the live run's answers to other prompts, above, are worth more. But the reward models call the damage an *improvement*, from 0.49 to 1.02, while the judge's mark falls
+# from 0.87 to 0.63. Of word salad they have never seen a pair. Whoever watches the reward alone sees nothing; read the answers.
 #
 # ## Without a critic: groups
 #
@@ -474,9 +532,9 @@ def against_others(scores: Tensor, n: int) -> Tensor:
     a group may be all alike. Return `b`.
     """
     ### BEGIN SOLUTION
-    by_group = scores.view(-1, n)
-    lead = by_group - by_group.mean(-1, keepdim=True)
-    return (lead / (by_group.std(-1, keepdim=True) + 1e-4)).flatten()
+    size, middle = (each.repeat_interleave(n) for each in
+                    torch.std_mean(scores.view(-1, n), dim=1))
+    return (scores - middle) / (size + 1e-4)
     ### END SOLUTION
 
 
@@ -488,23 +546,13 @@ check("19.4", against_others)
 # alone* has its friends: dividing makes a group whose answers hardly differ as loud as any other.
 # ### END SOLUTION
 
-# %% twin="llama_edu.alignment.grpo.group_advantages, llama_edu.alignment.grpo.grpo"
-def group_advantages(scores: Tensor, *, n: int) -> Tensor:
-    if n < 2 or len(scores) % n:
-        raise ValueError(
-            f"{len(scores)} scores in groups of {n} were given; whole groups "
-            "of two or more are needed. Draw more answers to a prompt.")
-    by_group = scores.view(-1, n)
-    lead = by_group - by_group.mean(-1, keepdim=True)
-    return (lead / (by_group.std(-1, keepdim=True) + LEAST_SPREAD)).flatten()
-
-
+# %% twin="llama_edu.alignment.grpo.grpo"
 def grpo(policy: Llama, batch: Batch, *, clip: float = CLIP,
-         beta: float = 0.04) -> Loss:
+         beta: float = BETA) -> Loss:
     acts = batch["learn"][:, 1:]
     now = answer_log_probs(policy, batch)
-    log_ratio = now - batch["log_probs"]
-    back = batch["reference"] - now
+    log_ratio, back = (now - batch["log_probs"],
+                       batch["reference"] - now)
     kl = back.exp() - back - 1
     loss = clipped(log_ratio, batch["advantages"][:, None], clip) + beta * kl
     beyond = (log_ratio.exp() - 1).abs() > clip
@@ -529,7 +577,36 @@ for name, each in (("ln p/q", plain), ("q/p - ln q/p - 1", k3)):
 assert abs(a @ plain - a @ k3) < 1e-12
 
 # %% [markdown]
-# The recorded GRPO, last line of the table above: no critic, the same number of answers, and about the same end.
+# The recorded GRPO stands in the last line of the table above: no critic, as many answers (to an eighth of the prompts at a time), a mark a little lower, and it stayed much nearer to the reference: the price of 0.04 in its loss,
+# beside advantages of size 1, is a stronger hand than 0.05 in the reward.
+#
+# ## At equal cost: rejection sampling
+#
+# Chapter 18 drew eight answers to each of 128 prompts and learnt the best. Per answer drawn, who gets further?
+
+# %%
+with (SHIPPED / "rounds.csv").open(encoding="utf-8") as file:
+    rejection = [row for row in csv.DictReader(file) if row["keep"] == "1"]
+
+
+def all_seeds(marks: list[float]) -> str:
+    return f"{median(marks):.2f} ({min(marks):.2f} to {max(marks):.2f})"
+
+
+print(f"{'answers drawn':33}judge: median (range)")
+for name in ("right", "no whitening", "GRPO"):
+    for step in (48, 96):               # 16 steps for every 64 answers
+        found = [run[at.index(step)] for run in curve(name, "judge")]
+        print(f"{name:18}{step * 4:8}{'':7}{all_seeds(found)}")
+for version in "124":
+    found = [float(row["judge"]) for row in rejection
+             if row["round"] == version]
+    print(f"{'rejection':18}{1024 * int(version):8}{'':7}{all_seeds(found)}")
+print(f"{'PPO, live':18}{steps * 16:8}{'':7}{end:.2f} (one seed)")
+
+# %% [markdown]
+# PPO comes near 0.95 with fewer answers, but (recorded) reads each four times and trains a critic as well; and the two were marked on different prompts. Whoever goes on too long with the same reward models may lose some of it again, by
+# either way. (Best of n trains nothing, and pays n times for every answer ever after.)
 #
 # ## Find the bug: six runs
 #
@@ -577,12 +654,12 @@ def quietest(p: Tensor, rewards: Tensor) -> tuple[float, float]:
     """
     ### BEGIN SOLUTION
     p, rewards = p.double(), rewards.double()
-    toward = torch.eye(len(p), dtype=torch.float64) - p
-    weight = p * toward.square().sum(1)
-    baseline = weight @ rewards / weight.sum()
-    each = toward * (rewards - baseline)[:, None]
-    noise = p @ (each - p @ each).square().sum(1)
-    return baseline.item(), noise.item()
+    g = torch.eye(len(p), dtype=torch.float64) - p
+    weight = torch.einsum("y,yi,yi->y", p, g, g)
+    baseline = torch.dot(weight, rewards) / weight.sum()
+    drawn = torch.einsum("y,yi->yi", rewards - baseline, g)
+    off = drawn - p @ drawn
+    return float(baseline), float(torch.einsum("y,yi,yi->", p, off, off))
     ### END SOLUTION
 
 
@@ -591,13 +668,13 @@ check("19.6", quietest)
 # %% [markdown]
 # ### BEGIN SOLUTION
 # **Discussion of 19.6.** The mean of $(r - b)\,g$ does not depend on $b$, so only its mean square does: $\text{E}\,(r-b)^2 |g|^2$. Its derivative is 0 at $b = \text{E}[|g|^2 r] / \text{E}[|g|^2]$: the expected reward, weighed by how
-# long each gradient is. A likely answer has a short gradient and counts less. For the three answers of the beginning it is 0.52 and not 0.6. Nobody uses it: in a Llama $|g|^2$ would need a backward pass for every token.
+# long each gradient is. A likely answer has a short gradient and counts less. For the three answers of the beginning it is 0.46 and not 0.6. Nobody uses it: in a Llama $|g|^2$ would need a backward pass for every token.
 # ### END SOLUTION
 #
 # ## In the Llamas: four models at once
 #
 # Llama 2 (section 3.2.3): up to version V4 rejection sampling alone, then PPO on top of it. Clip 0.2, a constant learning rate of 1e-6, batches of 512 answers in pieces of 64 with one step each, 200 to 400 batches;
-# $\beta$ is 0.01 for 7B and 13B and 0.005 for the larger ones. For the 70B a batch took about 330 seconds. What must lie in memory?
+# $\beta$ is 0.01 for 7B and 13B and 0.005 for the larger ones. There it is the *reward* that is whitened. For the 70B a batch took about 330 seconds. What must lie in memory?
 #
 # > **Predict.** Policy, reference, reward model and critic, each 70B in bfloat16; AdamW with float32 states and a float32 copy for the two that learn. How many GB?
 
@@ -610,6 +687,7 @@ reading, learning = 2 * n, (2 + 2 + 4 + 8) * n     # weights; and gradients,
 total = 2 * reading + 2 * learning                 # a copy, AdamW's states
 print(f"{n / 1e9:.1f} billion parameters: {reading / 1e9:.0f} GB to read, "
       f"{learning / 1e9:.0f} GB to learn")
+assert 30 < total / 80e9 < 33
 reveal("GB for all four", guess_gb, round(total / 1e9))
 
 # %% [markdown]

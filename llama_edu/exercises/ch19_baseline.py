@@ -74,7 +74,7 @@ BASELINE = Exercise(
         Probe("one is nearly sure", _given([0.9, 0.06, 0.04], [1.0, 3.0, -1.0])),
         Probe("five answers", lambda rng: _drawn(rng, 5)),
         Probe("many answers", lambda rng: _drawn(rng, 12)),
-        Probe("all worth the same", _given([0.4, 0.35, 0.15, 0.1], [3.0, 3.0, 3.0, 3.0])),
+        Probe("all worth nearly the same", _given([0.4, 0.35, 0.15, 0.1], [3.0, 3.1, 3.0, 2.9])),
         Probe("two answers", _given([0.8, 0.2], [1.0, 2.0])),
     ),
     misconceptions=(

@@ -85,6 +85,11 @@ def test_no_other_baseline_is_quieter_and_the_noise_is_that_of_samples(probe):
     assert found.var(0).sum().item() == pytest.approx(noise, rel=0.05, abs=1e-9)
 
 
+def test_of_the_three_answers_of_the_chapter_it_is_less_than_what_is_expected():
+    p = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
+    assert BASELINE.reference(p, torch.tensor([1.0, 0.0, 0.5]))[0] == pytest.approx(0.46, abs=5e-3)
+
+
 # -- 19.5: what is said of the runs is so ----------------------------------------------------------
 
 EVEN, ODD = [0.25] * 4, [0.7, 0.1, 0.1, 0.1]
