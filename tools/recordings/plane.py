@@ -1,8 +1,9 @@
 """The plane that closes part V: python tools/recordings/plane.py [SEED ...]
 
 Every method begins at the assistant that learnt from sloppy demonstrations, has the same prompts
-and the shipped reward models (whose rule is in `rounds.py`), and about the same compute. Then other
-prompts are answered: the judge's mean mark, who chooses nothing; the mean reward; and the
+and the shipped reward models (whose rule is in `rounds.py`), and about half a million tokens at
+most; PPO stops at a third of them, as it does the more harm the longer it goes on (ppo.csv). Then
+other prompts are answered: the judge's mean mark, who chooses nothing; the mean reward; and the
 Kullback-Leibler divergence from the start in nats per answer, all on fresh samples. It goes to
 llama_edu/assets/dialogues/plane.csv, as it is found.
 
