@@ -7,7 +7,6 @@ of answers to other prompts, and of other pairs how often the implicit reward te
 and how the log-probabilities of both have moved.
 """
 
-import csv
 import random
 import sys
 from functools import partial
@@ -15,6 +14,7 @@ from statistics import mean
 
 import torch
 from rounds import some_prompts, tokens
+from tables import record
 from torch.nn import functional as F
 
 from llama_edu import checkpoint
@@ -32,7 +32,6 @@ from llama_edu.alignment.preferences import right
 from llama_edu.alignment.rejection import samples
 from llama_edu.data.dialogues import judge
 from llama_edu.data.dialogues_labels import chosen_first
-from llama_edu.data.dialogues_tokenizer import FOLDER
 from llama_edu.losses import Loss
 from llama_edu.prompts.dialog import stop_ids
 from llama_edu.prompts.llama3 import LLAMA_3
@@ -115,17 +114,8 @@ RUNS = {
 
 
 def main(names):
-    found = []
-    for name in names or RUNS:
-        for seed in SEEDS:
-            for row in RUNS[name](seed):
-                found.append({"run": name, "seed": seed} | {
-                    key: value if key == "step" else f"{value:.3f}" for key, value in row.items()})
-                print(*found[-1].values(), flush=True)
-    with (FOLDER / "dpo.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, found[0], lineterminator="\n")
-        table.writeheader()
-        table.writerows(found)
+    record("dpo", ({"run": name, "seed": seed} | row for name in names or RUNS for seed in SEEDS
+                   for row in RUNS[name](seed)))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ places among the answers drawn (no more than log n - (n-1)/n, and less where ans
 """
 
 import copy
-import csv
 import sys
 from functools import partial
 from itertools import islice
@@ -24,6 +23,7 @@ from typing import NamedTuple
 import torch
 from ppo import BETA, EPOCHS, N_GROUP, PEAK_LR, PIECES, SIZE, WARMUP
 from rounds import JUDGES, MAX_NEW, is_tagged, learnt, some_prompts, tokens
+from tables import record
 
 from llama_edu import checkpoint
 from llama_edu.alignment.dpo import AnswerPair, batches, document, dpo, log_probs, with_reference
@@ -33,7 +33,6 @@ from llama_edu.alignment.ppo import ActorCritic, experience, ppo
 from llama_edu.alignment.preferences import orders
 from llama_edu.alignment.rejection import Choice, expected_best, samples
 from llama_edu.alignment.reward import RewardModel, combined, scores
-from llama_edu.data.dialogues_tokenizer import FOLDER
 from llama_edu.losses import next_token
 from llama_edu.prompts.dialog import stop_ids
 from llama_edu.prompts.llama3 import LLAMA_3
@@ -48,7 +47,6 @@ N_FEW, N_DRAWN = 128, 24            # the same for what the best of n is worth
 BEST_OF = 2, 4, 8, 16
 AT_ONCE = 256                       # answers drawn in one batch
 ROW = 257                           # tokens of a packed row
-COLUMNS = "method", "seed", "reward", "judge", "kl", "tokens"
 
 
 class Prompts:
@@ -225,15 +223,8 @@ def run(seed):
 
 
 def main(seeds):
-    with (FOLDER / "plane.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        for seed in seeds or SEEDS:
-            for name, row in run(seed):
-                row |= {mark: f"{row[mark]:.3f}" for mark in ("reward", "judge", "kl")}
-                table.writerow(row | {"method": name, "seed": seed})
-                file.flush()
-                print(name, seed, *row.values(), flush=True)
+    record("plane", ({"method": name, "seed": seed} | row for seed in seeds or SEEDS
+                     for name, row in run(seed)))
 
 
 if __name__ == "__main__":
