@@ -439,7 +439,7 @@ check("17.3", kept)
 # The package tries each beginning in turn, the earliest first, on real tokens. (`shorter` yields the dialog whole, without its first turn, without its
 # first two, and so on, down to the turn of the last answer.)
 
-# %% twin="llama_edu.alignment.messages.fitting"
+# %% twin="llama_edu.alignment.messages.fitting, llama_edu.alignment.messages.shorter"
 def fitting(messages: Sequence[Message], tokenizer: Tokenizer, form: Format,
             *, answers: str, length: int) -> DialogTokens:
     last = max((i for i, message in enumerate(messages)
@@ -451,6 +451,16 @@ def fitting(messages: Sequence[Message], tokenizer: Tokenizer, form: Format,
     raise ValueError(f"its last turn has {len(found.ids)} tokens, with what "
                      f"always stands before it, and a row has room for "
                      f"{length}. Make rows longer, or leave it out.")
+
+
+def shorter(messages: Sequence[Message], *, upto: int | None = None
+            ) -> Iterator[list[Message]]:
+    n_first = int(bool(messages) and messages[0].role == "system")
+    first, upto = messages[:n_first], len(messages) if upto is None else upto
+    asked = [i for i, message in enumerate(messages) if n_first < i < upto
+             and message.role == "user"]
+    for start in (n_first, *asked):
+        yield [*first, *messages[start:]]
 
 # %% [markdown]
 # ## How many examples are enough?

@@ -14,7 +14,7 @@ import copy
 import csv
 import textwrap
 from collections.abc import Collection, Iterator, Sequence
-from statistics import median
+from statistics import mean, median
 
 import torch
 from torch import Tensor, nn
@@ -430,6 +430,16 @@ def curve(run: str, column: str) -> list[list[float]]:
              if (row["run"], row["seed"]) == (run, seed)] for seed in seeds]
 
 # %%
+def best_is_behind(run: str) -> list[bool]:
+    """Of each seed: was the judge's best before the highest reward?"""
+    found = []
+    for reward, judge in zip(curve(run, "reward"), curve(run, "judge"),
+                             strict=True):
+        top = max(range(1, len(reward)), key=reward.__getitem__)
+        found.append(max(judge[:top]) > max(judge[top:]))
+    return found
+
+
 names = list(dict.fromkeys(row["run"] for row in recorded))
 print("medians of three  judge: best   end   fall  reward at the end     KL")
 falls = {}
@@ -443,6 +453,8 @@ for name in names:
     print(f"{name:20}{best:9.2f}{last:6.2f}{falls[name]:7.2f}{reward:14.2f}"
           f"{kl:13.1f}")
 assert falls["recomputed"] > falls["no clip"] > falls["right"]
+assert sum(best_is_behind(name).count(True) for name in names) == 17
+assert best_is_behind("right").count(True) == 2
 reveal("falls furthest", guess_fall, max(falls, key=falls.get))
 
 # %% [markdown]
@@ -463,12 +475,45 @@ for ax, name in zip(axes.flat, names, strict=False):
 axes.flat[-1].set_axis_off()
 
 # %% [markdown]
-# *Recomputed* odds make every ratio 1: the clip sees nothing, and two of three runs fall apart. Without the clip the policy ends 29 nats from the reference and not 5. Those two belong together: it is not the reward that ruins them, but
+# *Recomputed* odds make every ratio 1: the clip sees nothing, and two of three runs fall apart. (Why worse than *no clip*? There a bad token's ratio shrinks as the token gets rare, and so does its pull. A ratio of 1 pushes it for ever.) Without the clip the policy ends 29 nats from the reference and not 5. Those two belong together: it is not the reward that ruins them, but
 # learning too much from the same answers.
 #
-# In *every* run of this length the judge's mark has its best behind it when the reward is highest, in the right one, too. A price of 0.05 a nat is too small to hold anything here. And *no whitening* did best. Our rewards
+# In 17 of the 21 runs the judge's mark has its best behind it when the reward is highest, in two of the three right ones, too. (The best of seven noisy marks looks a little too good.) A price of 0.05 a nat is too small to hold anything here. And *no whitening* did best. Our rewards
 # are of about the size of 1 already, and near the end, when most answers are good, whitening makes the small differences that are left (the reward model's errors among them) as loud as the large ones were at the beginning. A
 # device that is usual is not thereby needed: ask, with three seeds at least. (Differences of 0.02 are less than these seeds scatter.)
+
+# %% [markdown]
+# ## Where the reward is wrong
+#
+# Ten live batches did not go far. Seed 2 of *recomputed* did; here it is after 64 steps. The reward models are content, the judge is not. What do they like so much? The same prompts, before and after (`tools/recordings/hacked.py`).
+
+# %%
+with (SHIPPED / "hacked.csv").open(encoding="utf-8") as file:
+    hacked = list(csv.DictReader(file))
+
+
+def gain(row: dict, what: str) -> float:
+    return float(row[f"{what}_after"]) - float(row[f"{what}_before"])
+
+
+for what in ("reward", "judge"):
+    print(f"{what:7}" + ", ".join(
+        f"{when} {mean(float(row[f'{what}_{when}']) for row in hacked):.2f}"
+        for when in ("before", "after")))
+fooled = [row for row in hacked
+          if gain(row, "reward") > 1 and gain(row, "judge") < 0]
+assert liked.mean() > mean(float(row["reward_after"]) for row in hacked)
+print(f"{len(fooled)} of {len(hacked)}: reward up by more than 1, judge down")
+for row in sorted(fooled, key=lambda row: gain(row, "judge"))[:3]:
+    print()
+    for name, text in (("user", row["prompt"]), ("before", row["said_before"]),
+                       ("after", row["said_after"])):
+        print(textwrap.fill(f"{name}: {text or '(nothing)'}", 80))
+    print(f"reward {gain(row, 'reward'):+.2f}, judge {gain(row, 'judge'):+.2f}")
+
+# %% [markdown]
+# Broken tales, and nothing at all where a name was asked for. Most of this is damage: the live run's answers to other prompts, above, are worth more. But the reward models call the damage an *improvement*, from 0.49 to 1.02, while the judge's mark falls
+# from 0.87 to 0.63. Of word salad they have never seen a pair. Whoever watches the reward alone sees nothing; read the answers.
 #
 # ## Without a critic: groups
 #
@@ -534,6 +579,34 @@ assert abs(a @ plain - a @ k3) < 1e-12
 # %% [markdown]
 # The recorded GRPO stands in the last line of the table above: no critic, as many answers (to an eighth of the prompts at a time), a mark a little lower, and it stayed much nearer to the reference: the price of 0.04 in its loss,
 # beside advantages of size 1, is a stronger hand than 0.05 in the reward.
+#
+# ## At equal cost: rejection sampling
+#
+# Chapter 18 drew eight answers to each of 128 prompts and learnt the best. Per answer drawn, who gets further?
+
+# %%
+with (SHIPPED / "rounds.csv").open(encoding="utf-8") as file:
+    rejection = [row for row in csv.DictReader(file) if row["keep"] == "1"]
+
+
+def all_seeds(marks: list[float]) -> str:
+    return f"{median(marks):.2f} ({min(marks):.2f} to {max(marks):.2f})"
+
+
+print(f"{'answers drawn':33}judge: median (range)")
+for name in ("right", "no whitening", "GRPO"):
+    for step in (48, 96):               # 16 steps for every 64 answers
+        found = [run[at.index(step)] for run in curve(name, "judge")]
+        print(f"{name:18}{step * 4:8}{'':7}{all_seeds(found)}")
+for version in "124":
+    found = [float(row["judge"]) for row in rejection
+             if row["round"] == version]
+    print(f"{'rejection':18}{1024 * int(version):8}{'':7}{all_seeds(found)}")
+print(f"{'PPO, live':18}{steps * 16:8}{'':7}{end:.2f} (one seed)")
+
+# %% [markdown]
+# PPO comes near 0.95 with fewer answers, but (recorded) reads each four times and trains a critic as well; and the two were marked on different prompts. Whoever goes on too long with the same reward models may lose some of it again, by
+# either way. (Best of n trains nothing, and pays n times for every answer ever after.)
 #
 # ## Find the bug: six runs
 #
@@ -601,7 +674,7 @@ check("19.6", quietest)
 # ## In the Llamas: four models at once
 #
 # Llama 2 (section 3.2.3): up to version V4 rejection sampling alone, then PPO on top of it. Clip 0.2, a constant learning rate of 1e-6, batches of 512 answers in pieces of 64 with one step each, 200 to 400 batches;
-# $\beta$ is 0.01 for 7B and 13B and 0.005 for the larger ones. For the 70B a batch took about 330 seconds. What must lie in memory?
+# $\beta$ is 0.01 for 7B and 13B and 0.005 for the larger ones. There it is the *reward* that is whitened. For the 70B a batch took about 330 seconds. What must lie in memory?
 #
 # > **Predict.** Policy, reference, reward model and critic, each 70B in bfloat16; AdamW with float32 states and a float32 copy for the two that learn. How many GB?
 

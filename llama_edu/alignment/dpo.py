@@ -9,8 +9,8 @@ The best policy for a reward r, held near a reference by beta KL, has r = beta l
 reference) + what the prompt alone decides (Rafailov et al. 2023, eq. 5). Read backwards, every
 policy holds a reward, and Bradley and Terry's loss can be asked of it: what the prompt decides is
 lost in the difference. Llama 3's two changes are here, too: its formatting tokens are left out of
-the rewards, and the chosen answer is learnt as in SFT with a weight of 0.2 (Dubey et al. 2024,
-section 4.1.4).
+the rewards, and the chosen answer is learnt as in SFT with a weight of 0.2 (Grattafiori et al.
+2024, section 4.1.4).
 """
 
 from collections.abc import Collection, Iterator, Sequence

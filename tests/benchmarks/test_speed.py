@@ -5,7 +5,7 @@ import torch
 from models import assert_same, tiny_config
 from torch.nn import functional as F
 
-from benchmarks import _rounds, decode, lora_step, train_step
+from benchmarks import _rounds, decode, lora_step, rollouts, train_step
 from llama_edu.family.accounting import parameters
 from llama_edu.losses import next_learnt_token
 from llama_edu.model import Llama
@@ -67,6 +67,26 @@ def test_the_report_on_lora_names_both_and_every_share(monkeypatch):
     lines = [*lora_step.run()]
     assert [row.split(" |")[0] for row in lines[-3:]] == ["| a quarter", "| half", "| all"]
     assert all("met" in row for row in lines[-3:])
+
+
+def test_the_report_on_rollouts_counts_what_each_way_draws(monkeypatch):
+    monkeypatch.setattr(rollouts, "ROUNDS", 1)
+    monkeypatch.setattr(rollouts, "SIZES", (3,))
+    monkeypatch.setattr(rollouts, "MAX_NEW", 4)
+    calls = []
+    draw, asked = rollouts.task(3)
+
+    def watched(prompts):
+        calls.append((len(prompts), int((batch := draw(prompts))["learn"].sum())))
+        return batch
+
+    speed = rollouts.measure(watched, asked)
+    assert [n for n, _ in calls] == [3, 1, 1, 1] * 2, "one round is not counted"
+    assert all(n <= tokens <= 4 * n for n, tokens in calls)
+    assert set(speed) == {rollouts.BATCHED, rollouts.ALONE}
+    assert all(len(rates) == 1 and rates[0] > 0 for rates in speed.values())
+    row = rollouts.line(3, {rollouts.BATCHED: [12.0, 60.0], rollouts.ALONE: [2.0, 10.0]})
+    assert row == "| 3 | 36 | 6 | 6.00 (6.00 to 6.00) | met |"
 
 
 def test_a_token_reads_every_matrix_once():

@@ -1,8 +1,9 @@
 """The plane that closes part V: python tools/recordings/plane.py [SEED ...]
 
 Every method begins at the assistant that learnt from sloppy demonstrations, has the same prompts
-and the shipped reward models (whose rule is in `rounds.py`), and about the same compute. Then other
-prompts are answered: the judge's mean mark, who chooses nothing; the mean reward; and the
+and the shipped reward models (whose rule is in `rounds.py`), and about half a million tokens at
+most; PPO stops at a third of them, as it does the more harm the longer it goes on (ppo.csv). Then
+other prompts are answered: the judge's mean mark, who chooses nothing; the mean reward; and the
 Kullback-Leibler divergence from the start in nats per answer, all on fresh samples. It goes to
 llama_edu/assets/dialogues/plane.csv, as it is found.
 
@@ -14,20 +15,25 @@ places among the answers drawn (no more than log n - (n-1)/n, and less where ans
 """
 
 import copy
-import csv
 import sys
+from functools import partial
 from itertools import islice
+from typing import NamedTuple
 
 import torch
+from ppo import BETA, EPOCHS, N_GROUP, PEAK_LR, PIECES, SIZE, WARMUP
 from rounds import JUDGES, MAX_NEW, is_tagged, learnt, some_prompts, tokens
+from tables import record
 
 from llama_edu import checkpoint
 from llama_edu.alignment.dpo import AnswerPair, batches, document, dpo, log_probs, with_reference
 from llama_edu.alignment.exam import answered, judge
+from llama_edu.alignment.grpo import groups, grpo
+from llama_edu.alignment.ppo import ActorCritic, experience, ppo
 from llama_edu.alignment.preferences import orders
 from llama_edu.alignment.rejection import Choice, expected_best, samples
-from llama_edu.alignment.reward import combined, scores
-from llama_edu.data.dialogues_tokenizer import FOLDER
+from llama_edu.alignment.reward import RewardModel, combined, scores
+from llama_edu.losses import next_token
 from llama_edu.prompts.dialog import stop_ids
 from llama_edu.prompts.llama3 import LLAMA_3
 from llama_edu.sampling import temperature
@@ -41,7 +47,6 @@ N_FEW, N_DRAWN = 128, 24            # the same for what the best of n is worth
 BEST_OF = 2, 4, 8, 16
 AT_ONCE = 256                       # answers drawn in one batch
 ROW = 257                           # tokens of a packed row
-COLUMNS = "method", "seed", "reward", "judge", "kl", "tokens"
 
 
 class Prompts:
@@ -117,35 +122,90 @@ def divergence(given, n):
 
 # -- methods that change the model, each with how many tokens that took ------------------------
 
-def rejection(model, prompts, found, given, tokenizer, seed, *, steps=100, lr=5e-4, size=4):
+class Lesson(NamedTuple):
+    """What a method may learn from: the start's answers, their rewards and what these took."""
+
+    prompts: Prompts
+    found: list
+    given: torch.Tensor
+    spent: int
+    tokenizer: object
+    seed: int
+
+
+def rejection(model, lesson, *, steps=100, lr=5e-4, size=4):
     """A round: tuned on the best of n."""
     chosen = [Choice(prompt, answers[i], 0.0) for prompt, answers, i in
-              zip(prompts.given, found, given.argmax(-1).tolist(), strict=True)]
+              zip(lesson.prompts.given, lesson.found, lesson.given.argmax(-1).tolist(),
+                  strict=True)]
     rows = list(packing.pack(map(learnt, chosen), length=ROW))
-    for _ in train(model, packing.shuffled(rows, size=size, length=ROW, seed=seed), steps=steps,
-                   lr=cosine(lr, warmup=5, steps=steps)):
-        pass
-    return 3 * steps * size * ROW
+    taught(model, packing.shuffled(rows, size=size, length=ROW, seed=lesson.seed), next_token,
+           steps, cosine(lr, warmup=5, steps=steps))
+    return lesson.spent + 3 * steps * size * ROW
 
 
-def preferred(model, prompts, found, given, tokenizer, seed, *, steps=60, lr=1e-4, size=16):
+def preferred(model, lesson, *, steps=60, lr=1e-4, size=16):
     """DPO with Llama 3's constants on pairs of the best and the worst of n."""
-    ends = stop_ids(tokenizer, LLAMA_3)
+    ends, given = stop_ids(lesson.tokenizer, LLAMA_3), lesson.given
     places = zip(given.argmax(-1).tolist(), given.argmin(-1).tolist(), strict=True)
     pairs = [AnswerPair.of(prompt, answers[best], answers[worst], formatting=ends)
-             for prompt, answers, (best, worst) in zip(prompts.given, found, places, strict=True)
+             for prompt, answers, (best, worst) in
+             zip(lesson.prompts.given, lesson.found, places, strict=True)
              if not torch.equal(answers[best], answers[worst])]
     pairs = with_reference(model, pairs, size=64)
-    for _ in train(model, batches(pairs, size=size, seed=seed), dpo, steps=steps,
-                   lr=cosine(lr, warmup=5, steps=steps)):
-        pass
+    taught(model, batches(pairs, size=size, seed=lesson.seed), dpo, steps,
+           cosine(lr, warmup=5, steps=steps))
     lengths = torch.tensor([len(each.chosen) + len(each.rejected) for each in pairs])
     read = sum(lengths[some].sum().item() for some in
-               islice(orders(len(pairs), size=size, seed=seed), steps))
-    return lengths.sum().item() + 3 * read
+               islice(orders(len(pairs), size=size, seed=lesson.seed), steps))
+    return lesson.spent + lengths.sum().item() + 3 * read
 
 
-METHODS = {"rejection-sampled": rejection, "DPO": preferred}
+def online(model, lesson, kind, *, rollouts):
+    """PPO or GRPO with the settings of `ppo.py`, for so many times 64 answers."""
+    graded = Graded(lesson.prompts)
+    rules = {"size": SIZE, "max_new": MAX_NEW, "epochs": EPOCHS, "pieces": PIECES,
+             "stop_ids": stop_ids(lesson.tokenizer, LLAMA_3),
+             "generator": torch.Generator().manual_seed(lesson.seed)}
+    given = copy.deepcopy(model), lesson.prompts.given, graded
+    whole, some = {"PPO": learning_ppo, "GRPO": learning_grpo}[kind](model, given, rules)
+    taught(whole, some, {"PPO": ppo, "GRPO": grpo}[kind], rollouts * EPOCHS * PIECES,
+           lambda i: PEAK_LR * min(1, (i + 1) / WARMUP))
+    return (1 + 3 * EPOCHS) * graded.tokens
+
+
+def learning_ppo(model, given, rules):
+    whole = ActorCritic(model, RewardModel.of(model))
+    return whole, experience(whole, *given, beta=BETA, **rules)
+
+
+def learning_grpo(model, given, rules):
+    return model, groups(model, *given, n=N_GROUP, **rules)
+
+
+class Graded:
+    """The reward, as PPO asks for it, and how many tokens it was asked about."""
+
+    def __init__(self, prompts):
+        self.tokens = 0
+        self.tagged = {tuple(prompt.tolist()): tagged for prompt, tagged in
+                       zip(prompts.given, prompts.tagged, strict=True)}
+
+    def __call__(self, prompts, answers):
+        texts = [torch.cat(both) for both in zip(prompts, answers, strict=True)]
+        self.tokens += sum(map(len, texts))
+        return combined(*(scores(each, texts, size=64) for each in JUDGES),
+                        torch.stack([self.tagged[tuple(each.tolist())] for each in prompts]))
+
+
+def taught(model, batches, objective, steps, lr):
+    for _ in train(model, batches, objective, steps=steps, lr=lr):
+        pass
+
+
+METHODS = {"rejection-sampled": rejection, "DPO": preferred,
+           "PPO": partial(online, kind="PPO", rollouts=3),
+           "GRPO": partial(online, kind="GRPO", rollouts=6)}
 
 
 def run(seed):
@@ -155,23 +215,16 @@ def run(seed):
     prompts = Prompts(some_prompts(N_PROMPTS, 1000 + seed), tokenizer)
     held_out = Prompts(some_prompts(N_HELD_OUT, 2000), tokenizer)
     found, spent = drawn(start, prompts, tokenizer, n=N, chance=torch.Generator().manual_seed(seed))
-    given = rewards(prompts, found)
+    lesson = Lesson(prompts, found, rewards(prompts, found), spent, tokenizer, seed)
     for name, method in METHODS.items():
         model = copy.deepcopy(start)
-        learning = method(model, prompts, found, given, tokenizer, seed)
-        yield name, measured(model, start, held_out, tokenizer, seed) | {"tokens": spent + learning}
+        took = method(model, lesson)
+        yield name, measured(model, start, held_out, tokenizer, seed) | {"tokens": took}
 
 
 def main(seeds):
-    with (FOLDER / "plane.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-        table.writeheader()
-        for seed in seeds or SEEDS:
-            for name, row in run(seed):
-                row |= {mark: f"{row[mark]:.3f}" for mark in ("reward", "judge", "kl")}
-                table.writerow(row | {"method": name, "seed": seed})
-                file.flush()
-                print(name, seed, *row.values(), flush=True)
+    record("plane", ({"method": name, "seed": seed} | row for seed in seeds or SEEDS
+                     for name, row in run(seed)))
 
 
 if __name__ == "__main__":

@@ -8,10 +8,12 @@ answers to other prompts. Over three seeds, to llama_edu/assets/dialogues/ppo.cs
 import csv
 import sys
 from functools import partial
+from itertools import chain
 from statistics import mean
 
 import torch
 from rounds import JUDGES, is_tagged, some_prompts, tokens
+from tables import record
 
 from llama_edu import checkpoint
 from llama_edu.alignment.dpo import answer_log_probs
@@ -115,20 +117,13 @@ RUNS = {
 
 
 def main(names):
-    path, found = FOLDER / "ppo.csv", []
+    path, kept = FOLDER / "ppo.csv", []
     if names and path.exists():         # only some are made again
         with path.open(encoding="utf-8") as file:
-            found = [row for row in csv.DictReader(file) if row["run"] not in names]
-    for name in names or RUNS:
-        for seed in SEEDS:
-            for row in RUNS[name](Run(seed)):
-                found.append({"run": name, "seed": seed} | {
-                    key: value if key == "step" else f"{value:.3f}" for key, value in row.items()})
-                print(*found[-1].values(), flush=True)
-            with path.open("w", newline="", encoding="utf-8") as file:
-                table = csv.DictWriter(file, found[0], lineterminator="\n")
-                table.writeheader()
-                table.writerows(found)
+            kept = [row for row in csv.DictReader(file) if row["run"] not in names]
+    made = ({"run": name, "seed": seed} | row for name in names or RUNS for seed in SEEDS
+            for row in RUNS[name](Run(seed)))
+    record("ppo", chain(kept, made))
 
 
 if __name__ == "__main__":

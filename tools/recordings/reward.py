@@ -4,10 +4,10 @@ Each begins as the shipped assistant and learns from labelled pairs of demonstra
 folder, with a table of how good it is, goes to llama_edu/assets/dialogues/.
 """
 
-import csv
 import sys
 
 import torch
+from tables import record
 
 from llama_edu import checkpoint
 from llama_edu.alignment import reward_files
@@ -51,18 +51,12 @@ def made(about):
     reward_files.save(FOLDER / about, reward, tokenizer, dtype=torch.bfloat16,
                       pad_id=special_id(tokenizer, PAD))
     return [{"about": about, "rating": rating, "pairs": share.count,
-             "accuracy": f"{share.right:.3f}", "ceiling": f"{most[rating]:.3f}"}
+             "accuracy": share.right, "ceiling": most[rating]}
             for rating, share in shares.items()]
 
 
 def main(names):
-    rows = [row for about in names or N_PAIRS for row in made(about)]
-    for row in rows:
-        print(*row.values())
-    with (FOLDER / "reward.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, rows[0], lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
+    record("reward", (row for about in names or N_PAIRS for row in made(about)))
 
 
 if __name__ == "__main__":

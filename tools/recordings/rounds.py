@@ -6,11 +6,11 @@ all rounds so far, or of this round alone. Its mean mark by the judge, who choos
 its mean reward, both on other prompts, go to llama_edu/assets/dialogues/rounds.csv.
 """
 
-import csv
 import sys
 from functools import partial
 
 import torch
+from tables import record
 
 from llama_edu import checkpoint
 from llama_edu.alignment import reward_files
@@ -102,17 +102,8 @@ def run(seed, keep):
 
 
 def main(seeds):
-    found = []
-    for seed in seeds or SEEDS:
-        for keep in (True, False):
-            for row in run(seed, keep):
-                row |= {name: f"{row[name]:.3f}" for name in ("judge", "reward")}
-                print(*row.values(), flush=True)
-                found.append(row)
-    with (FOLDER / "rounds.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.DictWriter(file, found[0], lineterminator="\n")
-        table.writeheader()
-        table.writerows(found)
+    record("rounds", (row for seed in seeds or SEEDS for keep in (True, False)
+                      for row in run(seed, keep)))
 
 
 if __name__ == "__main__":

@@ -7,15 +7,14 @@
 Each writes a table beside the models of the talks, in llama_edu/assets/dialogues/.
 """
 
-import csv
 import random
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 import torch
+from tables import record
 
 from llama_edu import checkpoint
 from llama_edu.alignment.exam import converse, marks, messages, replies
@@ -67,7 +66,7 @@ class Experiment:
                      for prompt in prompts(talk)]
         said = replies(self.model, self.tokenizer, LLAMA_3, questions, top_k(1))
         found = marks(questions, said)
-        return {name: f"{found[name]:.3f}" for name in MARKS}
+        return {name: found[name] for name in MARKS}
 
 
 def clean(n, seed, grade="clean"):
@@ -220,7 +219,7 @@ def ghost() -> Iterator[dict]:
                             *plain.rows(clean(200, 50 + seed))], steps=2 * STEPS)
             found = kept_by_turn(plain, seed)
             yield {"what": what, "seed": seed,
-                   **{f"turn {turn + 1}": f"{kept:.3f}" for turn, kept in enumerate(found)}}
+                   **{f"turn {turn + 1}": kept for turn, kept in enumerate(found)}}
 
 
 TABLES = {"masks": masks, "examples": examples, "ghost": ghost}
@@ -228,14 +227,7 @@ TABLES = {"masks": masks, "examples": examples, "ghost": ghost}
 
 def main(names):
     for name in names or TABLES:
-        rows = []
-        for row in TABLES[name]():
-            rows.append(row)
-            print(*row.values(), flush=True)
-        with (Path(FOLDER) / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
-            table = csv.DictWriter(file, rows[0], lineterminator="\n")
-            table.writeheader()
-            table.writerows(rows)
+        record(name, TABLES[name]())
 
 
 if __name__ == "__main__":
