@@ -26,7 +26,7 @@ from torch.nn import functional as F
 
 from llama_edu import checkpoint, claims, generate, load, plots
 from llama_edu.alignment.exam import marks, messages, replies
-from llama_edu.alignment.messages import document, shorter
+from llama_edu.alignment.messages import document
 from llama_edu.data import dialogues, notes
 from llama_edu.data.dialogues_answers import answers_to
 from llama_edu.data.dialogues_reading import Rules
@@ -436,8 +436,7 @@ check("17.3", kept)
 # learns that one may speak unasked. *Turns that fit in between* would save tokens and tear a hole into the talk.
 # ### END SOLUTION
 #
-# The package tries each beginning in turn, the earliest first, on real tokens. (`shorter` yields the dialog whole, without its first turn, without its
-# first two, and so on, down to the turn of the last answer.)
+# The package tries each beginning in turn, the earliest first, on real tokens:
 
 # %% twin="llama_edu.alignment.messages.fitting, llama_edu.alignment.messages.shorter"
 def fitting(messages: Sequence[Message], tokenizer: Tokenizer, form: Format,
@@ -599,7 +598,7 @@ for what, runs in kept_at.items():
                          for each in zip(*runs, strict=True)))
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "How far a rule is kept at the first to the tenth answer after it was agreed to, with bands for three seeds. Both lines begin at 1. Without Ghost Attention the mark falls to 0.73 at the second and stays between 0.65 and 0.75; with it it stays between 0.90 and 0.97."}}
-fig, ax = plots.figure("Without Ghost Attention the mark falls at turn 2 and stays low",
+fig, ax = plots.figure("Without Ghost Attention the mark falls at turn 2",
                        x="answers after the one that agrees to the rule",
                        y="the judge's mark for the rule")
 for (what, runs), colour in zip(kept_at.items(),
