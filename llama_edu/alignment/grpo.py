@@ -1,7 +1,6 @@
 """Group relative policy optimisation: PPO without a critic (Shao et al. 2024, section 4.1).
 
-    batches = groups(policy, reference, prompts, grade, size=32, n=8, max_new=60, stop_ids=stops,
-                     generator=chance)
+    batches = groups(policy, reference, prompts, grade, size=32, n=8, ...)
     for step in train(policy, batches, grpo, lr=lambda step: 3e-4, steps=200): ...
 
 What to expect of an answer is what others to the same prompt were worth. The price of going away

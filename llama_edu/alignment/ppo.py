@@ -1,8 +1,7 @@
 """Proximal policy optimisation: a policy learns from what its own answers were worth.
 
     both = ActorCritic(policy, critic)
-    batches = experience(both, reference, prompts, grade, size=32, max_new=60, stop_ids=stops,
-                         generator=chance)
+    batches = experience(both, reference, prompts, grade, size=32, beta=0.05, ...)
     for step in train(both, batches, ppo, lr=lambda step: 3e-4, steps=200): ...
 
 The state is the text so far, an action the next token, and the only reward that anybody gives
