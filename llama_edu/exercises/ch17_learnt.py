@@ -1,19 +1,15 @@
-"""The exercise of chapter 17 on what is learnt of a dialog, 17.1, and how torch is told, 17.2."""
+"""The exercise of chapter 17 on what is learnt of a dialog, 17.1."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import torch
-from torch import Generator, Tensor
+from torch import Generator
 
 from ..alignment.messages import learnt_tokens
 from ..prompts.dialog import Message
 from ..prompts.llama3 import LLAMA_3
-from ..training.packing import lay_out
 from .data import Exercise, Inputs, Misconception, Probe, count
-from .dialog_pieces import EOT, WORDS, Words, pieces_of
-
-# -- 17.1: which tokens are learnt ---------------------------------------------------------------
+from .dialog_pieces import EOT, GAP, WORDS, Words, pieces_of
 
 HEADER = 4                      # a special piece, the role, a special piece, two line ends
 
@@ -39,10 +35,11 @@ def _package_learnt(pieces: list[str]) -> list[bool]:
     return learnt_tokens(messages, Words(), LLAMA_3, answers="all").said
 
 
-def _dialog(rng: Generator, *said: tuple[str, int], plus: Sequence[str] = ()) -> Inputs:
-    """A dialog in pieces: who speaks, and how many words; `plus` ends the first message."""
+def _dialog(rng: Generator, *said: tuple[str, int], plus: Sequence[str] = (), to: int = 0
+            ) -> Inputs:
+    """A dialog in pieces: who speaks, and how many words; `plus` ends one message, the first."""
     talk = [[role, [WORDS[count(rng, 0, len(WORDS) - 1)] for _ in range(n)]] for role, n in said]
-    talk[0][1] += plus
+    talk[to][1] += plus
     longer = count(rng, 0, 3)           # another seed, another length
     talk[0][1] += WORDS[:longer]
     return {"pieces": pieces_of([(role, words) for role, words in talk])}
@@ -63,13 +60,24 @@ def _slip(**changes: object) -> Callable[[list[str]], list[bool]]:
     return lambda pieces: _marked(pieces, **changes)
 
 
-def _from_the_word(pieces: Sequence[str]) -> list[bool]:
-    """Switched on by the word "assistant" wherever it stands, off by an end token."""
+def _from_the_word(pieces: Sequence[str], *, after: int = HEADER - 1) -> list[bool]:
+    """Switched on by the word "assistant" wherever it stands, so many pieces later, off by an end
+    token."""
     marked, on = [], 0
     for piece in pieces:
-        marked.append(on >= HEADER - 1)
+        marked.append(on >= after)
         on = 0 if piece == EOT else on + 1 if on or piece == "assistant" else 0
     return marked
+
+
+def _at_once(after: int) -> Callable[[list[str]], list[bool]]:
+    return lambda pieces: _from_the_word(pieces, after=after)
+
+
+def _without(left_out: str) -> Callable[[list[str]], list[bool]]:
+    """Right but for one piece, which is never learnt."""
+    return lambda pieces: [own and piece != left_out
+                           for own, piece in zip(_marked(pieces), pieces, strict=True)]
 
 
 def _never_off(pieces: Sequence[str]) -> list[bool]:
@@ -95,6 +103,9 @@ LEARNT = Exercise(
         Probe("a user who says “assistant”",
               lambda rng: _dialog(rng, ("user", 1), ("assistant", 2),
                                   plus=("assistant", "is", "a", "long", "word"))),
+        Probe("a blank line in an answer",
+              lambda rng: _dialog(rng, ("user", 2), ("assistant", 2), to=1,
+                                  plus=(GAP, "red", GAP, "fox"))),
         Probe("three turns, a system message",
               lambda rng: _dialog(rng, ("system", 1), ("user", 1), ("assistant", 2), ("user", 2),
                                   ("assistant", 1), ("user", 1), ("assistant", 3))),
@@ -143,6 +154,18 @@ LEARNT = Exercise(
         Misconception("word taken for a role", _from_the_word,
                       "a user who says “assistant” switches your learning on. A role stands right "
                       "after <|start_header_id|>, and nowhere else."),
+        Misconception("switched on at once", _at_once(1),
+                      "the word “assistant” switches your learning on at once, wherever it stands: "
+                      "in a user's text, and in the header, the rest of which you learn, too. A "
+                      "role stands right after <|start_header_id|>, and its answer three tokens "
+                      "later.", also=(_at_once(2),)),
+        Misconception("blank lines left out", _without(GAP),
+                      "you leave out every blank line, those within an answer, too. Only the one "
+                      "right after <|end_header_id|> belongs to the header."),
+        Misconception("nothing learnt", lambda pieces: [False] * len(pieces),
+                      "you learn nothing. An answer has a header of four tokens, and it ends with "
+                      "the first <|eot_id|> after that: `pieces.index(\"<|eot_id|>\")` finds the "
+                      "user's, `pieces.index(\"<|eot_id|>\", i)` looks from i on."),
         Misconception("the others learnt", lambda pieces: [not own for own in _marked(pieces)],
                       "you learn what was said to the assistant, and not what it said."),
         Misconception("the user learnt", _slip(roles=("user",)),
@@ -157,139 +180,4 @@ LEARNT = Exercise(
         "An answer whose header begins at i is learnt from i + 4 to its <|eot_id|>, included.",
     ))
 
-# -- 17.2: inputs and labels ---------------------------------------------------------------------
-
-IGNORED = -100                  # what F.cross_entropy leaves out
-Documents = list[tuple[list[int], list[bool]]]
-Batch = tuple[Tensor, Tensor]
-
-
-def _package_labels(documents: Documents, pad: int) -> Batch:
-    length = max(len(tokens) for tokens, _ in documents)
-    rows = [[torch.tensor([tokens, learnt]).T] for tokens, learnt in documents]
-    batch = lay_out(rows, length=length)
-    lengths = torch.tensor([len(tokens) for tokens, _ in documents])
-    past = torch.arange(length) >= lengths[:, None]
-    labels = batch["tokens"].masked_fill(~batch["learn"], IGNORED)
-    return batch["tokens"].masked_fill(past, pad)[:, :-1], labels[:, 1:]
-
-
-def _documents(rng: Generator, *marks: str, end: int | None = None) -> Documents:
-    """Documents whose tokens are learnt where a mark is "x"; each may end with the same token."""
-    made = []
-    for each in marks:
-        tokens = [count(rng, 11, 99) for _ in each]
-        if end is not None:
-            tokens[-1] = end
-        made.append((tokens, [mark == "x" for mark in each]))
-    return made
-
-
-def _padded(documents: Documents, pad: int, *, left: bool = False
-            ) -> tuple[Tensor, Tensor, Tensor]:
-    """Tokens, what is learnt, and what is padding."""
-    length = max(len(tokens) for tokens, _ in documents)
-    rows = []
-    for tokens, learnt in documents:
-        own, empty = (list(zip(tokens, learnt, [False] * len(tokens), strict=True)),
-                      [(pad, False, True)] * (length - len(tokens)))
-        rows.append(empty + own if left else own + empty)
-    tokens, learnt, past = torch.tensor(rows).permute(2, 0, 1)
-    return tokens, learnt.bool(), past.bool()
-
-
-def _labels(change: Callable[[Tensor, Tensor, Tensor, int], Batch], **padding: bool
-            ) -> Callable[[Documents, int], Batch]:
-    """An answer that pads rightly, unless told otherwise, and then does this."""
-    return lambda documents, pad: change(*_padded(documents, pad, **padding), pad)
-
-
-def _marked_by(learn: Callable[[Tensor, Tensor, Tensor, int], Tensor], other: int = IGNORED
-               ) -> Callable[[Documents, int], Batch]:
-    """Right but for what is learnt."""
-    return _labels(lambda tokens, learnt, past, pad: (
-        tokens[:, :-1], tokens.masked_fill(~learn(tokens, learnt, past, pad), other)[:, 1:]))
-
-
-LABELS = Exercise(
-    "17.2", "Inputs and labels", "Your turn: a batch for any library",
-    _package_labels,
-    probes=(
-        Probe("one document", lambda rng: {
-            "documents": _documents(rng, "..xx"), "pad": count(rng, 0, 9)}),
-        Probe("two lengths", lambda rng: {
-            "documents": _documents(rng, "..x.xx", "...x"), "pad": count(rng, 0, 9)}),
-        Probe("padding is the end token", lambda rng: {
-            "documents": _documents(rng, ".xx", ".x..xxx", end=8), "pad": 8}),
-        Probe("three lengths", lambda rng: {
-            "documents": _documents(rng, ".x.x.x.x", "..xxx", ".x"), "pad": count(rng, 0, 9)}),
-        Probe("learnt from the first token on", lambda rng: {
-            "documents": _documents(rng, "xxx", "x....x"), "pad": count(rng, 0, 9)}),
-    ),
-    misconceptions=(
-        Misconception("prompt learnt", _marked_by(lambda tokens, learnt, past, pad: ~past),
-                      "your labels leave out padding and nothing else: that is the attention mask. "
-                      "What others said is seen, and not learnt."),
-        Misconception("padding learnt", _marked_by(lambda tokens, learnt, past, pad: learnt | past),
-                      "you learn the padding: the model would fill its answers up with it."),
-        Misconception("everything learnt", _labels(lambda tokens, learnt, past, pad: (
-                          tokens[:, :-1], tokens[:, 1:])),
-                      "you learn every token, padding too. Put -100 where nothing is learnt."),
-        Misconception("padding known by its number",
-                      _marked_by(lambda tokens, learnt, past, pad: learnt & (tokens != pad)),
-                      "where padding and end token are one number, you leave out the real end "
-                      "tokens with it, and the model never learns to stop. Tell padding by its "
-                      "place."),
-        Misconception("labels not shifted", _labels(lambda tokens, learnt, past, pad: (
-                          tokens[:, :-1], tokens.masked_fill(~learnt, IGNORED)[:, :-1])),
-                      "your labels are the inputs themselves. At each place the label is the next "
-                      "token."),
-        Misconception("marks not shifted", _labels(lambda tokens, learnt, past, pad: (
-                          tokens[:, :-1], tokens[:, 1:].masked_fill(~learnt[:, :-1], IGNORED))),
-                      "you shifted the tokens and not their marks, so the first word of each "
-                      "answer is not learnt. Shift both."),
-        Misconception("marks shifted twice", _labels(lambda tokens, learnt, past, pad: (
-                          tokens[:, :-1], tokens[:, 1:].masked_fill(
-                              ~learnt[:, 1:].roll(-1, 1), IGNORED))),
-                      "your marks stand one place early. A label is learnt where its own token is "
-                      "marked."),
-        Misconception("whole rows", _labels(lambda tokens, learnt, past, pad: (
-                          tokens, tokens.masked_fill(~learnt, IGNORED))),
-                      "you returned whole rows. The last token has no successor, so it is no "
-                      "input; the first has none before it, so it is no label."),
-        Misconception("padded on the left", _labels(lambda tokens, learnt, past, pad: (
-                          tokens[:, :-1], tokens.masked_fill(~learnt, IGNORED)[:, 1:]), left=True),
-                      "you padded on the left, as generation wants it. Here the documents begin "
-                      "where the rows begin."),
-        Misconception("0 for -100", _marked_by(lambda tokens, learnt, past, pad: learnt, other=0),
-                      "you put 0 where nothing is learnt. 0 is a token: `F.cross_entropy` leaves "
-                      "out -100."),
-        Misconception("-1 for -100", _marked_by(lambda tokens, learnt, past, pad: learnt, other=-1),
-                      "you put -1 where nothing is learnt. `F.cross_entropy` leaves out -100."),
-        Misconception("pad as label", lambda documents, pad: _marked_by(
-                          lambda tokens, learnt, past, pad: learnt, other=pad)(documents, pad),
-                      "you put the padding's number where nothing is learnt. `F.cross_entropy` "
-                      "would learn it; it leaves out -100."),
-        Misconception("question hidden", _labels(lambda tokens, learnt, past, pad: (
-                          tokens.masked_fill(~learnt, pad)[:, :-1],
-                          tokens.masked_fill(~learnt, IGNORED)[:, 1:])),
-                      "you took the question out of the inputs. It is not learnt, and it is seen."),
-        Misconception("cut to the shortest", lambda documents, pad: _labels(
-                          lambda tokens, learnt, past, pad: (
-                              tokens[:, :-1], tokens.masked_fill(~learnt, IGNORED)[:, 1:]))(
-                          [(tokens[:min(len(each) for each, _ in documents)],
-                            learnt[:min(len(each) for each, _ in documents)])
-                           for tokens, learnt in documents], pad),
-                      "you cut all documents to the shortest. Pad the short ones."),
-        Misconception("the others learnt",
-                      _marked_by(lambda tokens, learnt, past, pad: ~learnt & ~past),
-                      "you learn what is not marked, and leave out what is."),
-    ),
-    hints=(
-        "Pad the tokens to the longest document, and their marks with False.",
-        "Inputs are all columns but the last, labels all columns but the first. Marks go with the "
-        "labels.",
-        "labels = tokens.masked_fill(~learnt, -100)[:, 1:]",
-    ))
-
-EXERCISES = [LEARNT, LABELS]
+EXERCISES = [LEARNT]

@@ -1,4 +1,4 @@
-"""The exercises of chapter 17 on low-rank adaptation: 17.5 the layer, 17.7 its gradient."""
+"""The exercise of chapter 17 on low-rank adaptation, 17.5: a layer with a path beside it."""
 
 import math
 from collections.abc import Callable
@@ -12,10 +12,8 @@ from ..training.lora import LoRALinear
 from .data import Exercise, Inputs, Misconception, Probe, normal
 from .frugal import by_hand
 
-# -- 17.5: the layer -----------------------------------------------------------------------------
 
-
-def _linear(weight: Tensor) -> nn.Linear:
+def linear(weight: Tensor) -> nn.Linear:
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False)
     layer.weight = nn.Parameter(weight.clone())
     return layer
@@ -26,10 +24,14 @@ class _Package(LoRALinear):
 
     def __init__(self, weight: Tensor, rank: int, alpha: float):
         a = init.kaiming_uniform_(torch.empty(rank, weight.shape[1]), a=math.sqrt(5))
-        super().__init__(_linear(weight), a, torch.zeros(len(weight), rank), alpha=alpha)
+        super().__init__(linear(weight), a, torch.zeros(len(weight), rank), alpha=alpha)
 
     def merged(self) -> Tensor:
         return super().merged().weight
+
+
+TOO_LARGE = ("your `forward` makes a tensor as large as the weight. Go through the rank: x @ a.T "
+             "first.")
 
 
 def _looked_at(answer: Callable[..., nn.Module], weight: Tensor, rank: int, alpha: float, x: Tensor,
@@ -40,14 +42,24 @@ def _looked_at(answer: Callable[..., nn.Module], weight: Tensor, rank: int, alph
         if not isinstance(getattr(layer, name, None), nn.Parameter):
             raise ValueError(f"the layer has no nn.Parameter called `{name}`; two are needed, `a` "
                              "and `b`")
-    seen = {"output at first": layer(x),
-            "shapes of a and b": [list(layer.a.shape), list(layer.b.shape)],
-            "a is drawn at random": len(layer.a.unique()) > 1,
-            "b is zero": not layer.b.any().item(),
-            "numbers to learn": sum(p.numel() for p in layer.parameters() if p.requires_grad)}
+    shapes = {"a": [*layer.a.shape], "b": [*layer.b.shape]}
+    seen = {f"shape of {name}": shape for name, shape in shapes.items()} | {
+        "a is zero": not layer.a.any().item(),
+        "rows of a differ": len(layer.a.unique(dim=0)) == len(layer.a),
+        "b is zero": not layer.b.any().item(),
+        "weight in state_dict": any(torch.equal(weight, each) or torch.equal(weight.T, each)
+                                    for each in layer.state_dict().values() if each.ndim == 2),
+        "numbers to learn": sum(p.numel() for p in layer.parameters() if p.requires_grad)}
+    if shapes != {"a": [rank, weight.shape[1]], "b": [len(weight), rank]}:
+        return seen | {"changes nothing at first": None, "merged": None, "output": None}
+    seen["changes nothing at first"] = torch.allclose(layer(x), x @ weight.T, rtol=1e-3, atol=1e-4)
     layer.a, layer.b = nn.Parameter(a.clone()), nn.Parameter(b.clone())
     with torch.no_grad():
-        return seen | {"output": layer(x), "merged": layer.merged().detach()}
+        seen["merged"] = layer.merged().detach().cpu().clone()      # raises for one without values
+        seen["output"] = layer(x)
+    most = max(x.numel(), seen["output"].numel(), weight.numel() - 1)
+    by_hand(lambda: layer(x), most=most, too_large=TOO_LARGE, derive="")
+    return seen
 
 
 def _layer(rng: Generator, out: int, into: int, rank: int, alpha: float, *batch: int) -> Inputs:
@@ -60,26 +72,54 @@ def _layer(rng: Generator, out: int, into: int, rank: int, alpha: float, *batch:
 def _lora(*, scale: Callable[[float, int], float] = lambda alpha, rank: alpha / rank,
           merge: Callable[[float], float] = lambda scale: scale, both: bool = False,
           exchanged: bool = False, neither: bool = False, learn_weight: bool = False,
-          base: float = 1.0, merged_base: float = 1.0, transposed: bool = False
+          base: float = 1.0, merged_base: float = 1.0, transposed: bool = False,
+          plain: bool = False, alike: bool = False, whole: bool = False, in_place: bool = False
           ) -> Callable[..., nn.Module]:
     """A layer with a path, right unless told otherwise."""
 
     class Layer(nn.Module):
         def __init__(self, weight: Tensor, rank: int, alpha: float):
             super().__init__()
-            self.weight = nn.Parameter(weight.clone(), requires_grad=learn_weight)
+            own = weight.clone()
+            self.weight = own if plain else nn.Parameter(own, requires_grad=learn_weight)
             out, into = weight.shape
             self.a, self.b = (nn.Parameter(torch.randn(shape) if drawn else torch.zeros(shape))
                               for shape, drawn in (((rank, into), not exchanged and not neither),
                                                    ((out, rank), both or exchanged)))
             self.scale = scale(alpha, rank)
+            if alike:
+                self.a = nn.Parameter(torch.ones(rank, into))
 
         def forward(self, x: Tensor) -> Tensor:
-            plain = x @ (self.weight if transposed else self.weight.T)
-            return base * plain + self.scale * x @ self.a.T @ self.b.T
+            if whole:
+                return x @ self.merged().T
+            straight = x @ (self.weight if transposed else self.weight.T)
+            return base * straight + self.scale * x @ self.a.T @ self.b.T
 
         def merged(self) -> Tensor:
+            if in_place:
+                return self.weight.add_(self.scale * self.b @ self.a)
             return merged_base * self.weight + merge(self.scale) * self.b @ self.a
+
+    return Layer
+
+
+def _other_way_round(*, letters: bool) -> Callable[..., nn.Module]:
+    """Right, but A goes up and B goes down, or both lie on their sides."""
+
+    class Layer(nn.Module):
+        def __init__(self, weight: Tensor, rank: int, alpha: float):
+            super().__init__()
+            self.weight = nn.Parameter(weight.clone(), requires_grad=False)
+            drawn, zero = torch.randn(rank, weight.shape[1]), torch.zeros(len(weight), rank)
+            first, second = (zero, drawn) if letters else (drawn.T, zero.T)
+            self.a, self.b = nn.Parameter(first), nn.Parameter(second)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return x @ self.weight.T
+
+        def merged(self) -> Tensor:
+            return self.weight
 
     return Layer
 
@@ -112,8 +152,27 @@ LORA = Exercise(
                       "you drew B at random, so the layer begins with noise. B is zero, and at "
                       "first the layer computes what it did."),
         Misconception("A zero and B drawn", _lora(exchanged=True),
-                      "you made A zero and drew B. That would begin as well, but the paper, and "
-                      "every file of adapters, has it the other way: B is zero."),
+                      "you made A zero and drew B. That would begin as well, but the paper has it "
+                      "the other way: A is drawn, and B is zero."),
+        Misconception("rows of A alike", _lora(alike=True),
+                      "the rows of your A are alike. Then they learn alike, too, and the path has "
+                      "rank 1, whatever rank was asked for. Draw A at random."),
+        Misconception("A and B on their sides", _other_way_round(letters=False),
+                      "your A and B lie on their sides. A is `r in` and B is `out r`, as nn.Linear "
+                      "has its weights."),
+        Misconception("letters exchanged", _other_way_round(letters=True),
+                      "your A is the paper's B, and your B its A. A goes down to the rank, `r in`, "
+                      "and is drawn; B goes up, `out r`, and is zero."),
+        Misconception("weight not kept", _lora(plain=True),
+                      "your weight is a plain attribute: `.to` does not move it, and `state_dict` "
+                      "does not hold it. Keep it with `register_buffer`, or as an nn.Parameter "
+                      "with requires_grad=False."),
+        Misconception("merged at every step", _lora(whole=True),
+                      "right, and by way of a matrix as large as the weight at each step. Go "
+                      "through the rank: x @ a.T first, and that times b.T."),
+        Misconception("merged in place", _lora(in_place=True),
+                      "your `merged` changes the layer's own weight, so afterwards the path counts "
+                      "twice. Return a new one."),
         Misconception("both zero", _lora(neither=True),
                       "you made A and B zero. Then the gradient of each is zero, for each is "
                       "multiplied by the other, and nothing is ever learnt.",
@@ -144,132 +203,4 @@ LORA = Exercise(
         "x @ weight.T + alpha / rank * (x @ a.T @ b.T), and merged: weight + alpha / rank * b @ a.",
     ))
 
-# -- 17.7: the way back --------------------------------------------------------------------------
-
-Three = tuple[Tensor, Tensor, Tensor]
-TOO_LARGE = "that matrix is as large as the weight; nothing larger than x, g, a and b is needed."
-DERIVE = ("this check runs without autograd. Derive the gradients by hand: name what goes through "
-          "the rank, and go back one product at a time.")
-
-
-def _package_gradients(x: Tensor, g: Tensor, weight: Tensor, a: Tensor, b: Tensor, alpha: float
-                       ) -> Three:
-    x = x.clone().requires_grad_()
-    layer = LoRALinear(_linear(weight), a.clone(), b.clone(), alpha=alpha)
-    layer(x).backward(g)
-    return x.grad, layer.a.grad, layer.b.grad
-
-
-def _without_the_large_matrix(answer: Callable, x: Tensor, g: Tensor, weight: Tensor, a: Tensor,
-                              b: Tensor, alpha: float) -> Any:
-    if answer is _package_gradients:        # it has gradients made
-        return answer(x, g, weight, a, b, alpha)
-    most = max(each.numel() for each in (x, g, a, b))
-    return by_hand(lambda: answer(x, g, weight, a, b, alpha), most=most, too_large=TOO_LARGE,
-                   derive=DERIVE)
-
-
-def _way_back(rng: Generator, t: int, out: int, into: int, rank: int, *, first: bool = False
-              ) -> Inputs:
-    b = torch.zeros(out, rank) if first else normal(rng, out, rank)
-    return {"x": normal(rng, t, into), "g": normal(rng, t, out), "weight": normal(rng, out, into),
-            "a": normal(rng, rank, into), "b": b,
-            "alpha": 3.0 + torch.rand((), generator=rng).item()}
-
-
-def _back(*, dx: Callable[..., Tensor] | None = None, da: Callable[..., Tensor] | None = None,
-          db: Callable[..., Tensor] | None = None) -> Callable[..., Three]:
-    """The three gradients, right unless one is made otherwise, from all that there is and s."""
-
-    def answer(x: Tensor, g: Tensor, weight: Tensor, a: Tensor, b: Tensor, alpha: float) -> Three:
-        s = alpha / len(a)
-        right = (g @ weight + s * (g @ b) @ a, s * (g @ b).T @ x, s * g.T @ (x @ a.T))
-        made = (each and each(x=x, g=g, w=weight, a=a, b=b, s=s, alpha=alpha)
-                for each in (dx, da, db))
-        return tuple(right[i] if each is None else each for i, each in enumerate(made))
-
-    return answer
-
-
-def _all_times(factor: Callable[..., float]) -> Callable[..., Three]:
-    """The gradients of A and B, and the path's share of x's, with another scale."""
-    return _back(
-        dx=lambda x, g, w, a, b, **of: g @ w + factor(x=x, **of) * (g @ b) @ a,
-        da=lambda x, g, b, **of: factor(x=x, **of) * (g @ b).T @ x,
-        db=lambda x, g, a, **of: factor(x=x, **of) * g.T @ (x @ a.T))
-
-
-def _in_full(x: Tensor, g: Tensor, weight: Tensor, a: Tensor, b: Tensor, alpha: float) -> Three:
-    """By way of the gradient that the large matrix would have."""
-    s, whole = alpha / len(a), g.T @ x
-    return g @ (weight + s * b @ a), s * b.T @ whole, s * whole @ a.T
-
-
-GRADIENTS = Exercise(
-    "17.7", "The way back", "Harder: the way back, without the large matrix",
-    _package_gradients, adapt=_without_the_large_matrix,
-    probes=(
-        Probe("rank 2", lambda rng: _way_back(rng, 3, 7, 6, 2)),
-        Probe("rank 1", lambda rng: _way_back(rng, 2, 5, 8, 1)),
-        Probe("the first step, B is zero", lambda rng: _way_back(rng, 4, 8, 7, 3, first=True)),
-        Probe("one token", lambda rng: _way_back(rng, 1, 6, 9, 2)),
-    ),
-    misconceptions=(
-        Misconception("the large matrix made", _in_full,
-                      "right, and by way of a matrix as large as the weight. Go through the rank: "
-                      "g @ b first, and x @ a.T.",
-                      also=(_back(dx=lambda g, w, a, b, s, **_: g @ (w + s * (b @ a))),
-                            _back(da=lambda x, g, b, s, **_: s * b.T @ (g.T @ x)),
-                            _back(db=lambda x, g, a, s, **_: s * (g.T @ x) @ a.T))),
-        Misconception("no scale", _all_times(lambda **_: 1.0),
-                      "your path has no scale on the way back. What was multiplied by alpha / rank "
-                      "on the way there is so on the way back."),
-        Misconception("alpha not divided", _all_times(lambda alpha, **_: alpha),
-                      "you scale by alpha. It is alpha / rank."),
-        Misconception("scaled twice", _all_times(lambda s, **_: s * s),
-                      "you scaled twice."),
-        Misconception("averaged over the tokens", _all_times(lambda x, s, **_: s / len(x)),
-                      "you averaged over the tokens. Their gradients add up."),
-        Misconception("no path for x", _back(dx=lambda g, w, **_: g @ w),
-                      "the gradient of x goes through the weight alone. It also goes back through "
-                      "the path."),
-        Misconception("no weight for x", _back(dx=lambda g, a, b, s, **_: s * (g @ b) @ a),
-                      "the gradient of x goes through the path alone. A frozen weight has no "
-                      "gradient of its own, but hands one on."),
-        Misconception("path of x not scaled", _back(dx=lambda g, w, a, b, **_: g @ w + (g @ b) @ a),
-                      "the path's part in the gradient of x lacks alpha / rank."),
-        Misconception("weight scaled", _back(dx=lambda g, w, a, b, s, **_: s * (
-                          g @ w + (g @ b) @ a)),
-                      "you scaled the weight's part in the gradient of x, too. Only the path has a "
-                      "scale."),
-        Misconception("no gradient of A", _back(da=lambda a, **_: torch.zeros_like(a)),
-                      "your gradient of A is always zero. It is so while B is zero, not longer."),
-        Misconception("A as if B were one", _back(da=lambda x, g, b, s, **_: s * (
-                          g @ torch.ones_like(b)).T @ x),
-                      "your gradient of A does not ask B. What flows into A has gone back through "
-                      "B: while B is zero, so is it."),
-        Misconception("A not scaled", _back(da=lambda x, g, b, **_: (g @ b).T @ x),
-                      "your gradient of A lacks alpha / rank."),
-        Misconception("B not scaled", _back(db=lambda x, g, a, **_: g.T @ (x @ a.T)),
-                      "your gradient of B lacks alpha / rank."),
-        Misconception("A uphill", _back(da=lambda x, g, b, s, **_: -s * (g @ b).T @ x),
-                      "your gradient of A has the wrong sign."),
-        Misconception("B uphill", _back(db=lambda x, g, a, s, **_: -s * g.T @ (x @ a.T)),
-                      "your gradient of B has the wrong sign."),
-        Misconception("A and B transposed", _back(da=lambda x, g, b, s, **_: s * x.T @ (g @ b),
-                                                  db=lambda x, g, a, s, **_: s * (x @ a.T).T @ g),
-                      "your gradients of A and B are transposed. Each has the shape of what it is "
-                      "the gradient of."),
-        Misconception("A and B exchanged", lambda *values: (lambda dx, da, db: (dx, db, da))(
-                          *_back()(*values)),
-                      "you returned the gradient of B before that of A. Wanted is x, A, B."),
-    ),
-    hints=(
-        "Name what goes through the rank: h = x A^T. Then y = x W^T + s h B^T. Go back one product "
-        "at a time.",
-        "y = h B^T gives h the gradient g B and B the gradient g^T h. Do the same for h = x A^T.",
-        "dB = s g^T (x A^T), dA = s (g B)^T x, dx = g W + s (g B) A. In this order nothing is as "
-        "large as W.",
-    ))
-
-EXERCISES = [LORA, GRADIENTS]
+EXERCISES = [LORA]

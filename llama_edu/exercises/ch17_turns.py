@@ -1,18 +1,14 @@
-"""The exercises of chapter 17 on whole turns, 17.3, and on Ghost Attention, 17.4."""
+"""The exercise of chapter 17 on a talk that is too long, 17.3: whole turns stay."""
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Generator
 
-from ..alignment.ghost import ghost
 from ..alignment.messages import fitting
 from ..prompts.dialog import Message
 from ..prompts.llama3 import EOT, LLAMA_3
 from .data import Exercise, Inputs, Misconception, Probe, count
-from .dialog_pieces import WORDS, Words
-
-# -- 17.3: which messages stay -------------------------------------------------------------------
+from .dialog_pieces import Words
 
 AROUND = 5                      # tokens of a message beside its words: its header, its end token
 
@@ -37,13 +33,18 @@ def _sizes(rng: Generator, roles: str, *, spare: int, last: int, longest: int = 
 
 
 def _from_the_end(roles: Sequence[str], sizes: Sequence[int], room: int, *, begin: int = 1,
-                  least: int = 0, turn: tuple[str, ...] = ("user",), counted: bool = True,
-                  keep: bool = True, skip: bool = False, strict: bool = False,
-                  refuse: bool = True) -> list[int]:
-    """Whole turns from the last one on, while there is room; right unless told otherwise."""
-    n_first = int(roles[0] == "system")
+                  turn: tuple[str, ...] = ("user",), counted: bool = True, keep: bool = True,
+                  skip: bool = False, strict: bool = False, refuse: bool = True,
+                  special: bool = True, greeted: bool = True) -> list[int]:
+    """Whole turns from the last one on, while there is room; right unless told otherwise.
+
+    special: a system message at the start is none of the turns. greeted: what stands before the
+    first question is one of them.
+    """
+    n_first = int(special and roles[0] == "system")
     used = begin + (sum(sizes[:n_first]) if counted else 0)
-    starts = [i for i in range(n_first, len(roles)) if roles[i] in turn]
+    starts = [i for i in range(n_first, len(roles))
+              if roles[i] in turn or greeted and i == n_first]
     ends = [*starts[1:], len(roles)]
     kept: list[int] = []
     for start, end in reversed([*zip(starts, ends, strict=True)]):
@@ -64,11 +65,31 @@ def _kept(**changes: object) -> Callable[[list[str], list[int], int], list[int]]
 
 def _first_turns(roles: list[str], sizes: list[int], room: int) -> list[int]:
     """The beginning of the dialog, as far as whole turns go."""
-    ends = [i for i in range(1, len(roles) + 1) if i == len(roles) or roles[i] == "user"]
-    fitting_ends = [end for end in ends if 1 + sum(sizes[:end]) <= room]
-    if not fitting_ends:
+    return _up_to([i for i in range(1, len(roles) + 1) if i == len(roles) or roles[i] == "user"],
+                  sizes, room)
+
+
+def _first_messages(least: int) -> Callable[[list[str], list[int], int], list[int]]:
+    """The beginning of the dialog, message by message, at least so many."""
+    return lambda roles, sizes, room: _up_to([*range(least, len(roles) + 1)], sizes, room)
+
+
+def _up_to(ends: Sequence[int], sizes: Sequence[int], room: int) -> list[int]:
+    """The longest beginning that has room, of those that end there."""
+    found = [end for end in ends if 1 + sum(sizes[:end]) <= room]
+    if not found:
         raise ValueError("no room")
-    return [*range(fitting_ends[-1])]
+    return [*range(found[-1])]
+
+
+def _every_system(roles: list[str], sizes: list[int], room: int) -> list[int]:
+    """Whole turns, and the system messages of all others."""
+    always = {i for i, role in enumerate(roles) if role == "system"}
+    for start in sorted({0, *(i for i, role in enumerate(roles) if role == "user")}):
+        found = sorted({*always, *range(start, len(roles))})
+        if 1 + sum(sizes[i] for i in found) <= room:
+            return found
+    raise ValueError("no room")
 
 
 def _one_turn_less(roles: list[str], sizes: list[int], room: int) -> list[int]:
@@ -110,18 +131,30 @@ KEPT = Exercise(
         Probe("a last turn that is too long", lambda rng: _sizes(rng, "suaua", spare=-2, last=2)),
         Probe("a last turn that is far too long",
               lambda rng: _sizes(rng, "suaua", spare=-14, last=2)),
+        Probe("a greeting, and all fits", lambda rng: _sizes(rng, "auaua", spare=0, last=5)),
+        Probe("a greeting, one token short",
+              lambda rng: _sizes(rng, "sauaua", spare=-1, last=5)),
+        Probe("a later system message", lambda rng: _sizes(rng, "suasua", spare=9, last=2)),
+        Probe("a later system message that fits",
+              lambda rng: _sizes(rng, "uauasua", spare=1, last=5)),
     ),
     misconceptions=(
-        Misconception("message by message", _kept(turn=("user", "assistant"), refuse=False),
+        Misconception("message by message", _kept(turn=tuple(SHORT.values()), refuse=False),
                       "you take message by message, so a talk may begin with an answer that nobody "
                       "asked for. A turn is a question and all that follows it.", also=(
-                          _kept(turn=("user", "assistant")),)),
+                          _kept(turn=tuple(SHORT.values())),)),
         Misconception("the first turns", _first_turns,
                       "you keep the beginning and lose the end. The last answer is what is learnt; "
-                      "the first turns go."),
+                      "the first turns go.", also=(_first_messages(1), _first_messages(2))),
         Misconception("system message lost", _kept(keep=False),
                       "you lose the system message. It says how to answer, and always stays.",
-                      also=(_kept(keep=False, counted=False),)),
+                      also=(_kept(keep=False, counted=False), _kept(special=False))),
+        Misconception("every system message stays", _every_system,
+                      "you keep system messages wherever they stand. Only one at the start always "
+                      "stays; a later one belongs to its turn, and goes with it."),
+        Misconception("greeting lost", _kept(greeted=False),
+                      "you lose what the assistant says before the first question, though there is "
+                      "room. It goes first, and only where there is none."),
         Misconception("system message not counted", _kept(counted=False),
                       "you did not count the system message, which always stays."),
         Misconception("begin token not counted", _kept(begin=0),
@@ -153,116 +186,4 @@ KEPT = Exercise(
         "For each possible beginning, the earliest first: the first that fits is the answer.",
     ))
 
-# -- 17.4: Ghost Attention -----------------------------------------------------------------------
-
-Said = tuple[str, str]
-Ghost = tuple[list[Said], list[bool]]
-
-
-def _package_ghost(rule: str, questions: list[str], reply: Callable) -> Ghost:
-    talk = ghost(rule, questions, lambda messages: reply(
-        [(each.role, each.content) for each in messages]))
-    return ([(each.role, each.content) for each in talk],
-            [False] * (len(talk) - 1) + [True])
-
-
-def _asked(rng: Generator, *lengths: int) -> Inputs:
-    """A rule, questions, and somebody who answers with what he was shown: a sum over the talk."""
-    salt = count(rng, 2, 9)
-
-    def text(n: int) -> str:
-        return " ".join(WORDS[i] for i in torch.randint(0, len(WORDS), (n,), generator=rng))
-
-    def reply(talk: list[Said]) -> str:
-        weighed = sum(i * sum(map(ord, role + said)) for i, (role, said) in enumerate(talk, 1))
-        return f"answer {salt + weighed % 9973}"
-
-    return {"rule": text(3), "questions": [text(n) for n in lengths], "reply": reply}
-
-
-def _ghost(rule: str, questions: Sequence[str], reply: Callable, *, join: str = "{rule} {said}",
-           sampled: Callable[[int, int], bool] = lambda i, n: True, alone: bool = False,
-           kept: Callable[[int, int], bool] = lambda i, n: i == 0, forget: bool = False,
-           learnt: Callable[[int, int], bool] = lambda i, n: i == n - 1) -> Ghost:
-    """The talk and what is learnt of it, right unless told otherwise."""
-    said = [(question, join.format(rule=rule, said=question)) for question in questions]
-    answers: list[str] = []
-    for now in range(len(questions)):
-        talk = []
-        for i in range(now if alone else 0, now + 1):
-            talk.append(("user", said[i][sampled(i, now)]))
-            if i < now and not forget:
-                talk.append(("assistant", answers[i]))
-        answers.append(reply(talk))
-    whole = [each for i, answer in enumerate(answers)
-             for each in (("user", said[i][kept(i, len(answers))]), ("assistant", answer))]
-    return whole, [learnt(i, len(whole)) for i in range(len(whole))]
-
-
-def _ghostly(**changes: object) -> Callable[[str, list[str], Callable], Ghost]:
-    return lambda rule, questions, reply: _ghost(rule, questions, reply, **changes)
-
-
-def _by_system(rule: str, questions: list[str], reply: Callable) -> Ghost:
-    talk, learnt = _ghost(rule, questions, lambda said: reply([("system", rule), *said]),
-                          sampled=lambda i, n: False, kept=lambda i, n: False)
-    return [("system", rule), *talk], [False, *learnt]
-
-
-GHOST = Exercise(
-    "17.4", "Ghost Attention", "Your turn: a rule that nobody repeats",
-    _package_ghost,
-    probes=(
-        Probe("one question", lambda rng: _asked(rng, 2)),
-        Probe("two questions", lambda rng: _asked(rng, 3, 2)),
-        Probe("three questions", lambda rng: _asked(rng, 1, 2, 4)),
-        Probe("five questions", lambda rng: _asked(rng, 2, 1, 3, 1, 2)),
-    ),
-    misconceptions=(
-        Misconception("rule kept everywhere", _ghostly(kept=lambda i, n: True),
-                      "in the talk that is learnt from, you repeat the rule at every question. "
-                      "Then the model learns to need the reminder. Keep it in the first alone."),
-        Misconception("rule nowhere", _ghostly(kept=lambda i, n: False),
-                      "in the talk that is learnt from, nobody sets the rule. Keep it in the first "
-                      "question."),
-        Misconception("rule in the last question", _ghostly(kept=lambda i, n: i == n - 1),
-                      "you keep the rule in the last question. It stays in the first, so that the "
-                      "model has to look back."),
-        Misconception("not reminded", _ghostly(sampled=lambda i, n: i == 0),
-                      "you sampled with the rule in the first question alone, so the answers show "
-                      "what the model does by itself, and it forgets. Join the rule to every "
-                      "question while you sample."),
-        Misconception("newest question reminded", _ghostly(sampled=lambda i, n: i == n),
-                      "you joined the rule to the newest question only. It is joined to all of "
-                      "them, the earlier ones too."),
-        Misconception("all answers learnt", _ghostly(learnt=lambda i, n: i % 2 == 1),
-                      "you learn every answer. The loss of all earlier turns is zero: what is "
-                      "learnt is to keep the rule at a distance."),
-        Misconception("first answer learnt", _ghostly(learnt=lambda i, n: i == 1),
-                      "you learn the first answer, where the rule stands right before it. Learn "
-                      "the last."),
-        Misconception("everything learnt", _ghostly(learnt=lambda i, n: True),
-                      "you learn what the user says. Only the last answer is learnt."),
-        Misconception("last question learnt", _ghostly(learnt=lambda i, n: i >= n - 2),
-                      "you learn the last question, too. Only the answer to it is learnt."),
-        Misconception("each question alone", _ghostly(alone=True),
-                      "you asked each question in a talk of its own. The model sees all that was "
-                      "said before."),
-        Misconception("answers forgotten", _ghostly(forget=True),
-                      "you sampled without the answers that were given before. They belong to the "
-                      "talk."),
-        Misconception("rule behind", _ghostly(join="{said} {rule}"),
-                      "you put the rule behind the question. Here it stands before it, with a "
-                      "space between."),
-        Misconception("rule by the system", _by_system,
-                      "you made the rule a message of the system. Ghost Attention joins it to what "
-                      "the user says."),
-    ),
-    hints=(
-        "Keep two talks: one that the model sees while it answers, and one to learn from.",
-        "In the first, every question has the rule before it. In the second, the first question "
-        "has. The answers are the same.",
-        "Only the very last message of the second talk is learnt.",
-    ))
-
-EXERCISES = [KEPT, GHOST]
+EXERCISES = [KEPT]
