@@ -43,6 +43,8 @@ class Judge:
             params.chat_template, params.use_jinja = template, False
             params.prefill_assistant = False
         self.server = cpp.Server(params)
+        # Ended before its loop has begun, it would wait for ever: an answer shows that it has.
+        self.server.handle_completions({"prompt": [0], "n_predict": 1})
         self.n_vocab = len(gguf_header.read(file).fields["tokenizer.ggml.tokens"])
 
     def ask(self, page: str, question: object = None) -> dict:
