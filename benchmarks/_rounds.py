@@ -3,12 +3,24 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 
 Work = Callable[[], object]
 Times = dict[str, list[float]]
 BANDWIDTH_FLOATS = 64 * 2**20       # 256 MiB
+
+
+@contextmanager
+def threads(n: int) -> Iterator[None]:
+    """torch on so many threads, and then on as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def interleaved(works: dict[str, Work], *, rounds: int) -> Times:

@@ -21,7 +21,7 @@ from llama_edu.formats.source import Source, Stored
 from llama_edu.inference.decoding import DecodingLlama
 from llama_edu.model import Llama
 
-from ._rounds import Times, Work, bandwidth, interleaved, machine, ratios, spread
+from ._rounds import Times, Work, bandwidth, interleaved, machine, ratios, spread, threads
 
 # The shapes of llama2.c's tale tellers, and of a real small model.
 COMMON = dict(vocab_size=32_000, norm_eps=1e-5, rope_theta=1e4, max_seq_len=4096,
@@ -47,16 +47,12 @@ QUICK_LONG, READ, SPEED = f"{QUICK}, {LONG} tokens", "memory", "memory's speed"
 
 def run() -> Iterator[str]:
     """The lines of the report."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
-    try:
+    with threads(THREADS):
         yield from machine()
         yield f"Missing: {', '.join(missing()) or 'none of the peers'}."
         for name, config in MODELS.items():
             yield ""
             yield from report(name, config, measure(config, new=NEW[name]))
-    finally:
-        torch.set_num_threads(before)
 
 
 def missing() -> list[str]:

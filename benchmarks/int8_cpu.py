@@ -27,7 +27,7 @@ from llama_edu.formats.source import Source, Stored
 from llama_edu.inference.decoding import DecodingBlock, DecodingLlama, one_linear
 from llama_edu.model import Block, Llama
 
-from ._rounds import Times, Work, bandwidth, interleaved, machine, ratios, spread
+from ._rounds import Times, Work, bandwidth, interleaved, machine, ratios, spread, threads
 
 CONFIG = release("llama-3.2-1b").config
 THREADS = 2
@@ -46,15 +46,11 @@ def run() -> Iterator[str]:
     if importlib.util.find_spec("llama_cpp") is None:
         yield "llama.cpp is not here (`make bench` builds it): nothing was measured."
         return
-    before = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
-    try:
+    with threads(THREADS):
         yield from machine()
         yield ""
         times, alike = measure(CONFIG)
         yield from report(CONFIG, times, alike)
-    finally:
-        torch.set_num_threads(before)
 
 
 @torch.inference_mode()

@@ -22,7 +22,7 @@ from llama_edu.model import Llama
 from llama_edu.training import lora, packing
 from llama_edu.training_loop import train
 
-from ._rounds import Times, interleaved, machine, ratios, spread
+from ._rounds import Times, interleaved, machine, ratios, spread, threads
 from .decode import transformers_model
 from .train_step import LR, loop
 
@@ -34,9 +34,7 @@ OURS, THEIRS = "llama_edu", "peft"
 
 def run() -> Iterator[str]:
     """The lines of the report."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
-    try:
+    with threads(THREADS):
         yield from machine()
         yield ""
         yield f"{MODEL}, rank {RANK} on wq and wv, {ROWS} rows of {TOKENS} tokens."
@@ -46,8 +44,6 @@ def run() -> Iterator[str]:
         ours, theirs = pair(checkpoint.load_model(MODEL))
         for name, share in SHARES.items():
             yield line(name, measure(ours, theirs, batch(share, ours.config.vocab_size)))
-    finally:
-        torch.set_num_threads(before)
 
 
 def pair(model: Llama) -> tuple[Llama, nn.Module]:

@@ -24,7 +24,7 @@ from llama_edu.prompts import dialog_tokens
 from llama_edu.prompts.dialog import stop_ids
 from llama_edu.prompts.llama3 import LLAMA_3
 
-from ._rounds import interleaved, machine, spread
+from ._rounds import interleaved, machine, spread, threads
 
 MODEL, REWARD = "dialogues-sloppy", "helpful"
 SIZES, MAX_NEW = (16, 64), 96
@@ -36,9 +36,7 @@ Draw = Callable[[Sequence[Tensor]], Batch]
 
 def run() -> Iterator[str]:
     """The lines of the report."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
-    try:
+    with threads(THREADS):
         yield from machine()
         yield ""
         yield f"| answers | {BATCHED}, tokens/s | {ALONE}, tokens/s | times {ALONE} | goal {GOAL} |"
@@ -46,8 +44,6 @@ def run() -> Iterator[str]:
         draw, asked = task(max(SIZES))
         for size in SIZES:
             yield line(size, measure(draw, asked[:size]))
-    finally:
-        torch.set_num_threads(before)
 
 
 def task(n: int) -> tuple[Draw, list[Tensor]]:

@@ -17,7 +17,7 @@ from llama_edu.losses import next_token
 from llama_edu.model import Llama
 from llama_edu.training_loop import adamw, train
 
-from ._rounds import Times, Work, interleaved, machine, ratios, spread
+from ._rounds import Times, Work, interleaved, machine, ratios, spread, threads
 from .decode import transformers_model
 
 COMMON = dict(norm_eps=1e-5, rope_theta=1e4, max_seq_len=256, tied_embeddings=True)
@@ -34,15 +34,11 @@ PEAK_SIZE = 1024                                # of the square matrices whose p
 
 def run() -> Iterator[str]:
     """The lines of the report."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(THREADS)
-    try:
+    with threads(THREADS):
         yield from machine()
         for name, config in MODELS.items():
             yield ""
             yield from report(name, config, measure(config, *SHAPES[name]))
-    finally:
-        torch.set_num_threads(before)
 
 
 class PlainLlama(nn.Module):

@@ -48,17 +48,23 @@ def next_token(model: nn.Module, batch: Batch) -> Loss:
     return Loss(-(log_probs(model, batch) * learn).sum(), int(learn.sum()))
 
 
-def next_learnt_token(model: nn.Module, batch: Batch) -> Loss:
-    """What `next_token` computes, for batches of which little is learnt (answers in dialogs): the
-    vocabulary is asked about these tokens alone.
+def learnt_log_probs(model: nn.Module, batch: Batch) -> Tensor:
+    """What `log_probs` computes where a token is to be learnt, and 0 elsewhere: `b t-1`, in nats.
 
-    The same sum and gradients but for rounding, without the work and memory of all other logits,
-    a fifth of a small model's. The model is a whole one, with `hidden` and `logits`, not wrapped.
+    The vocabulary is asked about these tokens alone, without the work and memory of all other
+    logits, a fifth of a small model's where little is learnt (answers in dialogs). The model is a
+    whole one, with `hidden` and `logits`, not wrapped.
     """
     tokens, positions, mask = batch["tokens"], batch.get("positions"), batch.get("mask")
     learn = batch.get("learn", torch.ones_like(tokens, dtype=torch.bool))[:, 1:]
     hidden = model.hidden(
         tokens[:, :-1], positions=None if positions is None else positions[:, :-1],
         mask=None if mask is None else mask[:, :-1, :-1])
-    logits = model.logits(hidden[learn])
-    return Loss(F.cross_entropy(logits, tokens[:, 1:][learn], reduction="sum"), int(learn.sum()))
+    found = -F.cross_entropy(model.logits(hidden[learn]), tokens[:, 1:][learn], reduction="none")
+    return found.new_zeros(learn.shape).masked_scatter(learn, found)
+
+
+def next_learnt_token(model: nn.Module, batch: Batch) -> Loss:
+    """The same sum and gradients as `next_token`'s but for rounding, by `learnt_log_probs`."""
+    learn = batch.get("learn", torch.ones_like(batch["tokens"], dtype=torch.bool))[:, 1:]
+    return Loss(-learnt_log_probs(model, batch).sum(), int(learn.sum()))

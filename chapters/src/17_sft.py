@@ -8,7 +8,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | the marks of what is learnt, labels, truncation, Ghost Attention, LoRA | chapters 05 to 09 | 115 |
+# | the marks of what is learnt, labels, truncation, Ghost Attention, LoRA | chapters 05 to 09 | 125 |
 
 # %%
 import csv

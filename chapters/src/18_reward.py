@@ -8,7 +8,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | a reward model and its loss, two rewards made one, the best of n with its price, a round of rejection sampling | chapters 07, 08 and 17 | 140 |
+# | a reward model and its loss, two rewards made one, the best of n with its price, a round of rejection sampling | chapters 07, 08 and 17 | 145 |
 
 # %%
 import copy

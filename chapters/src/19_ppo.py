@@ -7,7 +7,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | a price for every token, advantages, the clip, PPO and its cousin without a critic, GRPO | chapters 07, 08, 17 and 18 | 115 |
+# | a price for every token, advantages, the clip, PPO and its cousin without a critic, GRPO | chapters 07, 08, 17 and 18 | 120 |
 
 # %%
 import copy
@@ -21,7 +21,6 @@ from torch import Tensor, nn
 
 from llama_edu import checkpoint, claims, plots
 from llama_edu.alignment import reward_files
-from llama_edu.alignment.dpo import answer_log_probs
 from llama_edu.alignment.exam import marks, messages, replies
 from llama_edu.alignment.grpo import BETA
 from llama_edu.alignment.ppo import (CLIP, VALUE_WEIGHT, advantages, answered,
@@ -34,7 +33,7 @@ from llama_edu.data import dialogues as talks
 from llama_edu.exercises import check, hint, reveal, suspects
 from llama_edu.family.accounting import parameters
 from llama_edu.family.releases import release
-from llama_edu.losses import Batch, Loss
+from llama_edu.losses import Batch, Loss, learnt_log_probs
 from llama_edu.model import Llama
 from llama_edu.prompts import LLAMA_3, dialog_tokens
 from llama_edu.prompts.dialog import stop_ids
@@ -265,7 +264,7 @@ class ActorCritic(nn.Module):
 def ppo(model: ActorCritic, batch: Batch, *, clip: float = CLIP,
         value_weight: float = VALUE_WEIGHT) -> Loss:
     acts = batch["learn"][:, 1:]
-    log_ratio = answer_log_probs(model.policy, batch) - batch["log_probs"]
+    log_ratio = learnt_log_probs(model.policy, batch) - batch["log_probs"]
     found = values(model.critic, batch["tokens"][:, :-1])
     actor = clipped(log_ratio, batch["advantages"], clip) * acts
     critic = clipped_values(found, batch["values"], batch["returns"],
@@ -550,7 +549,7 @@ check("19.4", against_others)
 def grpo(policy: Llama, batch: Batch, *, clip: float = CLIP,
          beta: float = BETA) -> Loss:
     acts = batch["learn"][:, 1:]
-    now = answer_log_probs(policy, batch)
+    now = learnt_log_probs(policy, batch)
     log_ratio, back = (now - batch["log_probs"],
                        batch["reference"] - now)
     kl = back.exp() - back - 1

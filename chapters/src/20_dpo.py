@@ -6,7 +6,7 @@
 #
 # | you will build | you need | minutes |
 # |---|---|---|
-# | the best policy in closed form, the loss of DPO, implicit rewards, and the plane on which all methods of this part meet | chapters 08, 17, 18 and 19 | 90 |
+# | the best policy in closed form, the loss of DPO, implicit rewards, and the plane on which all methods of this part meet | chapters 08, 17, 18 and 19 | 85 |
 
 # %%
 import csv
@@ -19,15 +19,14 @@ from torch.nn import functional as F
 
 from llama_edu import checkpoint, claims, plots
 from llama_edu.alignment.dpo import (BETA, NLL, NOTES, WITHOUT, AnswerPair,
-                                     _counted, answer_log_probs, batches,
-                                     rewards, with_reference)
+                                     batches, counted, rewards, with_reference)
 from llama_edu.alignment.exam import answered, marks, messages, replies
 from llama_edu.alignment.preferences import right
 from llama_edu.alignment.rejection import samples
 from llama_edu.data import dialogues as talks
 from llama_edu.data.dialogues_labels import chosen_first
 from llama_edu.exercises import check, hint, reveal, suspects
-from llama_edu.losses import Batch, Loss
+from llama_edu.losses import Batch, Loss, learnt_log_probs
 from llama_edu.model import Llama
 from llama_edu.prompts import LLAMA_3, dialog_tokens
 from llama_edu.prompts.dialog import stop_ids
@@ -151,7 +150,7 @@ check("20.3", pull)
 #
 # ## Build it: the objective
 #
-# A pair is read in one pass, chosen rows first; `answer_log_probs` has your 20.1 for every token, `_counted` sums what counts, `b 2`. `learn` marks the answer, `counts` what counts for its reward, both `b t`; `reference`, `b 2`, was asked once before training, so no second model is kept. Two changes are Llama 3's (Grattafiori et al. 2024,
+# A pair is read in one pass, chosen rows first; `learnt_log_probs` has your 20.1 for every token, `counted` sums what counts, `b 2`. `learn` marks the answer, `counts` what counts for its reward, both `b t`; `reference`, `b 2`, was asked once before training, so no second model is kept. Two changes are Llama 3's (Grattafiori et al. 2024,
 # section 4.1.4): *formatting tokens* (headers, and the end token that both answers share) do not count, and the chosen answer is learnt as in SFT, with a weight of 0.2.
 
 # %% twin="llama_edu.alignment.dpo.dpo"
@@ -159,8 +158,8 @@ def dpo(model: Llama, batch: Batch, *, beta: float = BETA,
         nll: float = NLL) -> Loss:
     if "reference" not in batch:
         raise ValueError(WITHOUT)
-    found = answer_log_probs(model, batch)
-    sums = _counted(found, batch)
+    found = learnt_log_probs(model, batch)
+    sums = counted(found, batch)
     chosen, rejected = (beta * (sums - batch["reference"])).unbind(-1)
     margins = chosen - rejected
     total = -F.logsigmoid(margins).sum()

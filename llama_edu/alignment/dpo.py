@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from ..losses import Batch, Loss
+from ..losses import Batch, Loss, learnt_log_probs
 from ..model import Llama
 from ..prompts.dialog import Format, Message, dialog_tokens, n_shared, stop_ids
 from ..tokenizer import Tokenizer
@@ -141,17 +141,6 @@ def batches(pairs: Sequence[AnswerPair], *, size: int, seed: int, start: int = 0
 
 # -- the loss ----------------------------------------------------------------------------------
 
-def answer_log_probs(model: Llama, batch: Batch) -> Tensor:
-    """log p of every token of an answer, in nats, and 0 elsewhere: `b t-1`.
-
-    The vocabulary is asked about these tokens alone, as in `losses.next_learnt_token`.
-    """
-    tokens, learn = batch["tokens"], batch["learn"][:, 1:]
-    logits = model.logits(model.hidden(tokens[:, :-1])[learn])
-    found = -F.cross_entropy(logits, tokens[:, 1:][learn], reduction="none")
-    return found.new_zeros(learn.shape).masked_scatter(learn, found)
-
-
 def dpo(model: Llama, batch: Batch, *, beta: float = BETA, nll: float = NLL) -> Loss:
     """-log sigmoid(margin) in nats, summed over the pairs of a batch (Rafailov et al. 2023, eq. 7):
     the margin is beta times by how much more the policy has raised the chosen answer's
@@ -165,8 +154,8 @@ def dpo(model: Llama, batch: Batch, *, beta: float = BETA, nll: float = NLL) -> 
     """
     if "reference" not in batch:
         raise ValueError(WITHOUT)
-    found = answer_log_probs(model, batch)
-    sums = _counted(found, batch)
+    found = learnt_log_probs(model, batch)
+    sums = counted(found, batch)
     chosen, rejected = (beta * (sums - batch["reference"])).unbind(-1)
     margins = chosen - rejected
     total = -F.logsigmoid(margins).sum()
@@ -178,7 +167,7 @@ def dpo(model: Llama, batch: Batch, *, beta: float = BETA, nll: float = NLL) -> 
                                       for name, note in zip(NOTES, notes, strict=True)})
 
 
-def _counted(log_probs: Tensor, batch: Batch) -> Tensor:
+def counted(log_probs: Tensor, batch: Batch) -> Tensor:
     """The sums over what counts, `b 2`, of rows of chosen texts and then of rejected ones."""
     return torch.stack((log_probs * batch["counts"][:, 1:]).sum(-1).chunk(2), dim=-1)
 
@@ -207,5 +196,5 @@ def log_probs(model: Llama, documents: Sequence[Tensor], *, size: int) -> Tensor
     for start in range(0, len(documents), size):
         batch = {name: tensor.to(device)
                  for name, tensor in laid_out(documents[start:start + size]).items()}
-        found.append((answer_log_probs(model, batch) * batch["counts"][:, 1:]).sum(-1).cpu())
+        found.append((learnt_log_probs(model, batch) * batch["counts"][:, 1:]).sum(-1).cpu())
     return torch.cat(found) if found else torch.zeros(0)

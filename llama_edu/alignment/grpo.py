@@ -12,9 +12,8 @@ from collections.abc import Collection, Iterator, Sequence
 import torch
 from torch import Tensor
 
-from ..losses import Batch, Loss
+from ..losses import Batch, Loss, learnt_log_probs
 from ..model import Llama
-from .dpo import answer_log_probs
 from .ppo import CLIP, Tell, answered, clipped, cut
 from .rollouts import Grade
 
@@ -45,7 +44,7 @@ def grpo(policy: Llama, batch: Batch, *, clip: float = CLIP, beta: float = BETA)
     ratio is beyond the clip; kl, the mean estimate.
     """
     acts = batch["learn"][:, 1:]
-    now = answer_log_probs(policy, batch)
+    now = learnt_log_probs(policy, batch)
     log_ratio, back = now - batch["log_probs"], batch["reference"] - now
     kl = back.exp() - back - 1
     loss = clipped(log_ratio, batch["advantages"][:, None], clip) + beta * kl

@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..layers import widen
-from ..losses import Batch, Loss
+from ..losses import Batch, Loss, learnt_log_probs
 from ..model import Llama
-from .dpo import answer_log_probs
 from .reward import RewardModel, whitened
 from .rollouts import Grade, rollouts
 
@@ -108,7 +107,7 @@ def ppo(model: ActorCritic, batch: Batch, *, clip: float = CLIP,
     clip; moved, the mean of log p before less now; value, the critic's loss.
     """
     acts = batch["learn"][:, 1:]
-    log_ratio = answer_log_probs(model.policy, batch) - batch["log_probs"]
+    log_ratio = learnt_log_probs(model.policy, batch) - batch["log_probs"]
     found = values(model.critic, batch["tokens"][:, :-1])
     actor = clipped(log_ratio, batch["advantages"], clip) * acts
     critic = clipped_values(found, batch["values"], batch["returns"], clip) * acts
@@ -163,7 +162,7 @@ def answered(policy: Llama, reference: Llama, prompts: Sequence[Tensor], grade: 
         drawn = rollouts(policy, [prompts[i] for i in asked], grade, n=n, max_new=max_new,
                          stop_ids=stop_ids, generator=generator)
         with torch.no_grad():
-            before = answer_log_probs(reference, drawn)
+            before = learnt_log_probs(reference, drawn)
         yield drawn | {"reference": before}
 
 

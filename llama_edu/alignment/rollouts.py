@@ -11,11 +11,10 @@ from collections.abc import Callable, Collection, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from ..losses import Batch
+from ..losses import Batch, learnt_log_probs
 from ..model import Llama
-from .dpo import answer_log_probs
+from .dpo import document, laid_out
 from .rejection import samples
 
 Grade = Callable[[Sequence[Tensor], Sequence[Tensor]], Tensor]  # prompts and answers to scores `b`
@@ -41,12 +40,9 @@ def rollouts(policy: Llama, prompts: Sequence[Tensor], grade: Grade, *, n: int =
     if not scores.isfinite().all():
         raise ValueError(f"{int((~scores.isfinite()).sum())} of {len(scores)} scores are no finite "
                          "numbers, which are needed. Look at what grades the answers.")
-    texts = [torch.cat(both) for both in zip(asked, answers, strict=True)]
-    said = [torch.arange(len(text)) >= len(prompt)
-            for text, prompt in zip(texts, asked, strict=True)]
-    batch = {"tokens": pad_sequence(texts, batch_first=True),
-             "learn": pad_sequence(said, batch_first=True)}
-    return batch | {"log_probs": answer_log_probs(policy, batch), "scores": scores}
+    batch = laid_out([document(*both) for both in zip(asked, answers, strict=True)])
+    del batch["counts"]                 # all that was drawn does
+    return batch | {"log_probs": learnt_log_probs(policy, batch), "scores": scores}
 
 
 def divergence(batch: Batch, reference: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from ..alignment.grpo import LEAST_SPREAD, group_advantages
 from ..alignment.ppo import clipped
-from .ch19_credit import _acts
+from .ch19_credit import acts_of
 from .data import Exercise, Inputs, Misconception, Probe, normal
 
 # -- 19.3: the clip --------------------------------------------------------------------------------
@@ -21,7 +21,7 @@ def _package_loss(now: Tensor, before: Tensor, advantages: Tensor, acts: Tensor,
 def _moved(rng: Generator, t: int, *spans: tuple[int, int], by: float = 0.4, clip: float = 0.2,
            zero: bool = False) -> Inputs:
     """zero: all is 0 outside the answers; else whatever stands there."""
-    acts, b = _acts(t, *spans), len(spans)
+    acts, b = acts_of(t, *spans), len(spans)
     before = -normal(rng, b, t).abs() - 0.5
     now, better = before + normal(rng, b, t, std=by), normal(rng, b, t, mean=0.2)
     if zero:

@@ -18,7 +18,7 @@ def _rewards(scores: Tensor, log_probs: Tensor, reference: Tensor, acts: Tensor,
     return token_rewards(scores, log_probs, reference, acts, beta=beta)
 
 
-def _acts(t: int, *spans: tuple[int, int]) -> Tensor:
+def acts_of(t: int, *spans: tuple[int, int]) -> Tensor:
     """True on the answers, from a place and so many tokens long."""
     places = torch.arange(t)
     return torch.stack([(places >= start) & (places < start + n) for start, n in spans])
@@ -27,7 +27,7 @@ def _acts(t: int, *spans: tuple[int, int]) -> Tensor:
 def _answers(rng: Generator, t: int, *spans: tuple[int, int], beta: float = BETA,
              zero: bool = False) -> Inputs:
     """zero: log-probabilities are 0 outside the answers, as rollouts have them; else anything."""
-    acts = _acts(t, *spans)
+    acts = acts_of(t, *spans)
     log_probs, reference = (-normal(rng, len(spans), t).abs() - 0.1 for _ in range(2))
     if zero:
         log_probs, reference = log_probs * acts, reference * acts
@@ -155,7 +155,7 @@ def _gae(rewards: Tensor, values: Tensor, acts: Tensor, discount: float, lam: fl
 def _course(rng: Generator, t: int, *spans: tuple[int, int], discount: float = 1.0,
             lam: float = 0.5, full: bool = True) -> Inputs:
     """full: the critic says something at every place, as it does."""
-    acts = _acts(t, *spans)
+    acts = acts_of(t, *spans)
     values = normal(rng, len(spans), t, mean=1.0)
     return {"rewards": normal(rng, len(spans), t) * acts, "values": values if full
             else values * acts, "acts": acts, "discount": discount, "lam": lam}

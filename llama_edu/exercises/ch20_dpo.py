@@ -7,7 +7,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from ..alignment.dpo import answer_log_probs, dpo
+from ..alignment.dpo import dpo
+from ..losses import learnt_log_probs
 from .data import Exercise, Inputs, Misconception, Probe, normal
 
 # -- 20.1: the log-probability of an answer --------------------------------------------------------
@@ -19,7 +20,7 @@ class _Said:
     def __init__(self, logits: Tensor):
         self.said = logits
 
-    def hidden(self, tokens: Tensor) -> Tensor:
+    def hidden(self, tokens: Tensor, **more: object) -> Tensor:
         return self.said[:, :tokens.shape[1]]
 
     def logits(self, hidden: Tensor) -> Tensor:
@@ -27,7 +28,7 @@ class _Said:
 
 
 def _package_sum(logits: Tensor, tokens: Tensor, answer: Tensor) -> Tensor:
-    return answer_log_probs(_Said(logits), {"tokens": tokens, "learn": answer}).sum(-1)
+    return learnt_log_probs(_Said(logits), {"tokens": tokens, "learn": answer}).sum(-1)
 
 
 def _texts(rng: Generator, t: int, *spans: tuple[int, int], v: int = 7) -> Inputs:

@@ -12,7 +12,6 @@ from torch.autograd import grad
 
 from llama_edu.alignment.dpo import (
     AnswerPair,
-    answer_log_probs,
     answer_pair,
     batches,
     document,
@@ -25,7 +24,7 @@ from llama_edu.alignment.dpo import (
 )
 from llama_edu.alignment.preferences import orders
 from llama_edu.data.dialogues_tokenizer import tokenizer
-from llama_edu.losses import Loss, next_token
+from llama_edu.losses import Loss, learnt_log_probs, next_token
 from llama_edu.prompts import Message, dialog_tokens, named
 from llama_edu.prompts.dialog import stop_ids
 from llama_edu.training import lora
@@ -105,7 +104,7 @@ def test_the_loss_and_its_gradients_are_those_of_the_formula_pair_by_pair():
 
 def mean_for_sum(model, batch, *, beta, nll):
     counts = batch["counts"][:, 1:].sum(-1)
-    sums = (answer_log_probs(model, batch) * batch["counts"][:, 1:]).sum(-1) / counts
+    sums = (learnt_log_probs(model, batch) * batch["counts"][:, 1:]).sum(-1) / counts
     chosen, rejected = sums.chunk(2)
     loss = dpo(model, batch, beta=beta, nll=nll)
     first, second = (batch["reference"].T / counts.view(2, -1)).unbind()
@@ -169,7 +168,7 @@ def gradient_of_logits(pairs, *, nll):
     class Told(torch.nn.Module):
         """A model whose logits are a parameter."""
 
-        def hidden(self, tokens):
+        def hidden(self, tokens, **more):
             self.places = torch.zeros(*tokens.shape, 96, dtype=torch.double, requires_grad=True)
             return self.places
 

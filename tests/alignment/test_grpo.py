@@ -8,8 +8,8 @@ import pytest
 import torch
 from models import loud_model, tiny_config
 
-from llama_edu.alignment.dpo import answer_log_probs
 from llama_edu.alignment.grpo import group_advantages, groups, grpo
+from llama_edu.losses import learnt_log_probs
 from llama_edu.training_loop import add_up, train
 
 LENGTHS = (4, 1, 6)
@@ -25,7 +25,7 @@ def a_batch(model):
     batch = {"tokens": tokens,
              "learn": torch.cat([torch.zeros(3, 1, dtype=torch.bool), ACTS], dim=1)}
     with torch.no_grad():
-        now = answer_log_probs(model, batch)
+        now = learnt_log_probs(model, batch)
     return batch | {"log_probs": (now + 0.3 * numbers(1, 3, 9)) * ACTS,
                     "reference": (now + 0.3 * numbers(2, 3, 9)) * ACTS,
                     "advantages": torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)}

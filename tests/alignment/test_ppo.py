@@ -9,7 +9,6 @@ import torch
 from models import loud_model, tiny_config
 from torch.autograd import grad
 
-from llama_edu.alignment.dpo import answer_log_probs
 from llama_edu.alignment.ppo import (
     ActorCritic,
     advantages,
@@ -21,6 +20,7 @@ from llama_edu.alignment.ppo import (
     values,
 )
 from llama_edu.alignment.reward import RewardModel
+from llama_edu.losses import learnt_log_probs
 from llama_edu.training_loop import add_up, train
 
 LENGTHS = (4, 1, 6)             # of answers, which begin at place 2
@@ -44,7 +44,7 @@ def a_batch(model, *, moved=0.0):
     learn = torch.cat([torch.zeros(3, 1, dtype=torch.bool), ACTS], dim=1)
     batch = {"tokens": tokens, "learn": learn}
     with torch.no_grad():
-        now, found = answer_log_probs(model.policy, batch), values(model.critic, tokens[:, :-1])
+        now, found = learnt_log_probs(model.policy, batch), values(model.critic, tokens[:, :-1])
     return batch | {"log_probs": (now + moved * numbers(4, 3, 9)) * ACTS,
                     "values": (found + moved * numbers(5, 3, 9)) * ACTS,
                     "advantages": numbers(6, 3, 9) * ACTS, "returns": numbers(7, 3, 9) * ACTS}
@@ -211,7 +211,7 @@ def test_answers_are_drawn_by_the_policy_as_it_has_become():
     with torch.no_grad():
         policy.tok_embeddings.weight.mul_(1.1)
     again = next(batches)
-    torch.testing.assert_close(answer_log_probs(policy, again), again["log_probs"])
+    torch.testing.assert_close(learnt_log_probs(policy, again), again["log_probs"])
     assert (again["log_probs"] - again["reference"]).abs().max() > 0.01
 
 

@@ -21,7 +21,6 @@ from llama_edu import checkpoint
 from llama_edu.alignment.dpo import (
     BETA,
     AnswerPair,
-    answer_log_probs,
     batches,
     dpo,
     rewards,
@@ -32,7 +31,7 @@ from llama_edu.alignment.preferences import right
 from llama_edu.alignment.rejection import samples
 from llama_edu.data.dialogues import judge
 from llama_edu.data.dialogues_labels import chosen_first
-from llama_edu.losses import Loss
+from llama_edu.losses import Loss, learnt_log_probs
 from llama_edu.prompts.dialog import stop_ids
 from llama_edu.prompts.llama3 import LLAMA_3
 from llama_edu.sampling import temperature
@@ -46,7 +45,7 @@ STEPS, EVERY, SIZE, PEAK_LR, WARMUP = 120, 20, 16, 3e-4, 6
 
 def mean_of_tokens(model, batch, *, beta=10 * BETA):
     """The mean over an answer's tokens in the place of the sum, and ten times the beta."""
-    found = answer_log_probs(model, batch) * batch["counts"][:, 1:]
+    found = learnt_log_probs(model, batch) * batch["counts"][:, 1:]
     means = [side / counts.sum(-1) for side, counts in zip(
         (found.sum(-1).chunk(2)), batch["counts"][:, 1:].chunk(2), strict=True)]
     lengths = torch.stack([each.sum(-1) for each in batch["counts"][:, 1:].chunk(2)], -1)

@@ -5,16 +5,13 @@ prompts that it never learnt from, beside what its reference says, each with its
 judge's mark. To llama_edu/assets/dialogues/hacked.csv.
 """
 
-import csv
-
 import torch
 from ppo import RUNS, Run
-from rounds import JUDGES, is_tagged, tokens
+from rounds import is_tagged, reward, tokens
+from tables import record
 
 from llama_edu.alignment.exam import answered, replies
-from llama_edu.alignment.reward import combined, scores
 from llama_edu.data.dialogues import judge
-from llama_edu.data.dialogues_tokenizer import FOLDER
 from llama_edu.prompts.llama3 import LLAMA_3
 from llama_edu.sampling import temperature
 
@@ -28,8 +25,8 @@ def looked_at(run, model):
     talks = [answered(talk, text) for talk, text in zip(run.held_out, said, strict=True)]
     texts = [tokens(talk, run.tokenizer) for talk in talks]
     tagged = torch.tensor([is_tagged(talk) for talk in run.held_out])
-    rewards = combined(*(scores(model, texts, size=64) for model in JUDGES), tagged).tolist()
-    return list(zip(said, rewards, (judge(talk).score for talk in talks), strict=True))
+    given = reward(texts, tagged).tolist()
+    return list(zip(said, given, (judge(talk).score for talk in talks), strict=True))
 
 
 def main():
@@ -39,13 +36,11 @@ def main():
         print(*row.values(), flush=True)
         if row["step"] == STEP:
             break
-    with (FOLDER / "hacked.csv").open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["prompt"] + [f"{what}_{when}" for when in ("before", "after")
-                                     for what in ("said", "reward", "judge")])
-        for talk, then, now in zip(run.held_out, before, looked_at(run, run.policy), strict=True):
-            table.writerow([talk[-1]["content"], *(
-                f"{each:.3f}" if isinstance(each, float) else each for each in (*then, *now))])
+    columns = "prompt", *(f"{what}_{when}" for when in ("before", "after")
+                          for what in ("said", "reward", "judge"))
+    found = zip(run.held_out, before, looked_at(run, run.policy), strict=True)
+    record("hacked", (dict(zip(columns, (talk[-1]["content"], *then, *now), strict=True))
+                      for talk, then, now in found))
 
 
 if __name__ == "__main__":

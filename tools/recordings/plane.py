@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 import torch
 from ppo import BETA, EPOCHS, N_GROUP, PEAK_LR, PIECES, SIZE, WARMUP
-from rounds import JUDGES, MAX_NEW, is_tagged, learnt, some_prompts, tokens
+from rounds import MAX_NEW, Graded, is_tagged, learnt, reward, some_prompts, tokens
 from tables import record
 
 from llama_edu import checkpoint
@@ -32,7 +32,7 @@ from llama_edu.alignment.grpo import groups, grpo
 from llama_edu.alignment.ppo import ActorCritic, experience, ppo
 from llama_edu.alignment.preferences import orders
 from llama_edu.alignment.rejection import Choice, expected_best, samples
-from llama_edu.alignment.reward import RewardModel, combined, scores
+from llama_edu.alignment.reward import RewardModel
 from llama_edu.losses import next_token
 from llama_edu.prompts.dialog import stop_ids
 from llama_edu.prompts.llama3 import LLAMA_3
@@ -74,8 +74,7 @@ def rewards(prompts, found):
     texts = [torch.cat([prompt, answer]) for prompt, answers in
              zip(prompts.given, found, strict=True) for answer in answers]
     n = len(found[0])
-    helpful, safe = (scores(model, texts, size=64) for model in JUDGES)
-    return combined(helpful, safe, prompts.tagged.repeat_interleave(n)).view(-1, n)
+    return reward(texts, prompts.tagged.repeat_interleave(n)).view(-1, n)
 
 
 def marks(prompts, found, tokenizer):
@@ -163,7 +162,7 @@ def preferred(model, lesson, *, steps=60, lr=1e-4, size=16):
 
 def online(model, lesson, kind, *, rollouts):
     """PPO or GRPO with the settings of `ppo.py`, for so many times 64 answers."""
-    graded = Graded(lesson.prompts)
+    graded = Graded(lesson.prompts.given, lesson.prompts.talks)
     rules = {"size": SIZE, "max_new": MAX_NEW, "epochs": EPOCHS, "pieces": PIECES,
              "stop_ids": stop_ids(lesson.tokenizer, LLAMA_3),
              "generator": torch.Generator().manual_seed(lesson.seed)}
@@ -181,21 +180,6 @@ def learning_ppo(model, given, rules):
 
 def learning_grpo(model, given, rules):
     return model, groups(model, *given, n=N_GROUP, **rules)
-
-
-class Graded:
-    """The reward, as PPO asks for it, and how many tokens it was asked about."""
-
-    def __init__(self, prompts):
-        self.tokens = 0
-        self.tagged = {tuple(prompt.tolist()): tagged for prompt, tagged in
-                       zip(prompts.given, prompts.tagged, strict=True)}
-
-    def __call__(self, prompts, answers):
-        texts = [torch.cat(both) for both in zip(prompts, answers, strict=True)]
-        self.tokens += sum(map(len, texts))
-        return combined(*(scores(each, texts, size=64) for each in JUDGES),
-                        torch.stack([self.tagged[tuple(each.tolist())] for each in prompts]))
 
 
 def taught(model, batches, objective, steps, lr):

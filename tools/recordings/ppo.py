@@ -12,17 +12,17 @@ from itertools import chain
 from statistics import mean
 
 import torch
-from rounds import JUDGES, is_tagged, some_prompts, tokens
+from rounds import JUDGES, Graded, some_prompts, tokens
 from tables import record
 
 from llama_edu import checkpoint
-from llama_edu.alignment.dpo import answer_log_probs
 from llama_edu.alignment.exam import marks, replies
 from llama_edu.alignment.grpo import groups, grpo
 from llama_edu.alignment.ppo import ActorCritic, experience, ppo
-from llama_edu.alignment.reward import RewardModel, combined, scores
+from llama_edu.alignment.reward import RewardModel, scores
 from llama_edu.alignment.rollouts import divergence
 from llama_edu.data.dialogues_tokenizer import FOLDER
+from llama_edu.losses import learnt_log_probs
 from llama_edu.prompts.dialog import stop_ids
 from llama_edu.prompts.llama3 import LLAMA_3
 from llama_edu.sampling import temperature
@@ -45,15 +45,8 @@ class Run:
         self.chance = torch.Generator().manual_seed(seed)
         asked = some_prompts(N_PROMPTS, 1000 + seed)
         self.prompts = [tokens(talk, self.tokenizer) for talk in asked]
-        self.tagged = {tuple(prompt.tolist()): is_tagged(talk)
-                       for prompt, talk in zip(self.prompts, asked, strict=True)}
+        self.grade = Graded(self.prompts, asked)
         self.held_out, self.seen = some_prompts(N_HELD_OUT, 2000), []
-
-    def grade(self, prompts, answers):
-        """Llama 2's rule over the two shipped reward models."""
-        texts = [torch.cat(both) for both in zip(prompts, answers, strict=True)]
-        return combined(*(scores(judge, texts, size=64) for judge in JUDGES),
-                        torch.tensor([self.tagged[tuple(prompt.tolist())] for prompt in prompts]))
 
     def helpful_alone(self, prompts, answers):
         return scores(JUDGES[0], [torch.cat(both) for both in zip(prompts, answers, strict=True)],
@@ -101,7 +94,7 @@ class Run:
         """The log-probabilities to compare with are asked for anew before each step."""
         for batch in batches:
             with torch.no_grad():
-                anew = answer_log_probs(self.policy, batch)
+                anew = learnt_log_probs(self.policy, batch)
             yield batch | {"log_probs": anew}
 
 

@@ -14,6 +14,7 @@ from tables import record
 
 from llama_edu import checkpoint
 from llama_edu.alignment import reward_files
+from llama_edu.alignment.dpo import document
 from llama_edu.alignment.exam import answered, marks, messages, replies
 from llama_edu.alignment.rejection import rounds
 from llama_edu.alignment.reward import combined, scores
@@ -48,15 +49,28 @@ def is_tagged(talk):
 
 
 def reward(texts, tagged):
-    """Llama 2's rule over the two reward models, of several answers to one prompt."""
+    """Llama 2's rule over the two reward models. tagged: one truth for all texts, or one each."""
     helpful, safe = (scores(model, texts, size=64) for model in JUDGES)
-    return combined(helpful, safe, torch.full((len(texts),), tagged))
+    return combined(helpful, safe, torch.as_tensor(tagged).expand(len(texts)))
+
+
+class Graded:
+    """The reward of answers, as rollouts ask for it, and how many tokens it was asked about."""
+
+    def __init__(self, given, talks):
+        self.tokens = 0
+        self.tagged = {tuple(prompt.tolist()): is_tagged(talk)
+                       for prompt, talk in zip(given, talks, strict=True)}
+
+    def __call__(self, prompts, answers):
+        texts = [torch.cat(both) for both in zip(prompts, answers, strict=True)]
+        self.tokens += sum(map(len, texts))
+        return reward(texts, torch.tensor([self.tagged[tuple(each.tolist())] for each in prompts]))
 
 
 def learnt(choice):
     """A chosen answer as `packing` takes a document."""
-    is_answer = torch.arange(len(choice.text)) >= len(choice.prompt)
-    return torch.stack([choice.text, is_answer], -1).int()
+    return document(choice.prompt, choice.answer)[:, :2].int()
 
 
 def tuned(model, found, seed):
