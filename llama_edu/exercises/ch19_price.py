@@ -176,7 +176,7 @@ REWARDS = Exercise(
         Misconception("absolute values", _made(lambda p, q: (p - q).abs()),
                       "you took the distance without its sign. A token that the policy likes less "
                       "than the reference did earns something back; only so is the mean a KL."),
-        Misconception("odds without logarithm", _made(lambda p, q: p.exp() - q.exp()),
+        Misconception("no logarithm", _made(lambda p, q: p.exp() - q.exp()),
                       "you subtracted probabilities. The price is the difference of the "
                       "logarithms, which is how it is given."),
         Misconception("weighed with p", _made(lambda p, q: p.exp() * (p - q)),

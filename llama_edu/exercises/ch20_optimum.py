@@ -61,7 +61,7 @@ OPTIMUM = Exercise(
                       "was unlikely stays less likely than an equally good one that was not."),
         Misconception("no price", _by(lambda p, w, beta: p * _rewards(w).exp()),
                       "beta is missing: rewards are divided by it before they tilt, and dividing "
-                      "the odds themselves changes nothing once they sum to 1."),
+                      "the probabilities themselves changes nothing once they sum to 1."),
         Misconception("times beta", _by(lambda p, w, beta: p * (_rewards(w) * beta).exp()),
                       "you multiplied by beta. A high price keeps the policy near the reference: "
                       "divide."),
@@ -93,7 +93,7 @@ OPTIMUM = Exercise(
         Misconception("linear", _by(lambda p, w, beta: p * (1 + _rewards(w) / beta).clamp(min=0)),
                       "the tilt is exp(r / beta), and not 1 + r / beta."),
         Misconception("not normalised", lambda p, w, beta: p * (_rewards(w) / beta).exp(),
-                      "your odds do not sum to 1.",
+                      "your probabilities do not sum to 1.",
                       also=tuple(lambda p, w, beta, i=i: p * (w.logit()[:, i] / beta).exp()
                                  for i in (0, -1))),
         Misconception("logits returned", lambda p, w, beta: p.log() + _rewards(w) / beta,

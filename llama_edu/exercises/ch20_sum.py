@@ -52,9 +52,9 @@ def _over(pick: Callable[[Tensor], Tensor]) -> Callable:
     return lambda logits, tokens, answer: (_next(logits, tokens) * pick(answer)).sum(1)
 
 
-def _of(tokens_odds: Callable[[Tensor, Tensor], Tensor]) -> Callable:
-    """From the odds of tokens 1 to t - 1, and where the answer's are."""
-    return lambda logits, tokens, answer: tokens_odds(
+def _of(found: Callable[[Tensor, Tensor], Tensor]) -> Callable:
+    """From the probabilities of tokens 1 to t - 1, and where the answer's are."""
+    return lambda logits, tokens, answer: found(
         logits[:, :-1].softmax(-1).gather(-1, tokens[:, 1:, None])[..., 0], answer[:, 1:])
 
 

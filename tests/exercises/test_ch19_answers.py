@@ -119,7 +119,8 @@ def test_no_other_baseline_is_quieter_and_the_noise_is_that_of_samples(probe):
 
 def test_of_the_three_answers_of_the_chapter_it_is_less_than_what_is_expected():
     p = torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64)
-    assert BASELINE.reference(p, torch.tensor([1.0, 0.0, 0.5]).double())[0] == pytest.approx(0.46, abs=5e-3)
+    rewards = torch.tensor([1.0, 0.0, 0.5], dtype=torch.float64)
+    assert BASELINE.reference(p, rewards)[0] == pytest.approx(0.46, abs=5e-3)
 
 
 def test_the_last_hint_is_an_answer():
