@@ -220,7 +220,7 @@ axes[1].plot([0, 0.8, 2], [-0.8, -0.8, -2])
 for ax, start, name in zip(axes, (1, -1), ("a good token, A = 1",
                                            "a bad token, A = -1"), strict=True):
     ax.plot([1], [start], "o", color=plots.ORANGE)
-    ax.annotate("here one starts", (1, start), (0.85, start - 0.5),
+    ax.annotate("here one starts", (1, start), (0.85, start / 2),
                 color=plots.ORANGE)
     ax.set_title(name, fontsize=9, loc="center")
     _ = ax.set(ylim=(-2.2, 2.2))
@@ -408,7 +408,7 @@ for i in sorted(poor, key=lambda i: -liked[i])[:2]:
     print(textwrap.fill(f"answer: {after[i]}", 80))
 
 # %% [markdown]
-# An answer that is no sentence may score twice the mean. The reward model has read pairs of demonstrators, who err in other ways; of answers unlike those its number means little. A policy that looks for reward may find them. In ten batches
+# On the mean the reward marks these low, as it should. But an answer that is no sentence may score twice the mean. The reward model has read pairs of demonstrators, who err in other ways; of answers unlike those its number means little. A policy that looks for reward may find them. In ten batches
 # it has not found many.
 #
 # ## What each device holds back
@@ -460,7 +460,7 @@ reveal("falls furthest", guess_fall, max(falls, key=falls.get))
 # %% [markdown]
 # (Medians of three seeds, in brackets the lowest and the highest. The *first* reward is that of the start. GRPO is told of below.) All seeds:
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Small panels, one for each run, with the judge's mark over 96 steps for three seeds, and a dashed line at the start, 0.87. In six panels all lines but one end above it, between 0.88 and 0.97, or at 0.84 without a clip. In the panel with recomputed probabilities two of three fall to 0.69 and 0.54."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Small panels, one for each run, with the judge's mark over 96 steps for three seeds, and a dotted line at the start, 0.87. In six panels all lines but one end above it, between 0.88 and 0.97, or at 0.84 without a clip. In the panel with recomputed probabilities two of three fall to 0.69 and 0.54."}}
 fig, axes = plots.figure("Two runs of 21 fall far, both with recomputed ratios",
                          x="steps", y="judge's mean mark", columns=4, rows=2,
                          size=(7.2, 4.0))
