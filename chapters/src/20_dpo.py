@@ -79,10 +79,10 @@ for power in (0.0, 1.0, 2.0, 3.0, 4.0):
 def log_prob(logits: Tensor, tokens: Tensor, answer: Tensor) -> Tensor:
     """Exercise 20.1 ●○○ 8 min. How likely is each answer, in nats?
 
-    `logits`, `b t v`, are what a Llama says after each of `tokens`, `b t`.
-    `answer`, `b t`, is True on the tokens of the answer; before it stands the
-    prompt, of a token or more, behind it padding. Return `b`: ln of the
-    probability of the whole answer after its prompt.
+    `logits`, `b t v`, are what a Llama says after each of `tokens`, `b t`, all
+    finite. `answer`, `b t`, is True on the tokens of the answer, which may be
+    long; before it stands the prompt, of a token or more, behind it padding.
+    Return `b`: ln of the probability of the whole answer after its prompt.
     """
     ### BEGIN SOLUTION
     told = F.cross_entropy(logits[:, :-1].transpose(1, 2), tokens[:, 1:],
@@ -108,7 +108,8 @@ def dpo_loss(chosen: Tensor, rejected: Tensor, chosen_before: Tensor,
 
     All are log-probabilities of whole answers, `b`: by the policy, and by the
     reference ("before"). Put the implicit rewards into Bradley and Terry's
-    loss, without a margin. Return a tensor without axes.
+    loss, without a margin. A pair may be wrong by far. Return a tensor without
+    axes.
     """
     ### BEGIN SOLUTION
     up, down = chosen - chosen_before, rejected - rejected_before
@@ -134,7 +135,8 @@ def pull(chosen: Tensor, rejected: Tensor, chosen_before: Tensor,
     """Exercise 20.3 ●●○ 10 min. How hard does each pair pull, `b`?
 
     As above. The pull of a pair is how fast the *sum* of the losses falls
-    when the log-probability of its chosen answer rises: a number above 0.
+    when the log-probability of its chosen answer rises: the derivative by it,
+    with the other sign, a number above 0.
     """
     ### BEGIN SOLUTION
     moved = chosen - chosen_before - rejected + rejected_before
@@ -350,10 +352,11 @@ _ = ax.legend(loc="lower left")
 def from_preferences(p: Tensor, wins: Tensor, beta: float) -> Tensor:
     """Exercise 20.4 ●●● 20 min. Which policy is best, by preferences alone?
 
-    `p`, `m` in float64, are the reference's odds of m answers to a prompt.
-    `wins[i, j]`, `m m`, says how often i is preferred to j by people whose
-    choices follow Bradley and Terry exactly; 1/2 on the diagonal. Return the
-    odds `m` of the policy with the most expected reward less `beta` KL.
+    `p`, `m` in float64, are the reference's probabilities of m answers to a
+    prompt. `wins[i, j]`, `m m`, says how often i is preferred to j by people
+    whose choices follow Bradley and Terry exactly; 1/2 on the diagonal. Return
+    the probabilities `m`, which sum to 1, of the policy with the most expected
+    reward less `beta` KL.
     """
     ### BEGIN SOLUTION
     odds = (wins[:, 0] / wins[0]) ** (1 / beta)
