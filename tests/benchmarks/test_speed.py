@@ -5,7 +5,7 @@ import torch
 from models import assert_same, tiny_config
 from torch.nn import functional as F
 
-from benchmarks import _rounds, decode, lora_step, rollouts, train_step
+from benchmarks import _rounds, batching, decode, lora_step, rollouts, train_step
 from llama_edu.family.accounting import parameters
 from llama_edu.losses import next_learnt_token
 from llama_edu.model import Llama
