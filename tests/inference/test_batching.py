@@ -69,7 +69,7 @@ ARRIVALS = st.lists(st.tuples(st.integers(0, 7), st.integers(1, 20), st.integers
                     min_size=1, max_size=12)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(ARRIVALS, st.integers(13, 40), st.integers(1, 5), st.sampled_from([1, 3, 4]))
 def test_arrival_room_and_company_change_no_answer(arrivals, n_places, max_batch, block_size):
     """Few blocks: most runs put requests back, several times over. Prompts that come twice are
