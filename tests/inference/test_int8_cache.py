@@ -38,10 +38,10 @@ def test_a_number_is_off_by_half_a_scale_at_most(dtype):
     assert (off > 0.4 * scale.float()).any()
 
 
-def test_by_hand():
-    numbers, scale = rounded(torch.tensor([[127.0, -63.6, 0.4, 0.0], [0.0, 0.0, 0.0, 0.0]]))
-    assert numbers.tolist() == [[127, -64, 0, 0], [0, 0, 0, 0]]
-    assert scale[0].item() == 1
+def test_each_row_has_a_scale_of_its_own_and_zeros_have_one_too():
+    numbers, scale = rounded(torch.tensor([[127.0, -63.6, 0.4], [0.0, 0.5, 0.1], [0.0, 0.0, 0.0]]))
+    assert numbers.tolist() == [[127, -64, 0], [0, 127, 25], [0, 0, 0]]
+    assert scale[:2, 0].tolist() == pytest.approx([1, 0.5 / 127])
     assert scale.all()
 
 
