@@ -1,6 +1,7 @@
 """The command `llama-edu`: text equal to transformers', and one sentence for every mistake."""
 
 import io
+import re
 import shutil
 import subprocess
 import sys
@@ -119,6 +120,55 @@ def test_a_tiny_top_p_is_greedy(folder, capsys):
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_sixteen_bits_run(folder, capsys, dtype):
     assert generated(capsys, folder, "--max-new", 3, "--dtype", dtype).startswith(TEXT)
+
+
+# -- a draft that guesses ahead ------------------------------------------------------------------
+
+def with_draft(capsys, folder, *options):
+    """What is said with a draft, and how many tokens it guessed and were kept."""
+    arguments = ["generate", "--model", folder, TEXT, "--max-new", 40, *options]
+    assert main([*map(str, arguments)]) == 0
+    out, err = capsys.readouterr()
+    told = re.search(r"the draft guessed (\d+) tokens, of which (\d+) \(\d+%\) were kept", err)
+    return out, int(told[1]), int(told[2])
+
+
+def test_a_draft_changes_nothing_but_the_passes(folder, tmp_path, capsys):
+    save_folder(tmp_path, n_layers=1)
+    alone = generated(capsys, folder, "--max-new", 40)
+    said, guessed, kept = with_draft(capsys, folder, "--draft", tmp_path)
+    assert said == alone
+    assert 0 <= kept < guessed
+    said, guessed, kept = with_draft(capsys, folder, "--draft", folder, "--ahead", 7)
+    assert (said, guessed, kept) == (alone, 35, 35)        # 5 passes, each 7 and one more
+    said, guessed, kept = with_draft(capsys, folder, "--draft-layers", 1)
+    assert said == alone
+    assert 0 <= kept < guessed
+
+
+def test_a_seed_decides_a_random_text_with_a_draft(folder, capsys):
+    one, two, other = (with_draft(capsys, folder, "--draft-layers", 1, "--temperature", 1.5,
+                                  "--seed", seed)[0] for seed in (1, 1, 2))
+    assert one == two != other
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    (("--ahead", 3), "--ahead 3 was given without a draft; one is needed to guess. Add --draft"),
+    (("--draft-layers", 1, "--ahead", 0), "0 guesses ahead were asked for; 1 or more is needed"),
+    (("--draft-layers", 2), "the first 2 blocks was asked for; 1 to 1 of this model's 2 are"),
+    (("--draft", "tales"), "the draft 'tales' cuts this text into other tokens than the model"),
+    (("--draft", "nowhere/at/all"), "nowhere/at/all")])
+def test_a_draft_that_cannot_be_had(failing, folder, options, message):
+    out, err = failing("generate", "--model", folder, TEXT, *options)
+    assert message in err
+    assert out == ""
+
+
+def test_a_draft_with_another_table(failing, folder, tmp_path, capsys):
+    save_folder(tmp_path, vocab_size=330)
+    capsys.readouterr()     # the progress bars of transformers
+    _, err = failing("generate", "--model", folder, TEXT, "--draft", tmp_path)
+    assert "the draft knows 330 tokens and the model 325; one vocabulary is needed" in err
 
 
 # -- mistakes ----------------------------------------------------------------------------------

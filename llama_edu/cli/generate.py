@@ -2,13 +2,18 @@
 
 import argparse
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import prompts
 from . import running
 from .say import say
 
+if TYPE_CHECKING:
+    from ..model import Llama
+    from ..tokenizer import Tokenizer
+
 MOST = 200          # new tokens, where nobody says how many
+AHEAD = 4           # guesses of a draft
 
 
 def add(commands: Any) -> None:
@@ -23,6 +28,14 @@ def add(commands: Any) -> None:
                                "in the one that the model's files name")
     generate.add_argument("--max-new", type=int, default=MOST, metavar="N",
                           help=f"tokens at most, {MOST} without it; it ends with the context too")
+    drafts = generate.add_mutually_exclusive_group()
+    drafts.add_argument("--draft", metavar="MODEL",
+                        help="a smaller model of the same vocabulary that guesses ahead; what is "
+                             "said is as likely as without it, and may come sooner")
+    drafts.add_argument("--draft-layers", type=int, metavar="N",
+                        help="the model's own first N layers as the draft")
+    generate.add_argument("--ahead", type=int, metavar="N",
+                          help=f"tokens that the draft guesses at a time, {AHEAD} without it")
     running.add_options(generate, temperature=0.0, top_p=1.0)
     generate.set_defaults(run=run)
 
@@ -35,7 +48,7 @@ def run(options: argparse.Namespace) -> None:
     text = _text(options.text)
     model, tokenizer, form, rules, generator = running.load(options)
     from ..generation import begun, room_for
-    from ..inference.talk import Speaker
+    from ..inference.talk import Speaker, SpeakerWithDraft
     if form is None or form.one_text:
         ids, before, stops = begun(tokenizer, text), text, tokenizer.stop_ids
     else:
@@ -45,7 +58,10 @@ def run(options: argparse.Namespace) -> None:
         raise ValueError("the text is empty, and texts of this model begin with no token of their "
                          "own; one word or more is needed. Type some.")
     max_new = room_for(options.max_new, model, ids)
-    speaker = Speaker(model, tokenizer, stops, rules, generator)
+    draft = _draft(options, model, tokenizer, text)
+    parts = model, tokenizer, stops, rules, generator
+    speaker = Speaker(*parts) if draft is None else SpeakerWithDraft(
+        *parts, draft=draft, ahead=AHEAD if options.ahead is None else options.ahead)
     pieces = speaker.pieces(ids, max_new)
     print(before, next(pieces, ""), sep="", end="", flush=True)     # or fail before it
     for piece in pieces:
@@ -56,6 +72,30 @@ def run(options: argparse.Namespace) -> None:
         say(f"cut after {max_new} tokens: " + (
             f"the context of {model.config.max_seq_len:,} tokens is full." if full else
             "--max-new N allows more."))
+    if draft is not None:
+        say(f"the draft guessed {speaker.guessed} tokens, of which {speaker.kept} "
+            f"({speaker.kept / max(speaker.guessed, 1):.0%}) were kept.")
+
+
+def _draft(options: argparse.Namespace, model: "Llama", tokenizer: "Tokenizer", text: str
+           ) -> "Llama | None":
+    """The model that guesses ahead, where one is asked for. Raises ValueError where it cannot be
+    had, for one that cuts this text differently, and for --ahead without one."""
+    if options.draft_layers is not None:
+        from ..inference.speculative import early_exit
+        return early_exit(model, options.draft_layers)
+    if options.draft is None:
+        if options.ahead is not None:
+            raise ValueError(f"--ahead {options.ahead} was given without a draft; one is needed to "
+                             "guess. Add --draft MODEL or --draft-layers N.")
+        return None
+    from ..checkpoint import load_tokenizer, open_source
+    from ..inference.decoding import DecodingLlama
+    source = open_source(options.draft, tokenizer=options.tokenizer)
+    if load_tokenizer(source, options.draft).encode(text) != tokenizer.encode(text):
+        raise ValueError(f"the draft {options.draft!r} cuts this text into other tokens than the "
+                         "model; one vocabulary is needed. Choose a draft of the same family.")
+    return DecodingLlama(running.read(source, options))
 
 
 def _text(words: list[str]) -> str:

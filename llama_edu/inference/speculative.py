@@ -5,9 +5,10 @@ costs time, never quality. Leviathan et al. 2023.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..cache import KVCache
 from ..generation import count_pads
@@ -57,14 +58,26 @@ def guess(draft: Llama, text: Tensor, cache: KVCache, rules: Sequence[Rule], *, 
     return text[0, text.shape[1] - t:], q
 
 
-@torch.inference_mode()
 def speculate(model: Llama, draft: Llama, prompt: Tensor, *rules: Rule, max_new: int, ahead: int,
               generator: torch.Generator | None = None) -> Iterator[Tensor]:
     """Yield tokens `1 1` after a prompt `1 t`, distributed as `stream` would draw them.
 
     The draft guesses `ahead` tokens at a time; both models must share one vocabulary. The rules
-    reshape both distributions. Raises ValueError for several prompts, for two vocabularies, for
-    fewer than one token or guess, and for a text longer than a context of the two.
+    reshape both distributions. Raises as `rounds` does.
+    """
+    for _, new in rounds(model, draft, prompt, *rules, max_new=max_new, ahead=ahead,
+                         generator=generator):
+        yield from new[:, None, None]
+
+
+@torch.inference_mode()
+def rounds(model: Llama, draft: Llama, prompt: Tensor, *rules: Rule, max_new: int, ahead: int,
+           generator: torch.Generator | None = None) -> Iterator[tuple[int, Tensor]]:
+    """Yield, for each pass of the model, how many tokens the draft guessed, and those that come
+    out: the guesses that are kept, and one more.
+
+    Raises ValueError for several prompts, for two vocabularies, for fewer than one token or guess,
+    and for a text longer than a context of the two.
     """
     _check_pair(model, draft, prompt, max_new=max_new, ahead=ahead)
     length = prompt.shape[1] + max_new
@@ -78,7 +91,7 @@ def speculate(model: Llama, draft: Llama, prompt: Tensor, *rules: Rule, max_new:
         text = torch.cat([text, new[None]], dim=1)
         for memory in (cache, draft_cache):     # forget guesses that were refused
             memory.rewind(min(memory.length, text.shape[1] - 1))
-        yield from new[:, None, None]
+        yield t, new
 
 
 def _check_pair(model: Llama, draft: Llama, prompt: Tensor, *, max_new: int, ahead: int) -> None:
@@ -94,3 +107,22 @@ def _check_pair(model: Llama, draft: Llama, prompt: Tensor, *, max_new: int, ahe
                          "needed. Choose a draft of the same family.")
     for m in (model, draft):
         count_pads(m, prompt, max_new=max_new)
+
+
+def early_exit(model: Llama, n_layers: int) -> Llama:
+    """A draft that costs no memory: the model's own first blocks, and then its norm and output.
+
+    All weights are the model's. It guesses well only where the model was trained to stop early
+    (Elhoushi et al. 2024); others need nearly all of their blocks to know the next token.
+    Raises ValueError unless one block or more is kept, and one left out.
+    """
+    if not 1 <= n_layers < model.config.n_layers:
+        raise ValueError(f"a draft of the first {n_layers} blocks was asked for; 1 to "
+                         f"{model.config.n_layers - 1} of this model's {model.config.n_layers} "
+                         "are needed. Choose fewer, or more than none.")
+    draft = Llama.__new__(Llama)
+    nn.Module.__init__(draft)           # the parts are another's: nothing is drawn at random
+    draft.config = replace(model.config, n_layers=n_layers)
+    draft.tok_embeddings, draft.layers = model.tok_embeddings, model.layers[:n_layers]
+    draft.norm, draft.output = model.norm, model.output
+    return draft

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,6 +18,7 @@ from ..model import Llama
 from ..prompts import Format, Message, dialog_tokens, n_shared, named, stop_ids
 from ..sampling import Rule, known, usual_rules
 from ..tokenizer import Tokenizer
+from .speculative import rounds
 
 HELP = """\
 /reset         forget what was said, and begin anew
@@ -252,3 +254,22 @@ class Speaker:
         self.cache.rewind(min(shared, len(ids) - 1))        # one is read for its logits
         self.ids = list(ids)
         return self.cache
+
+
+class SpeakerWithDraft(Speaker):
+    """A speaker for whom a draft guesses ahead. It counts the guesses, and those that are kept."""
+
+    def __init__(self, *speaker: Any, draft: Llama, ahead: int) -> None:
+        super().__init__(*speaker)
+        self.draft, self.ahead = draft, ahead
+        self.guessed = self.kept = 0
+
+    def tokens(self, ids: Sequence[int], max_new: int) -> Iterator[int]:
+        """The tokens that follow, one at a time; nothing is remembered of the last text."""
+        prompt = torch.tensor([ids], device=self.model.tok_embeddings.weight.device)
+        rules = known(self.tokenizer.n_vocab), *self.rules
+        for guessed, new in rounds(self.model, self.draft, prompt, *rules, max_new=max_new,
+                                   ahead=self.ahead, generator=self.generator):
+            self.guessed += guessed
+            self.kept += len(new) - 1
+            yield from new.tolist()

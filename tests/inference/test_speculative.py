@@ -15,7 +15,8 @@ from models import loud_model, some_tokens, tiny_config
 from llama_edu.cache import KVCache
 from llama_edu.generation import stream
 from llama_edu.inference import speculative
-from llama_edu.inference.speculative import speculate, verify
+from llama_edu.inference.decoding import DecodingLlama
+from llama_edu.inference.speculative import early_exit, rounds, speculate, verify
 from llama_edu.sampling import no_repeat, repetition, temperature, top_k, top_p
 
 MODEL, DRAFT = loud_model(tiny_config(), seed=0), loud_model(tiny_config(n_layers=1), seed=5)
@@ -225,3 +226,64 @@ def test_a_draft_with_another_vocabulary_is_refused():
 def test_no_guesses_are_refused():
     with pytest.raises(ValueError, match="0 guesses ahead were asked for; 1 or more is needed"):
         next(speculate(MODEL, DRAFT, PROMPT, max_new=3, ahead=0))
+
+
+# -- a model's first blocks as its draft --------------------------------------------------------
+
+DEEP = loud_model(tiny_config(n_layers=4), seed=3)
+TIED = loud_model(tiny_config(n_layers=3, tied_embeddings=True), seed=3)
+
+
+@pytest.mark.parametrize("model", [DEEP, TIED, DecodingLlama(DEEP)], ids=["own", "tied", "laid"])
+def test_an_early_exit_is_the_same_weights_and_no_copy(model):
+    draft, whole = early_exit(model, 2), model.state_dict()
+    mine = draft.state_dict()
+    assert {name for name in whole if not name.startswith(("layers.2", "layers.3"))} == {*mine}
+    assert all(w.data_ptr() == whole[name].data_ptr() for name, w in mine.items())
+    assert len(model.layers) == model.config.n_layers
+    assert draft.config.n_layers == len(draft.layers) == 2
+
+
+def test_an_early_exit_is_what_a_model_of_these_weights_alone_computes():
+    draft = early_exit(DEEP, 3)
+    alone = loud_model(draft.config)
+    alone.load_state_dict({name: DEEP.state_dict()[name] for name in alone.state_dict()})
+    assert torch.equal(draft(PROMPT), alone(PROMPT))
+    assert not torch.equal(draft(PROMPT), DEEP(PROMPT))
+
+
+@pytest.mark.parametrize("n_layers", [1, 3])
+@pytest.mark.parametrize("model", [DEEP, DecodingLlama(DEEP)], ids=["own", "laid"])
+def test_with_an_early_exit_the_likeliest_answer_is_the_models_own(model, n_layers):
+    alone = joined(stream(DEEP, PROMPT, top_k(1), max_new=40))
+    draft = early_exit(model, n_layers)
+    both = joined(speculate(model, draft, PROMPT, top_k(1), max_new=40, ahead=4))
+    assert torch.equal(both, alone)
+
+
+def test_rounds_tell_what_was_guessed_and_end_with_a_token_of_the_models_own():
+    told = list(rounds(DEEP, early_exit(DEEP, 3), PROMPT, top_k(1), max_new=40, ahead=4))
+    assert sum(len(new) for _, new in told) == 40
+    assert all(1 <= len(new) <= guessed + 1 <= 5 for guessed, new in told)
+    kept = [len(new) - 1 for _, new in told]
+    assert 0 < sum(kept) < sum(guessed for guessed, _ in told)     # it agrees at times, not always
+    told = list(rounds(MODEL, MODEL, PROMPT, top_k(1), max_new=20, ahead=4))
+    assert [(guessed, len(new)) for guessed, new in told] == [(4, 5)] * 4
+
+
+def test_each_round_is_one_pass_of_the_model_and_one_of_the_draft_for_each_guess():
+    passes, draft = Counter(), early_exit(DEEP, 1)
+    watched = [(DEEP.layers[0], "first"), (DEEP.layers[3], "last")]
+    hooks = [block.register_forward_hook(lambda *_, name=name: passes.update([name]))
+             for block, name in watched]
+    told = list(rounds(DEEP, draft, PROMPT, top_k(1), max_new=30, ahead=3))
+    for hook in hooks:
+        hook.remove()
+    assert passes["last"] == len(told)
+    assert passes["first"] == len(told) + sum(guessed for guessed, _ in told)
+
+
+@pytest.mark.parametrize("n_layers", [-1, 0, 4, 5])
+def test_an_early_exit_of_all_blocks_or_none_is_refused(n_layers):
+    with pytest.raises(ValueError, match=f"the first {n_layers} blocks was asked for; 1 to 3 of "):
+        early_exit(DEEP, n_layers)
