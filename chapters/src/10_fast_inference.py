@@ -266,8 +266,8 @@ ladder = {
     "joined": (next_pass(joined, text), limit(1, 32)),
     "8 bits": (next_pass(quick, text), limit(1, 8))}
 for rung, (took, best) in ladder.items():
-    print(f"{rung:9}{took * 1000:7.0f} ms a token, limit "
-          f"{best * 1000:5.0f} ms: {best / took:4.0%} of what is possible")
+    print(f"{rung:9}{took * 1000:7.1f} ms a token, limit "
+          f"{best * 1000:6.1f} ms: {best / took:4.0%} of what is possible")
 
 # %% [markdown]
 # The first step changes *which* limit there is: from arithmetic over the whole text, which grows with every token, to one look at the weights. The second changes nothing about the limit, it comes nearer. The third lowers it: a quarter of the bytes. (A share above 100 % says that
@@ -351,7 +351,7 @@ for n in exits:
 _ = ax.legend(title="of its blocks (numbers)", loc="upper left")
 
 # %% [markdown]
-# Blocks write for the blocks after them, not for the output. The last ones turn what was gathered into a word, and none of the others was ever trained to. (It can be taught: Elhoseiny et al. 2024 train with losses at every exit, *LayerSkip*.) What pays is a small model that was trained to speak. Beside a large one it costs next to nothing:
+# Blocks write for the blocks after them, not for the output. The last ones turn what was gathered into a word, and none of the others was ever trained to. (It can be taught: Elhoseiny et al. 2024 train with losses at every exit, *LayerSkip*.) What pays is a small model that was trained to speak. Beside a large one it costs little:
 
 # %%
 def tokens_for_a_pass(r: float, c: float) -> tuple[float, int]:
@@ -365,8 +365,8 @@ for small, large in (("llama-3.2-1b", "llama-3.1-8b"),
                      ("llama-3.1-8b", "llama-3.1-405b")):
     c = (parameters(release(small).config).total
          / parameters(release(large).config).total)
-    print(f"{small[6:]} for {large[6:]:8} c = {c:.3f}:", *(
-        f" r {r}: {won:.2f} ({n})" for r in (0.3, 0.6, 0.8)
+    print(f"{small[6:]} for {large[6:]:8} c {c:.3f}:", *(
+        f"r {r}: {won:.2f} ({n})" for r in (0.3, 0.6, 0.8)
         for won, n in [tokens_for_a_pass(r, c)]))
 
 # %% [markdown]
@@ -721,8 +721,8 @@ check("10.5", verdicts)
 # %% tags=["nbval-check-output"]
 for card in ("A100-80GB", "H100-80GB", "H200"):
     room = gpu(card).gib * GIB - weight_bytes(eight_b, bits=16)
-    print(f"{card:9}", *(
-        f" {how}: {n} texts, {n / max(on(card, n, 1024)):,.0f} tokens/s"
+    print(card, *(
+        f"{how}: {n} texts, {n / max(on(card, n, 1024)):,.0f} tokens/s"
         for how, tokens in (("reserved", 8192), ("pages", 1024))
         for n in [int(room // kv_bytes(eight_b, tokens=tokens, batch=1,
                                        bits=16))]))
