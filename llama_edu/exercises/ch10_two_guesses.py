@@ -6,26 +6,27 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from .ch07_generation_accept import what_verify_does
 from .data import Exercise, Inputs, Misconception, Probe
 
 Rule = Callable[[Tensor, Tensor], Tensor]
 
 
 def _keep(p: Tensor, q: Tensor) -> Tensor:
-    return (p / q).nan_to_num(1.0, posinf=1.0).clamp(max=1)
-
-
-def _lacking(p: Tensor, q: Tensor) -> Tensor:
-    return (p - q).clamp(min=0)
-
-
-def _scaled(x: Tensor) -> Tensor:
-    return x / x.sum() if x.sum() > 0 else x
+    return what_verify_does(p, q)[0]
 
 
 def _left(p: Tensor, q: Tensor) -> Tensor:
-    """What has to come out once the first guess was refused."""
-    return _scaled(_lacking(p, q))
+    """What has to come out once a guess was refused."""
+    return what_verify_does(p, q)[1]
+
+
+def _lacking(p: Tensor, q: Tensor) -> Tensor:
+    return torch.relu(p - q)
+
+
+def _scaled(x: Tensor) -> Tensor:
+    return x / x.sum() if x.any() else x
 
 
 def _second(p: Tensor, q: Tensor) -> Tensor:

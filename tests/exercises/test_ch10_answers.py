@@ -75,6 +75,36 @@ def test_other_ways_to_the_same_end_pass(id: str, answer: Callable):
     assert check(id, answer).passed
 
 
+def clocks_exchanged(*given: float) -> tuple[float, float]:
+    return two_clocks(*given)[::-1]
+
+
+def lists_changed(table: list[int], length: int, size: int, holders: list[int], idle: list[int]):
+    found = by_cases(table, length, size, holders, idle)
+    table[:], holders[:], idle[:] = found[:3]
+    return found
+
+
+def pages_turned(pages: Tensor, table: Tensor, length: int) -> Tensor:
+    return by_index(pages, table, length).flip(0)
+
+
+def replaced_by_softmax(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    first, second, instead = twice(p, q)
+    return first, second, instead.softmax(-1)
+
+
+@pytest.mark.parametrize(("id", "answer", "said"), [
+    ("10.1", clocks_exchanged, "from back to front"),
+    ("10.2", pages_turned, "back to front along the axis"),
+    ("10.3", lists_changed, "changed its argument `table`"),
+    ("10.4", lambda p, q: twice(p, q)[:2], "a length of 2; 3 is needed"),
+    ("10.4", replaced_by_softmax, "item 2"),
+])
+def test_an_answer_that_nobody_foresaw_is_told_what_is_wrong(id: str, answer: Callable, said: str):
+    assert said in str(check(id, answer))
+
+
 def test_the_clocks_are_those_of_the_package():
     config, before, batch = release("llama-3.1-8b").config, 1024, 32
     p = parameters(config)
