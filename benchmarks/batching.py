@@ -23,11 +23,11 @@ from ._rounds import interleaved, machine, ratios, spread, threads
 from .decode import MODELS
 
 MODEL = MODELS["15M"]
-N, MAX_BATCH = 192, 16              # requests
+N, MAX_BATCH = 128, 8               # requests
 PROMPT = 8, 64                      # tokens, from and to
 MEDIAN, SIGMA, LONGEST = 16, 1.0, 384       # tokens of an answer: lognormal, and a limit
-BLOCK_SIZE, N_BLOCKS = 16, 512      # blocks enough that no request is put back
-THREADS, ROUNDS, GOAL = 2, 3, 2.0
+BLOCK_SIZE, N_BLOCKS = 16, 256      # blocks enough that no request is put back
+THREADS, ROUNDS, GOAL = 1, 3, 2.0
 CONTINUOUS, STATIC = "continuous", "static"
 
 Requests = list[tuple[Tensor, int]]     # prompts, and how long their answers are

@@ -124,34 +124,22 @@ def test_a_block_that_nobody_else_holds_is_not_copied():
     assert again.blocks == blocks
 
 
-def test_what_was_released_first_is_forgotten_first_and_an_end_before_its_beginning():
-    pages, old, new = pool(5), Table(), Table()
-    write(pages, old, [1] * 9)
-    write(pages, new, [2] * 8)
-    unnamed = old.blocks[2]
+def test_no_name_goes_first_then_what_was_released_first_an_end_before_its_beginning():
+    pages, old, new, taken = pool(5), Table(), Table(), Table()
+    write(pages, old, [1] * 8)
+    write(pages, new, [2] * 9)
+    unnamed = new.blocks[2]
     pages.release(old)
     pages.release(new)
-    taken = Table()
-
-    def found():
-        lengths = []
-        for token in (1, 2):
-            table = pages.find([token] * 9)
-            lengths.append(len(table.blocks))
-            pages.release(table)
-        return lengths
-
-    assert found() == [2, 2]
-    order = list(pages.idle)
-    assert order[0] == unnamed
-    assert pages.grow(taken, 4)         # takes the one without a name
-    assert found() == [2, 2]
-    assert pages.grow(taken, 8)         # now the end of the older
-    assert found() == [1, 2]
-    assert pages.grow(taken, 12)
-    assert found() == [0, 2]
-    assert pages.grow(taken, 16)
-    assert found() == [0, 1]
+    forgotten = []
+    for n in (4, 8, 12, 16):
+        assert pages.grow(taken, n)
+        forgotten.append([2 - sum(block in pages.name_of for block in blocks)
+                          for blocks in ((0, 1), (2, 3))])
+    assert taken.blocks[0] == unnamed == 4
+    assert forgotten == [[0, 0], [1, 0], [2, 0], [2, 1]]
+    assert pages.find([1] * 8).blocks == []
+    assert pages.find([2] * 8).blocks == [2]
 
 
 def test_a_block_that_is_held_is_never_forgotten():
