@@ -617,7 +617,7 @@ for how, rows in served.items():
           f"{waiting / len(rows):.0f} requests wait on the mean")
 assert share["whole"] < 0.35 < 0.85 < share["pages"]
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels of tokens in memory against passes. Reserved as a whole, 1,024 tokens are held nearly all the time and about a quarter of them is used, for 740 passes. In pages used and reserved run close together, reach the same memory, and all is done in less than half as many passes."}}
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels of tokens in memory against passes. Reserved as a whole, 1,024 tokens are held nearly all the time and about a quarter of them is used, for about 760 passes. In pages used and reserved run close together, reach the same memory, and all is done in less than half as many passes."}}
 fig, panels = plots.figure("Pages hold what is used, so more texts fit",
                            x="passes", y="tokens in memory", columns=2)
 for ax, (how, rows) in zip(panels, served.items(), strict=True):
