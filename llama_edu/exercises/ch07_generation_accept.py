@@ -23,7 +23,7 @@ def _scaled(x: Tensor) -> Tensor:
     return x / x.sum() if x.sum() > 0 else x
 
 
-def _what_verify_does(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
+def what_verify_does(p: Tensor, q: Tensor) -> tuple[Tensor, Tensor]:
     """The chances that `verify` draws with: a test holds the two together."""
     return _keep(p, q), _scaled(_lacking(p, q))
 
@@ -64,7 +64,7 @@ def _drawn(rng: Generator, v: int, std: float) -> Inputs:
 
 
 ACCEPT = Exercise(
-    "7.6", "The rule of acceptance", "Guess ahead", _what_verify_does,
+    "7.6", "The rule of acceptance", "Guess ahead", what_verify_does,
     probes=(
         Probe("four tokens", _shares([0.5, 0.25, 0.15, 0.1], [0.2, 0.4, 0.1, 0.3])),
         Probe("one that the draft never says", _shares([0.3, 0.5, 0.2], [0.6, 0.4, 0.0])),

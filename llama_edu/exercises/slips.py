@@ -84,13 +84,15 @@ def _trace(exercise: Exercise) -> Ran:
                 pass
             finally:
                 sys.settrace(before)
-    functions: dict[Path, list[FunctionType]] = {}
-    for each in gc.get_objects():
-        if type(each) is FunctionType and each.__code__ in codes:
-            functions.setdefault(Path(each.__code__.co_filename), []).append(each)
     lines: dict[Path, set[int]] = {}
     for code, numbers in codes.items():
         lines.setdefault(Path(code.co_filename), set()).update(numbers)
+    functions: dict[Path, list[FunctionType]] = {}
+    for each in gc.get_objects():
+        if type(each) is FunctionType and each.__code__ in codes:
+            file = Path(each.__code__.co_filename)
+            if file in lines:       # the same lines at the same place of another file are equal
+                functions.setdefault(file, []).append(each)
     return Ran(functions, lines, n_lines // len(exercise.probes))
 
 

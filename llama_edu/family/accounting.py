@@ -147,6 +147,21 @@ def tokens_per_second(config: ModelConfig, *, gb_per_second: float, bits: float,
     return gb_per_second * 1e9 / read
 
 
+def pass_seconds(config: ModelConfig, *, batch: int, before: int, bits: float, cache_bits: int,
+                 gb_per_second: float, tflops: float, new: int = 1) -> tuple[float, float]:
+    """The least seconds for reading, and for arithmetic, of a pass over `new` tokens of each text.
+
+    before: tokens of each text that lie in its cache. Weights are read once for all texts, of the
+    embedding one row. Both go on at once, so the slower one decides (Williams et al. 2009).
+    """
+    p = parameters(config)
+    table = 0 if config.tied_embeddings else p.embedding
+    read = ((p.total - table) * bits / 8
+            + kv_bytes(config, tokens=before, batch=batch, bits=cache_bits))
+    computed = batch * forward_flops(config, tokens=new, before=before)
+    return read / gb_per_second / 1e9, computed / tflops / 1e12
+
+
 def tonnes_co2(gpu_hours: float, *, watts: float, pue: float = 1.1,
                kg_per_kwh: float = 0.385) -> float:
     """Tonnes of CO2 by the formula of the Llama papers (Touvron et al. 2023a, section 6).

@@ -3,6 +3,7 @@
 import ast
 import sys
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
@@ -32,6 +33,15 @@ def test_a_step_left_out_is_found_in_the_package(monkeypatch):
     said = said_of(ATTENTION, lambda *x: attention(*x, scale=1.0), monkeypatch)
     assert said == ("returned what the right code gives with "
                     "`/ math.sqrt(q.shape[-1])` left out, in one place.")
+
+
+def test_equal_lines_at_the_same_place_of_another_file_are_left_alone(monkeypatch):
+    source = Path(layers.__file__).read_text(encoding="utf-8")
+    copy = {"__name__": "elsewhere", "__package__": layers.__package__}
+    exec(compile(source, "elsewhere.py", "exec"), copy)
+    assert copy["attend"].__code__ == layers.attend.__code__
+    said = said_of(ATTENTION, lambda *x: attention(*x, scale=1.0), monkeypatch)
+    assert "left out, in one place" in said
 
 
 def test_what_no_single_slip_does_is_not_made_up(monkeypatch):

@@ -201,6 +201,30 @@ def test_decoding_is_bounded_by_reading_the_weights_and_the_cache():
     assert 1 / slow - 1 / fast == pytest.approx(2**30 / 3350e9)    # 1 GiB of keys and values
 
 
+def test_a_batch_reads_the_weights_once_and_computes_for_each_text():
+    config = release("llama-3.1-8b").config
+    asked = {"before": 8192, "bits": 16, "cache_bits": 16, "gb_per_second": 3350, "tflops": 989.4}
+    reading, computing = accounting.pass_seconds(config, batch=1, **asked)
+    assert reading == pytest.approx(1 / accounting.tokens_per_second(
+        config, gb_per_second=3350, bits=16, context=8192))
+    more, computed = accounting.pass_seconds(config, batch=4, **asked)
+    assert more - reading == pytest.approx(3 * 2**30 / 3350e9)      # three caches of 1 GiB
+    assert computed == pytest.approx(4 * computing)
+    assert computing == pytest.approx(
+        accounting.forward_flops(config, tokens=1, before=8192) / 989.4e12)
+    _, prompt = accounting.pass_seconds(config, batch=1, new=100, **asked)
+    assert prompt > 99 * computing
+
+
+def test_a_tied_table_is_read_for_the_output_and_fewer_bits_are_read_sooner():
+    config = release("llama-3.2-1b").config
+    asked = {"batch": 1, "before": 0, "cache_bits": 16, "gb_per_second": 100, "tflops": 1}
+    assert config.tied_embeddings
+    reading, computing = accounting.pass_seconds(config, bits=16, **asked)
+    assert reading == pytest.approx(2 * accounting.parameters(config).total / 100e9)
+    assert accounting.pass_seconds(config, bits=8, **asked) == (reading / 2, computing)
+
+
 def test_arithmetic_of_all_cards_is_of_one_kind_with_sums_in_float32():
     """Multiprocessors x their clock in GHz x operations of one in a clock tick: a consumer card
     (RTX) does 512 with sums in float32, and 1,024 with sums in float16."""
