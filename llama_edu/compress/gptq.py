@@ -8,8 +8,8 @@ best move of all that are still free is known (Hassibi & Stork 1993, the "optima
     error = (w_i - q_i) / [H^-1]_ii,    w -= error * [H^-1]_i
 
 and then row and column i leave H^-1. GPTQ (Frantar et al. 2023) takes the weights of all rows in
-one order, so that all share these matrices, and reads them out of one Cholesky factor, U^T U = H^-1:
-row i of U is row i of the H^-1 that is left when i comes, over the root of its diagonal.
+one order, so that all share these matrices, and reads them out of one factor, U^T U = H^-1
+(Cholesky): row i of U is row i of the H^-1 that is left when i comes, over the root of its diagonal.
 
 Why this one and not AWQ (Lin et al. 2024), which scales up the columns that meet large inputs, by
 powers that a search finds, and then rounds to nearest? Because here every step is the answer to an
