@@ -7,7 +7,9 @@ from typing import Any
 from ..training.recipe import DTYPES
 from .say import say
 
-FORMATS, KINDS = ("hf", "meta", "gguf"), (*DTYPES, "q8_0")      # of `formats.convert`
+FORMATS = ("hf", "meta", "gguf")        # both of `formats.convert`
+BLOCKS = ("q8_0", "q6_k", "q5_k_m", "q5_1", "q5_0", "q4_k_m", "q4_1", "q4_0")
+KINDS = (*DTYPES, "f32", "bf16", "f16", *BLOCKS)
 
 
 def add(commands: Any) -> None:
@@ -16,8 +18,9 @@ def add(commands: Any) -> None:
     made.add_argument("target", metavar="TO", help="a folder, or a .gguf file, that is not there")
     made.add_argument("--format", type=str.lower, choices=FORMATS, required=True)
     made.add_argument("--shards", type=int, default=1, metavar="N", help="files of weights")
-    made.add_argument("--dtype", type=str.lower, choices=KINDS,
-                      help="without it, as the matrices are; quantised ones become float32")
+    made.add_argument("--dtype", "--type", type=str.lower, choices=KINDS, metavar="TYPE",
+                      help=f"{', '.join(DTYPES)}; in GGUF also {', '.join(BLOCKS).upper()}, as "
+                      "llama.cpp's. Without it, as the matrices are; quantised ones become float32")
     made.add_argument("--tokenizer", metavar="PATH", help="its files, if not beside the model's")
     made.add_argument("--adapter", metavar="DIR", help="a LoRA adapter of it, to be merged into it")
     made.set_defaults(run=run)

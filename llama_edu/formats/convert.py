@@ -13,6 +13,7 @@ from torch import Tensor
 from ..checkpoint import load_tokenizer, open_source
 from ..training import adapter_files
 from . import huggingface, meta
+from .gguf import file_types
 from .gguf import weights as gguf
 from .source import Source, Stored
 from .whole_files import whole_folder
@@ -20,7 +21,8 @@ from .whole_files import whole_folder
 FORMATS = ("hf", "meta", "gguf")
 # How the numbers of each format can be stored: dtypes, and the kinds that GGUF calls otherwise.
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-KINDS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16", "q8_0": "Q8_0"}
+KINDS = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"} | {
+    name.lower(): name for name in file_types.FILE_TYPES}
 
 
 def convert(path: str | Path, target: str | Path, *, format: str, shards: int = 1,
@@ -30,8 +32,8 @@ def convert(path: str | Path, target: str | Path, *, format: str, shards: int = 
     """Write the model at `path` (a folder, a .gguf file, a hub id) to `target` in another format.
 
     format: "hf" and "meta" make a folder of `shards` files of weights, "gguf" makes one file.
-    dtype: "float32", "bfloat16", "float16" or, in GGUF, "q8_0"; None keeps that of the matrices
-    (norms, which GGUF has in float32 always, follow them elsewhere).
+    dtype: "float32", "bfloat16", "float16" or, in GGUF, a name such as "Q8_0" or "Q4_K_M"; None
+    keeps that of the matrices (norms, which GGUF has in float32 always, follow them elsewhere).
     tokenizer: where its files lie, if not beside the weights.
     adapter: a folder with a LoRA adapter of this model, to be merged into its weights.
     after_each: called when a tensor has been written.
@@ -53,17 +55,20 @@ def convert(path: str | Path, target: str | Path, *, format: str, shards: int = 
     source = open_source(path, tokenizer=tokenizer)
     if source.tokenizer is not None:
         load_tokenizer(source, path)        # or the target would be refused when it is loaded
-    dtype = dtype or widest(source)     # of the model alone: an adapter's sums are in float32
+    # Of the model alone: an adapter's sums are in float32.
+    dtype = widest(source) if dtype is None else dtype.lower()
     if adapter is not None:
         source = adapter_files.adapted(source, adapter_files.read(Path(adapter), source.config))
     if dtype not in kinds:
         raise ValueError(f"dtype {dtype!r} was asked for; {format} has {', '.join(kinds)}. "
                          "Choose one.")
-    _need_room(source, target, bits=8.5 if dtype == "q8_0" else 8 * DTYPES[dtype].itemsize)
-    source = _watched(source, after_each)
     if format == "gguf":
-        gguf.write(target, source, kind=KINDS[dtype])
+        _need_room(target, file_types.data_bytes(source.config, KINDS[dtype]))
+        gguf.write(target, _watched(source, after_each), kind=KINDS[dtype])
     else:
+        n = sum(math.prod(stored.shape) for stored in source.tensors.values())
+        _need_room(target, n * DTYPES[dtype].itemsize)
+        source = _watched(source, after_each)
         with whole_folder(target) as folder:
             if format == "hf":
                 huggingface.write(folder, source, n_files=shards, dtype=DTYPES[dtype])
@@ -78,9 +83,8 @@ def widest(source: Source) -> str:
     return next((name for name, dtype in DTYPES.items() if dtype == held), "float32")
 
 
-def _need_room(source: Source, target: Path, *, bits: float) -> None:
+def _need_room(target: Path, needed: int) -> None:
     folder = next(parent for parent in target.absolute().parents if parent.is_dir())
-    needed = sum(math.prod(stored.shape) for stored in source.tensors.values()) * bits / 8
     if (free := shutil.disk_usage(folder).free) < needed:
         raise ValueError(f"{target} needs {needed / 2**20:,.0f} MiB; {folder} has "
                          f"{free / 2**20:,.0f} MiB free. Make room, or choose another disk.")

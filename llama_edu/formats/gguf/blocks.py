@@ -7,8 +7,10 @@ of its group of 16 or 32, in some kinds with an offset too, it becomes
 
 The layouts are those of llama.cpp's ggml-common.h; 2 bytes are a float16. The kinds without a
 reader here are rare, and most of them need large tables: the `gguf` package reads them.
+`encode` has the writers.
 """
 
+import math
 from types import ModuleType
 from typing import NamedTuple
 
@@ -24,6 +26,10 @@ class Kind(NamedTuple):
     number: int                 # in the list of tensors
     block: int                  # numbers that share their scales
     n_bytes: int                # of a block
+
+    def size(self, shape: tuple[int, ...]) -> int:
+        """The bytes of a tensor whose rows are whole blocks."""
+        return math.prod(shape) // self.block * self.n_bytes
 
 
 KINDS = {
@@ -223,19 +229,3 @@ def _layers(stored: Tensor, bits: int, turn: int = -2) -> Tensor:
 def _in_turn(stored: Tensor, bits: int) -> Tensor:
     """The same numbers in another order: all of the first byte, then those of the next."""
     return _layers(stored, bits, turn=-1)
-
-
-# -- writing ---------------------------------------------------------------------------------------
-
-
-def to_q8_0(w: Tensor) -> Tensor:
-    """Numbers, flat and float32, as blocks of Q8_0: the bytes in a row.
-
-    The largest of 32 becomes 127 or -127; halves are rounded away from zero.
-    """
-    groups = w.view(-1, 32)
-    scale = groups.abs().amax(1, keepdim=True) / 127
-    q = groups * torch.where(scale == 0, 0, 1 / scale)
-    whole = q.trunc()
-    q = whole.add_(q.sub_(whole).mul_(2).trunc_()).to(torch.int8)
-    return torch.cat([scale.half().view(torch.uint8), q.view(torch.uint8)], 1).flatten()

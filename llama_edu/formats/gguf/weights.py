@@ -22,8 +22,10 @@ from ..names import find
 from ..source import Source, Stored, finite
 from ..whole_files import whole_file
 from . import split
-from .blocks import KINDS, UNREAD, decode, package, to_q8_0
+from .blocks import KINDS, UNREAD, decode, package
 from .config import ROPE_FACTORS, config_fields, find_scaling, read_config, written_factors
+from .encode import WRITERS, encode
+from .file_types import FILE_TYPES, kinds_of
 from .general import read_name, read_sampling, sampling_fields
 from .header import Header, Listed
 
@@ -31,8 +33,8 @@ PLAIN = {"F32": (torch.float32, np.float32), "F16": (torch.float16, np.float16),
          "BF16": (torch.bfloat16, np.int16)}    # as PyTorch has them, and as NumPy moves them
 NAMES = {kind.number: name for name, kind in KINDS.items()}
 MOST = {kind: torch.finfo(dtype).max for kind, (dtype, _) in PLAIN.items()}
-MOST["Q8_0"] = 127 * MOST["F16"]                # a whole number of one byte, times a scale
-FILE_TYPES = {"F32": 0, "F16": 1, "Q8_0": 7, "BF16": 32}
+MOST |= dict.fromkeys(WRITERS, MOST["F16"])     # for blocks, so that every scale is a float16
+MOST["Q8_0"] *= 127                             # a whole number of one byte, times a scale
 CHUNK = 1 << 19                 # numbers that are converted at once: 2 MiB of float32
 
 
@@ -121,7 +123,7 @@ def _stored_as(name: str, listed: Listed) -> tuple[str, int]:
     if min(listed.shape) < 1 or listed.shape[-1] % kind.block:
         raise ValueError(f"{name} is {listed.shape} in blocks of {kind.block}; whole blocks in "
                          "every row are needed. Download the file again.")
-    return NAMES[listed.kind], math.prod(listed.shape) // kind.block * kind.n_bytes
+    return NAMES[listed.kind], kind.size(listed.shape)
 
 
 def _read(file: Path, name: str, shape: tuple[int, ...], kind: str, start: int) -> Tensor:
@@ -137,10 +139,9 @@ def _read(file: Path, name: str, shape: tuple[int, ...], kind: str, start: int) 
 
 def _from_blocks(file: Path, shape: tuple[int, ...], kind: str, start: int) -> Tensor:
     """Blocks to float32, some rows at a time: only the result is ever whole in memory."""
-    _, block, n_bytes = KINDS[kind]
     w = torch.from_numpy(np.empty(math.prod(shape), np.float32))    # NumPy asks for large pages
     for part in w.split(CHUNK):
-        size = len(part) // block * n_bytes
+        size = KINDS[kind].size(part.shape)
         decode(_from_file(file, np.uint8, size, start), kind, part)
         start += size
     return w.view(shape)
@@ -162,23 +163,21 @@ def _from_file(file: Path, dtype: type, n: int, start: int) -> np.ndarray:
 
 
 def write(file: Path, source: Source, *, kind: str) -> None:
-    """Write a GGUF file that llama.cpp runs, its matrices as "F32", "F16", "BF16" or "Q8_0".
+    """Write a GGUF file that llama.cpp runs, of a kind in `FILE_TYPES`, "F16" or "Q4_K_M".
 
-    Norms stay float32, and a matrix whose rows are not whole blocks becomes F16, as in llama.cpp.
     Tensors are read, converted and written one by one; the file takes its name when it is whole.
     Raises ValueError for another kind, for numbers that the kind cannot hold, for a stretch of RoPE
     or a vocabulary that GGUF cannot say, and where the system refuses.
     """
     if kind not in FILE_TYPES:
         raise ValueError(f"GGUF as {kind!r} was asked for; one of {', '.join(FILE_TYPES)} can be "
-                         "written. Choose one; llama.cpp makes smaller ones from F16.")
-    config = source.config
-    kept = {name: stored for name, stored in source.tensors.items()
-            if not (config.tied_embeddings and name == "output.weight")}
-    kinds = {name: _kind_of(stored.shape, kind) for name, stored in kept.items()}
+                         "written. Choose one; llama.cpp makes others from F16.")
+    config, kinds = source.config, kinds_of(source.config, kind)
+    kept = {name: stored for name, stored in source.tensors.items() if name in kinds}
     with whole_file(file) as part:
         writer = package().GGUFWriter(part, "llama")
-        for name, value in (_fields(source) | {"general.file_type": FILE_TYPES[kind]}).items():
+        fields = _fields(source) | {"general.file_type": FILE_TYPES[kind].number}
+        for name, value in fields.items():
             getattr(writer, ADDERS[type(value)])(name, value)
         extra = {} if config.rope_scaling is None else {ROPE_FACTORS: written_factors(config)}
         for name, w in extra.items():
@@ -216,16 +215,9 @@ def _gguf_name(name: str) -> str:
     return row.gguf.replace("#", number)
 
 
-def _kind_of(shape: tuple[int, ...], kind: str) -> str:
-    if len(shape) == 1:
-        return "F32"
-    return "F16" if shape[-1] % KINDS[kind].block else kind
-
-
 def _add(writer: Any, name: str, shape: tuple[int, ...], kind: str) -> None:
-    number, block, n_bytes = KINDS[kind]
-    writer.add_tensor_info(name, shape, np.dtype(np.float32), math.prod(shape) // block * n_bytes,
-                           package().GGMLQuantizationType(number))
+    writer.add_tensor_info(name, shape, np.dtype(np.float32), KINDS[kind].size(shape),
+                           package().GGMLQuantizationType(KINDS[kind].number))
 
 
 def _converted(name: str, w: Tensor, kind: str) -> np.ndarray:
@@ -239,9 +231,8 @@ def _converted(name: str, w: Tensor, kind: str) -> np.ndarray:
     if kind in PLAIN:
         made = flat.to(PLAIN[kind][0])
         return made.view(torch.int16).numpy() if kind == "BF16" else made.numpy()
-    _, block, n_bytes = KINDS[kind]
-    blocks = torch.empty(len(flat) // block * n_bytes, dtype=torch.uint8)
-    places = blocks.split(CHUNK // block * n_bytes)
+    blocks = torch.empty(KINDS[kind].size(flat.shape), dtype=torch.uint8)
+    places = blocks.split(KINDS[kind].size((CHUNK,)))
     for part, place in zip(flat.split(CHUNK), places, strict=True):
-        place.copy_(to_q8_0(part.float()))
+        place.copy_(encode(part.float(), kind))
     return blocks.numpy()

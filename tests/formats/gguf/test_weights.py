@@ -144,11 +144,6 @@ def test_every_field_is_what_the_gguf_package_finds(tmp_path, words):
         t.name: (t.shape.tolist()[::-1], t.tensor_type, t.data_offset) for t in reader.tensors}
 
 
-def test_the_file_types_are_those_of_the_gguf_package():
-    for name, number in gguf.FILE_TYPES.items():
-        assert package.LlamaFileType(number).name in (f"ALL_{name}", f"MOSTLY_{name}")
-
-
 @pytest.mark.parametrize("name", ["rope.freqs", "model.layers.0.self_attn.rotary_emb.inv_freq"])
 def test_a_tensor_that_the_config_gives_as_well_is_left_out(tmp_path, name):
     config = tiny_config(n_layers=1)

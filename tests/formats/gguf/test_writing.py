@@ -22,7 +22,7 @@ def model():
 
 
 def test_a_kind_that_cannot_be_written_is_refused(tmp_path, model):
-    with pytest.raises(ValueError, match="GGUF as 'Q4_K' was asked for; one of F32, F16, Q8_0"):
+    with pytest.raises(ValueError, match="GGUF as 'Q4_K' was asked for; one of F32, .*, Q4_K_M"):
         gguf.write(tmp_path / "x.gguf", source_of(model), kind="Q4_K")
 
 
