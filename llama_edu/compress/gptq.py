@@ -1,15 +1,17 @@
 """GPTQ: rounding a matrix column by column, so that later weights make up for earlier errors.
 
 Round to nearest asks each weight alone. What a layer is for is its product, and weights that were
-moved by D spoil it by the sum over inputs x of |D x|^2, which is tr(D H D^T) with the second moment
-H of the inputs: what the inputs have in common lets errors cancel. Rounding one weight of a row, the
-best move of all that are still free is known (Hassibi & Stork 1993, the "optimal brain surgeon"):
+moved by D spoil it by the mean over inputs x of |D x|^2, which is tr(D H D^T) with the second
+moment H of the inputs: what the inputs have in common lets errors cancel. When one weight of a row
+is rounded, the best move of all that are still free is known (Hassibi & Stork 1993, the "optimal
+brain surgeon"):
 
     error = (w_i - q_i) / [H^-1]_ii,    w -= error * [H^-1]_i
 
-and then row and column i leave H^-1. GPTQ (Frantar et al. 2023) takes the weights of all rows in
-one order, so that all share these matrices, and reads them out of one factor, U^T U = H^-1
-(Cholesky): row i of U is row i of the H^-1 that is left when i comes, over the root of its diagonal.
+and then row and column i leave H, which is inverted anew. GPTQ (Frantar et al. 2023) takes the
+weights of all rows in one order, so that all share these inverses, and reads them out of one
+factor, U^T U = H^-1 (Cholesky): row i of U is row i of the inverse that is left when i comes, over
+the root of its diagonal.
 
 Why this one and not AWQ (Lin et al. 2024), which scales up the columns that meet large inputs, by
 powers that a search finds, and then rounds to nearest? Because here every step is the answer to an
