@@ -26,7 +26,8 @@ from llama_edu.compress.grid import Grid, grouped, rounded
 from llama_edu.config import ModelConfig, tensor_shapes
 from llama_edu.data import samples
 from llama_edu.exercises import check, hint, reveal, suspects
-from llama_edu.family.accounting import GIB, kv_bytes_per_token
+from llama_edu.family.accounting import (
+    GIB, kv_bytes_per_token, weight_bytes)
 from llama_edu.family.releases import release
 from llama_edu.formats.convert import convert
 from llama_edu.formats.gguf import header as gguf_header
@@ -98,9 +99,10 @@ check("11.1", nearest_level)
 # %% twin="llama_edu.compress.grid.grid"
 def grid(w: Tensor, *, bits: int, symmetric: bool = False) -> Grid:
     if not 1 + symmetric <= bits <= 8:
-        raise ValueError(f"{bits} bits a weight were asked for; {1 + symmetric} to 8 are needed. "
+        raise ValueError(f"{bits} bits a weight were asked for; "
+                         f"{1 + symmetric} to 8 are needed. "
                          "Choose another number.")
-    smallest = torch.finfo(w.dtype).tiny        # one can divide by it: of nothing but one weight
+    smallest = torch.finfo(w.dtype).tiny  # one can divide by it
     if symmetric:
         most = 2**(bits - 1) - 1
         scale = (w.abs().amax(-1, keepdim=True) / most).clamp(min=smallest)
@@ -132,7 +134,8 @@ guess_double = None     # bits a weight
 # %% tags=["nbval-check-output"]
 plain, twice = 32 / 64, 8 / 64 + 32 / (64 * 256)
 saved = (plain - twice) * 65e9 / 8 / GIB
-print(f"{plain} before, {twice:.3f} after: {saved:.1f} GiB of 65 billion weights")
+print(f"{plain} before, {twice:.3f} after: "
+      f"{saved:.1f} GiB less for 65 billion weights")
 reveal("after double quantisation scales cost", guess_double, round(twice, 3))
 
 # %% [markdown]
@@ -166,7 +169,7 @@ check("11.2", q4_0)
 # **Discussion of 11.2.** *Neighbours share a byte* is how most people would do it, and then a file reads as the right weights in a wrong order. *From -7 to 7* wastes a level; *a scale without sign* cuts every block whose farthest weight is positive. All are files that load.
 # ### END SOLUTION
 #
-# What is the sign worth? We ask the real model of chapter 09, SmolLM2-135M-Instruct: a relative of the Llamas, the same architecture with other weights. (Its file has four bits already, `Q4_1`, so we use a matrix of it with a different grouping.) And we open one block of a *K-quant*, `Q4_K`: 256 weights in eight
+# What is the sign worth? We ask the real model of chapter 09, SmolLM2-135M-Instruct: a relative of the Llamas, the same architecture with other weights. The matrices of its file have four bits already, so we take its table, of which it has eight. And we open one block of a *K-quant*, `Q4_K`: 256 weights in eight
 # groups of 32, whose scales and offsets are themselves whole numbers of six bits: double quantisation once more.
 
 # %%
@@ -176,8 +179,7 @@ if REAL is None:
     real, words = checkpoint.load(checkpoint.TALES)  # so that all else runs
 else:
     real, words = load("smollm2")
-w = real.layers[2].feed_forward.w2.weight.detach()
-w = w[:, :w.shape[1] // 256 * 256].contiguous()  # whole blocks
+w = real.tok_embeddings.weight.detach().flatten()[:65_536].view(-1, 256)
 
 
 def error(made: Tensor) -> float:
@@ -190,10 +192,10 @@ def by_kind(kind: str) -> Tensor:
     return back.view_as(w)
 
 
-print("of a w2: bits a weight, and error")
+print("65,536 weights of the table: bits a weight, and error")
 print(f"{'-7 to 7, groups of 32':22}  4.50  "
       f"{error(rounded(w, bits=4, group=32, symmetric=True)):.2%}")
-for kind in ("Q4_0", "Q4_K", "Q5_0", "Q6_K", "Q8_0"):
+for kind in ("Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q6_K"):
     size = KINDS[kind].n_bytes * 8 / KINDS[kind].block
     print(f"{kind:22} {size:5.2f}  {error(by_kind(kind)):.2%}")
 
@@ -276,13 +278,14 @@ for name in ("llama-1-7b", "llama-2-13b", "llama-3.1-8b", "llama-3.2-1b",
              for kind in ("F16", "Q8_0", "Q4_K_M", "Q4_0")]
     print(f"{name:14}", *(f"{size:7.2f}" for size in sizes))
 seven = release("llama-1-7b").config
+assert round(weight_bytes(seven, bits=4) / GIB, 2) == 3.14
 left = 4 * GIB - data_bytes(seven, "Q4_0")
 each = kv_bytes_per_token(seven, bits=16)
 print(f"4 GiB less the 7B in Q4_0 leave room for {left // each} tokens of "
       f"cache in 16 bits,\nand {2 * left // each} in 8, and for nothing else")
 
 # %% [markdown]
-# It fits, with a short memory. Which leads to what we have put off: is it still the same model?
+# It fits, with a short memory. (Four bits alone would be 3.14 GiB; the rest is scales, and an output of six bits.) Which leads to what we have put off: is it still the same model?
 #
 # ## What does it cost? A cliff
 #
@@ -343,6 +346,9 @@ assert nats["group", 2] > math.log(49_152) > nats["row", 3]
 reveal("with one scale a matrix and four bits", guess_tensor,
        nats["tensor", 4])
 
+# %% [markdown]
+# A matrix that one scale has to serve falls off between six bits and five; in groups of 64 it holds out until after four.
+
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Nats a token against bits a weight for three ways to share a scale. By tensor the cost rises from 3.3 at 8 bits to 5.5 at 5 and 14.4 at 4; by row it rises from 3.3 to 3.9 at 4 and 9.0 at 3; by groups of 64 it stays below 3.6 down to 4 bits, is 4.9 at 3 and 11.6 at 2. A line marks 10.8, a blind guess."}}
 fig, ax = plots.figure("Nothing happens, and then everything: the group moves "
                        "the cliff", x="bits a weight", y="nats a token")
@@ -351,7 +357,7 @@ for shared, mark in (("tensor", "s-"), ("row", "^-"), ("group", "o-")):
             label={"group": "group of 64"}.get(shared, shared))
 ax.axhline(math.log(49_152), color="#8a8a8a", linestyle="--", linewidth=1)
 ax.annotate("a blind guess", (7.9, math.log(49_152)), (0, 4),
-            textcoords="offset points", ha="right", color="#606060")
+            textcoords="offset points", color="#606060")
 ax.invert_xaxis()
 _ = ax.legend(loc="upper left")
 
@@ -387,7 +393,7 @@ assert {row["what"]: row["weights"] for row in kinds}["wk"] == "3317760"
 reveal("the kind that costs most", guess_kind, max(single, key=single.get))
 
 # %% [markdown]
-# The smallest one, and by far: with grouped heads (chapter 03) three query heads read each value, and whatever is wrong with it goes into all three. `wk`, of the same size, costs a fifth: a softmax stands behind it. That is why llama.cpp's mixtures (`Q4_K_M`) give more bits to `wv` and `w2`. It is cheap, as there is so little of it.
+# The smallest one, and by far. `wk`, of the same size, costs a fifth. With grouped heads (chapter 03) three query heads read each value, and nothing stands between a value and the stream; that may be why, and this table does not prove it. But llama.cpp's mixtures (`Q4_K_M`) act on it: they give more bits to `wv` and `w2`. For `wv` it is cheap, as there is so little of it.
 #
 # ## Why is it a cliff? Features that stick out
 #
@@ -412,8 +418,8 @@ for i in range(0, len(streams), 5):
     print(f"before block {i:2}: median {largest[i].median():5.1f}, largest "
           f"{top:8.1f}: feature {feature}, token {token}")
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "The largest size of features of SmolLM2's residual stream before each of 30 blocks, on a logarithmic axis. The median of features rises from 0.3 to 70; feature 507 rises to over 20,000 and stays hundreds of times above the median from block 2 on, with two other features between."}}
-fig, ax = plots.figure("One feature in 576 is hundreds of times larger",
+# %% tags=["hide-input"] mystnb={"image": {"alt": "The largest size of three features of SmolLM2's residual stream before each of 30 blocks, and the median of all, on a logarithmic axis. The median rises from 0.3 to 70; feature 507 rises to over 20,000, some 500 times the median, feature 247 to 1,800, and feature 17 stays near the median up to block 11."}}
+fig, ax = plots.figure("One feature in 576 is up to 500 times the median",
                        x="block", y="largest size on the text")
 order = largest.amax(0).argsort(descending=True)
 for rank in range(3):
@@ -423,7 +429,7 @@ ax.set_yscale("log")
 _ = ax.legend(loc="lower right")
 
 # %% [markdown]
-# One feature, the same in all layers, and at its largest on the text's first token, which means nothing: *massive activations* (Sun et al. 2024), a place where heads may look when there is nothing to see. Eight bits for *activations* with one scale would give all other features a few levels. And for weights it means: errors are not alike. Columns that meet
+# One feature, the same in nearly all layers, and from the middle on at its largest on the text's first token: *massive activations* (Sun et al. 2024, who find that heads look there when there is nothing to see). Eight bits for *activations* with one scale would give all other features a few levels. And for weights it means: errors are not alike. Columns that meet
 # large inputs do the harm.
 #
 # What is remembered is rounded as well. A slot of the cache (chapter 07) that rounds what it is given, each head's 64 numbers a group:
@@ -454,7 +460,7 @@ reveal("three bits cost more for", guess_cache, "keys" if
        found[3, 16] > found[16, 3] else "values")
 
 # %% [markdown]
-# Eight bits are free here. For three, it is the other way round than with `wv` and `wk`: keys have features that stick out, as the stream has, and the group of a key is all its features; KIVI (Liu et al. 2024) groups keys by feature, over tokens, for that reason.
+# Eight bits are free here. At three it is the other way round than with the *weights* `wv` and `wk`. The group of a key is all its features, and KIVI (Liu et al. 2024) reports that some features of keys stick out, as those of the stream do, and groups keys by feature, over tokens.
 #
 # ## The idea: let the others make up for it
 #
@@ -474,17 +480,14 @@ def column_by_column(w: Tensor, moment: Tensor, bits: int) -> Tensor:
     """Exercise 11.4 ●●● 25 min. Round so that later columns make up for it.
 
     `w`, `out in`, and `moment`, `in in`, are float64; moment has an inverse.
-    A row has the levels of 11.1 (the row is the group), laid before anything
-    moves. From the left: put a column on its levels, then move all columns
+    A row has the levels of `grid(w, bits=bits)`, laid before anything moves.
+    From the left: put a column on them (`nearest`), then move all columns
     right of it to where tr(D H D^T) is least. Return the rounded matrix.
     """
     ### BEGIN SOLUTION
-    made, base = w.clone(), w.amin(1, keepdim=True)
-    step = (w.amax(1, keepdim=True) - base) / (2**bits - 1)
+    made, levels = w.clone(), grid(w, bits=bits)
     for done in range(1, w.shape[1] + 1):
-        late = made[:, [done - 1]] - base
-        made[:, [done - 1]] = base + step * (late / step).round().clamp(
-            0, 2**bits - 1)
+        made[:, [done - 1]] = levels.nearest(made[:, [done - 1]])
         # D_free H_free + D_fixed H_fixed,free = 0
         off = (made - w)[:, :done] @ moment[:done, done:]
         made[:, done:] = w[:, done:] - torch.linalg.solve(
@@ -506,11 +509,14 @@ check("11.4", column_by_column)
 # To invert anew for each column would cost too much. But the row that column $i$ needs, divided by the root of its diagonal, is row $i$ of one upper triangle $U$ with $U^\top U = H^{-1}$ (Cholesky). All rows of the matrix share it. `inverse_factor` adds a little to the diagonal first, for directions that the text did not show.
 
 # %% twin="llama_edu.compress.gptq.gptq"
-def gptq(weight: Tensor, moment: Tensor, *, bits: int, group: int | None = None,
-         symmetric: bool = False, damping: float = DAMPING) -> Tensor:
-    w = weight.to(torch.promote_types(weight.dtype, torch.float32), copy=True)
+def gptq(weight: Tensor, moment: Tensor, *, bits: int,
+         group: int | None = None, symmetric: bool = False,
+         damping: float = DAMPING) -> Tensor:
+    w = weight.to(torch.promote_types(weight.dtype, torch.float32),
+                  copy=True)
     size = grouped(w, group).shape[-1]
-    factor = inverse_factor(moment, w.shape[1], damping=damping).to(w.dtype)
+    factor = inverse_factor(moment, w.shape[1],
+                            damping=damping).to(w.dtype)
     for start in range(0, w.shape[1], size):
         end = start + size
         block, errors = w[:, start:end], []
@@ -552,7 +558,7 @@ for name in (f"layers.{each}" for each in chosen):
               f"{off[1]:8.1%}")
 
 # %% [markdown]
-# There it is: weights that are half as far off again, and a product that is better by far, on the text that was asked. On *other* text the gain is smaller, and for one of the three it is nearly nothing: 569 tokens cannot say much about 576 features. It takes more. Recorded, for the whole model, with 2,048 tokens that it wrote itself; each block is calibrated with what the rounded blocks
+# There it is: weights that are half as far off again or more, and a product that is better by far, on the text that was asked. On *other* text the gain is smaller, and for two of the three there is little: 569 tokens cannot say much about 576 features. It takes more. Recorded, for the whole model, with 2,048 tokens that it wrote itself; each block is calibrated with what the rounded blocks
 # before it make (`calibrate`).
 #
 # > **Predict.** And with 2,048 tokens *drawn blindly* from the vocabulary: at three bits, better than plain rounding, as good, or worse?
@@ -581,7 +587,7 @@ reveal("calibrated blindly it is", guess_blind, "as good")
 #
 # ## In the Llamas: train with it
 #
-# Llama 3.2 1B and 3B came out a second time in October 2024, with four-bit weights in groups of 32 and activations of eight bits. In one version rounding took part in training, with a LoRA on top (the card's QLoRA). In the other, SpinQuant, the stream is *rotated* first, so that no feature sticks out, and what is then rounded is rounded by GPTQ (model card). Both are answers to what you have seen:
+# Llama 3.2 1B and 3B came out a second time in October 2024, with four-bit weights (in groups of 32, says the card) and activations of eight bits. In one version rounding took part in training, with a LoRA on top (the card's QLoRA). In the other, SpinQuant, the stream is *rotated* first, so that no feature sticks out, and what is then rounded is rounded by GPTQ (model card). Both are answers to what you have seen:
 # one lets the others make up for the error by training, one takes the outliers away.
 #
 # ## Find the bug: six ways to store a matrix
@@ -609,7 +615,7 @@ check("11.5", verdicts)
 
 # %% [markdown]
 # ### BEGIN SOLUTION
-# **Discussion of 11.5.** 64 weights take 48 bytes in `f` and 40 elsewhere. Weights 0 to 31 in turn come back shuffled from `b`. Weights from 100.3 to 101: the least one does not come back from `c`. Two rows, one weight of the second at -1000: `a` spoils the first row too if it is the block's first, and `e` the column of it.
+# **Discussion of 11.5.** 64 weights take 48 bytes in `f` and 40 elsewhere. Weights 0 to 31 in turn come back shuffled from `b`. Weights from 0.31 to 1: the least one does not come back from `c`. Two rows of zeros to ones, the first weight of the second at -1000: `a` spoils the first row, too. A matrix of 32 rows, one weight of it at 1000: `e` spoils the column of it, and not its row.
 #
 # (Blocks *down* a column are not wrong as such: HQQ finds them better for some models. They are wrong where a reader expects rows.)
 # ### END SOLUTION
@@ -632,8 +638,8 @@ claims.show("C03", "D73", "D74")
 #
 # - A weight has the bits of its level and a share of its group's scale: $4 + 16/32$. Small groups keep a large weight from spoiling its neighbours.
 # - A file's size follows from the config, to the byte.
-# - Loss against bits is a cliff. In this model it stands between four bits and three with groups of 64, and at six with one scale a matrix.
-# - The smallest matrix, `wv`, falls first, so mixtures give it more bits. A few features of the stream are hundreds of times larger than the rest.
+# - Loss against bits is a cliff. In this model it stands between four bits and three with groups of 64, between six and five with one scale a matrix.
+# - The smallest matrix, `wv`, falls first, so mixtures give it more bits. One feature of the stream is hundreds of times the median of all.
 # - GPTQ rounds column by column, and the rest makes up for each error: weights further off, products nearer, on inputs like those that it has seen.
 #
 # **Read in the package:** `llama_edu.compress.gptq`, `llama_edu.compress.grid`, `llama_edu.formats.gguf.encode`; `llama-edu convert --help`. **Read elsewhere:** Frantar et al. 2023, *GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers*; Dettmers et al. 2023, *QLoRA*, section 3.

@@ -94,7 +94,7 @@ STORES = Hunt(
         "which place?",
         "Then a matrix of two rows of 64 in which one weight is very large: which others suffer?",
         "The least and the largest weight of a block are levels of a healthy one. Try weights from "
-        "100 to 101.",
+        "0.31 to 1.",
     ))
 
 EXERCISES = [STORES]
