@@ -21,7 +21,9 @@ from safetensors.torch import load_file, save_file
 from llama_edu import checkpoint, claims
 from llama_edu.cli import main
 from llama_edu.family.releases import RELEASES
+from llama_edu.formats.gguf import header as gguf_header
 from llama_edu.formats.gguf import weights as gguf
+from llama_edu.formats.gguf.file_types import FILE_TYPES, data_bytes
 
 TEXT = "Once upon a time, the llama"
 
@@ -347,6 +349,25 @@ def test_a_converted_model_goes_on_as_the_original_does(folder, tmp_path, capsys
         assert main(["generate", "--model", str(model), "--max-new", "8", TEXT]) == 0
         said.append(capsys.readouterr().out)
     assert said[0] == said[1] == said[2]
+
+
+@pytest.mark.parametrize("option", ["--dtype", "--type"])
+def test_a_conversion_takes_llama_cpps_names_in_any_case(folder, tmp_path, capsys, option):
+    for name in ("Q4_K_M", "q8_0"):
+        file = tmp_path / f"{name}.gguf"
+        assert main(["convert", str(folder), str(file), "--format", "gguf", option, name]) == 0
+        header = gguf_header.read(file)
+        config = checkpoint.open_source(file).config
+        assert file.stat().st_size == header.start + data_bytes(config, name.upper())
+        assert header.fields["general.file_type"] == FILE_TYPES[name.upper()].number
+        assert generated(capsys, file, "--max-new", 4)
+
+
+def test_a_type_that_is_not_there_is_answered_with_the_nearest(folder, tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["convert", str(folder), str(tmp_path / "x"), "--format", "gguf", "--type", "Q4_K"])
+    assert "invalid choice: 'q4_k'" in (told := capsys.readouterr().err)
+    assert "q4_k_m" in told.rpartition(").")[2]
 
 
 def test_convert_onto_what_is_there(failing, folder):

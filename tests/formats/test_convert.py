@@ -16,6 +16,7 @@ from transformers import LlamaForCausalLM
 from llama_edu import checkpoint
 from llama_edu.formats import convert, huggingface
 from llama_edu.formats.convert import DTYPES
+from llama_edu.formats.gguf import weights as gguf
 
 SHAPES = {
     "MHA": dict(n_heads=8, n_kv_heads=8),
@@ -87,6 +88,18 @@ def test_eight_bits_are_off_by_half_a_step_at_most(published, tmp_path):
             assert not off.any()
 
 
+@pytest.mark.parametrize("dtype", ["Q4_K_M", "q4_k_m"])
+def test_a_file_of_few_bits_is_called_as_llama_cpp_calls_it(published, tmp_path, dtype):
+    convert.convert(published, tmp_path / "q.gguf", format="gguf", dtype=dtype)
+    given, made = (checkpoint.open_source(p) for p in (published, tmp_path / "q.gguf"))
+    gguf.write(tmp_path / "again.gguf", given, kind="Q4_K_M")
+    assert (tmp_path / "q.gguf").read_bytes() == (tmp_path / "again.gguf").read_bytes()
+    for name, stored in made.tensors.items():
+        w = given.tensors[name].read().float()
+        # A step is a fifteenth of a block at least, and blocks of a random matrix are much alike.
+        assert (stored.read() - w).abs().max() <= w.abs().max() * (w.ndim == 2) / 15, name
+
+
 def test_each_tensor_is_told_once(published, tmp_path):
     told, source = [], checkpoint.open_source(published)
     convert.convert(published, tmp_path / "to", format="meta", shards=2,
@@ -100,6 +113,8 @@ def test_each_tensor_is_told_once(published, tmp_path):
     (dict(format="onnx"), "format 'onnx' was asked for; there are hf, meta, gguf"),
     (dict(format="gguf", shards=2), "2 shards of GGUF were asked for; it is one file"),
     (dict(format="hf", dtype="q8_0"), "dtype 'q8_0' was asked for; hf has float32, bfloat16"),
+    (dict(format="meta", dtype="Q4_K_M"), "dtype 'q4_k_m' was asked for; meta has float32, bfl"),
+    (dict(format="gguf", dtype="Q4_K"), "dtype 'q4_k' was asked for; gguf has .*, q4_k_m, q4_1"),
     (dict(format="hf", shards=1000), "1000 files were asked for; the model has"),
     (dict(format="meta", shards=3), "cannot be shared out to 3 shards"),
 ])
@@ -121,8 +136,9 @@ def test_what_is_there_is_never_overwritten(published, tmp_path):
 def test_a_disk_that_is_too_small_is_noticed_before_writing(published, tmp_path, monkeypatch):
     usage = type("usage", (), {"free": 1000})
     monkeypatch.setattr(convert.shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(ValueError, match=r"needs 0 MiB; .* has 0 MiB free"):
-        convert.convert(published, tmp_path / "new" / "to", format="hf")
+    for format in convert.FORMATS:
+        with pytest.raises(ValueError, match=r"needs 0 MiB; .* has 0 MiB free"):
+            convert.convert(published, tmp_path / "new" / "to", format=format)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -150,7 +150,7 @@ def _q6_k(w: Tensor) -> Tensor:
     x = rearrange(w, "(groups i) -> i groups", i=16).contiguous()
     q, scale = _best_scale(x)
     scales = scale.view(-1, 16)
-    inverse = _over(-128, _farthest(scales, 1))
+    inverse = -128 / _farthest(scales, 1)
     small, scale = _nearest(inverse * scales).clamp_(max=127), (1 / inverse).half()
     step = (scale.float() * small).view(-1)
     q = torch.where(step == 0, q.int(), _nearest(x / step).clamp_(-32, 31) + 32)
@@ -207,7 +207,8 @@ def _nearest(x: Tensor) -> Tensor:
 
 
 def _over(number: float, x: Tensor) -> Tensor:
-    """number / x in one rounding; PyTorch takes `number / x` for number * (1 / x), which is two."""
+    """number / x in one rounding; PyTorch takes `number / x` for number * (1 / x), which is two
+    unless the number is a power of 2."""
     return torch.full_like(x, number).div_(x)
 
 

@@ -26,10 +26,19 @@ def with_one(number: float) -> Tensor:
     return w
 
 
-def scaled(group: int) -> Tensor:
+def scaled(group: int, *, spread: float = 6.0) -> Tensor:
     """Groups as loud as whispers and as shouts beside each other."""
-    loudness = torch.exp(6 * torch.randn(64, 256 // group, 1, generator=CHANCE)).clamp(max=1e3)
+    loudness = torch.exp(spread * torch.randn(64, 256 // group, 1, generator=CHANCE)).clamp(max=1e3)
     return (PLAIN.view(64, -1, group) * loudness).flatten(1)
+
+
+def on_halves(group: int, low: int, top: int, most: int) -> Tensor:
+    """Groups whose scales are the block's largest times (odd + 1/2) / `most`: when those are made
+    whole numbers, the last bit of a quotient decides."""
+    q = torch.arange(256).view(-1, group) % (top - low + 1) + low
+    q[:, 0], q[:, 1] = low, top
+    part = torch.tensor([most, *(2 * i + 1.5 for i in range(256 // group - 1))]) / most
+    return (torch.rand(64, 1, 1, generator=CHANCE) * part[:, None] * q).flatten(1)
 
 
 INPUTS = {
@@ -38,6 +47,9 @@ INPUTS = {
         1e-5, 1e-9, 1e-14, 1e-15, 1e-20, 1e-30, 1e-38, 1e-42, 3e-45)},      # the last are denormal
     "one huge": with_one(6e4), "one huge below zero": with_one(-3e4), "one tiny": with_one(1e-40),
     "scales of 32": scaled(32), "scales of 16": scaled(16),
+    "scales near nothing": 1e-15 * scaled(16, spread=2.0),
+    "scales on halves": on_halves(32, 0, 15, 63),
+    "scales with signs on halves": on_halves(16, -32, 31, 128),
     "zeros": 0 * PLAIN.abs(), "zeros with a sign": -0.0 * PLAIN.abs(), "zeros of both": 0 * PLAIN,
     "constant": 0 * PLAIN + 0.3, "constant below zero": 0 * PLAIN - 0.3,
     "nearly constant": 1e-6 * PLAIN - 1000, "positive": PLAIN.abs(), "negative": -PLAIN.abs(),

@@ -75,6 +75,18 @@ def test_llama_cpp_computes_what_we_compute_on_the_weights_as_stored(tmp_path, w
                  logits_by_llama_cpp(tmp_path / "x.gguf", tokens), TOLERANCE[kind])
 
 
+@pytest.mark.parametrize("changes", [{}, SHAPES["tied"], dict(hidden_dim=192)],
+                         ids=["wide", "tied", "rows of 192"])
+@pytest.mark.parametrize("kind", ["Q4_0", "Q4_1", "Q4_K_M", "Q5_0", "Q5_1", "Q5_K_M", "Q6_K"])
+def test_llama_cpp_runs_files_of_few_bits(tmp_path, words, changes, kind):
+    config, file = config_of(**dict(dim=256, hidden_dim=512) | changes), tmp_path / "x.gguf"
+    gguf.write(file, source_of(loud_model(config), words), kind=kind)
+    tokens = some_tokens(config, 1)[0]
+    ours = logits(model_of(file), tokens)
+    assert_close(ours, logits_by_llama_cpp(file, tokens), ROUNDED)
+    assert distance(ours, logits(loud_model(config), tokens)) > 1e-2     # rounding did happen
+
+
 @pytest.mark.parametrize("kind", ["F16", "Q8_0"])
 def test_weights_read_from_a_smaller_kind_are_those_that_llama_cpp_sees(tmp_path, words, kind):
     # Written again as F32 nothing is rounded any more, so the whole difference is float32's.
