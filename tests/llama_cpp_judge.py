@@ -73,6 +73,15 @@ class Judge:
         row[[each["id"] for each in told]] = torch.tensor([each["logprob"] for each in told])
         return row
 
+    def cost(self, ids: Sequence[int]) -> float:
+        """What the last of these tokens costs after the others, in nats: it is made to say it, and
+        tells how likely it was before. Only of whole letters."""
+        answer = self.server.handle_completions(WEIGHTS_ALONE | {
+            "prompt": [*ids[:-1]], "n_probs": 1, "logit_bias": [[ids[-1], 1000]]})
+        told = answer["choices"][0]["logprobs"]["content"][0]
+        assert told["id"] == ids[-1]
+        return -told["logprob"]
+
     def likely(self, ids: list[int], *, bias: float, **more: object) -> dict:
         """What it says of the token after these. Of half a letter it says nothing, so it is
         pushed towards a whole one."""

@@ -63,15 +63,16 @@ print("its gradient   ", *(f"{each:6.3f}" for each in logits.grad))
 # For a softmax, $\nabla \ln p(y)$ is one-hot of $y$ less $p$.
 
 # %% tags=["nbval-check-output"]
-odds, rewards = p.tolist(), worth.tolist()
+chance, rewards = p.tolist(), worth.tolist()
 
 
 def sampled(baseline: float) -> tuple[list[float], float]:
     """The mean of one sample's gradient, and its variance over samples."""
-    found = [[(rewards[y] - baseline) * ((i == y) - odds[i])
+    found = [[(rewards[y] - baseline) * ((i == y) - chance[i])
               for i in range(3)] for y in range(3)]
-    middle = [sum(odds[y] * found[y][i] for y in range(3)) for i in range(3)]
-    noise = sum(odds[y] * (found[y][i] - middle[i])**2
+    middle = [sum(chance[y] * found[y][i] for y in range(3))
+              for i in range(3)]
+    noise = sum(chance[y] * (found[y][i] - middle[i])**2
                 for y in range(3) for i in range(3))
     return middle, noise
 
@@ -92,13 +93,13 @@ for baseline in (0.0, 0.6, 10.0):
 #
 # 1. **A price.** The policy pays for every nat by which it leaves a *reference*, the model from which it began. Without it, the reward model's errors are found and used (chapter 18).
 # 2. **A critic** says at every token what to expect. It is the baseline, and it passes the score, which comes at the end, back to the tokens that made the difference.
-# 3. **A clip.** Answers are dear, so several steps are made with the same ones. But after one step they are no longer the policy's own. They are weighed by the *ratio* of their odds
+# 3. **A clip.** Answers are dear, so several steps are made with the same ones. But after one step they are no longer the policy's own. They are weighed by the *ratio* of their probabilities
 #    now and then, and where that has gone too far, nothing more is to be gained.
 # 4. **Whitening.** Advantages get mean 0 and variance 1, so that a step's size does not depend on the reward's scale.
 #
 # ## Your turn: who pays, and where
 #
-# The first device. For a drawn token, $-\beta\,(\ln p - \ln q)$, with $p$ the policy's and $q$ the reference's odds of it. The mean of $\ln p - \ln q$ over what the policy draws
+# The first device. For a drawn token, $-\beta\,(\ln p - \ln q)$, with $p$ the policy's and $q$ the reference's probability of it. The mean of $\ln p - \ln q$ over what the policy draws
 # is the KL divergence. `hint("19.1")` gives one hint more at each call. The solutions are in [their own notebook](../solutions/19_ppo.ipynb).
 
 # %%
@@ -107,8 +108,8 @@ def rewards_of(scores: Tensor, log_probs: Tensor, reference: Tensor,
     """Exercise 19.1 ●●○ 10 min. Which reward does every token get?
 
     `scores`, `b`, are those of whole answers. `log_probs` and `reference`,
-    `b t`, say what policy and reference thought of each token, in nats; what
-    stands outside the answers means nothing. `acts`, `b t`, is True on an
+    `b t`, say what policy and reference thought of each token, in nats; the
+    numbers outside the answers mean nothing. `acts`, `b t`, is True on an
     answer, which has a token or more, without gaps. Return `b t`: each drawn
     token pays, the score comes where the answer is over, and 0 elsewhere.
     """
@@ -140,7 +141,7 @@ print("sum", f"{sum(surprise):.2f}", "= score less what was first expected")
 
 # %% [markdown]
 # The second token did it: after it the critic expected more. Its *surprise*, $\delta_t = r_t + V_{t+1} - V_t$, is 0.6, though the score itself came two tokens later. If the critic
-# were perfect, surprises would be all one needs. It is not, so later surprises are credited to earlier tokens as well, each by $\lambda$ less (*generalised advantage estimation*,
+# were perfect, surprises would be all one needs. It is not, so later surprises are credited to earlier tokens as well, shortened by the factor $\lambda$ at each step (*generalised advantage estimation*,
 # Schulman et al. 2016, eq. 16). There may be a discount $\gamma$ for what comes later; in answers it is 1.
 #
 # $$ A_t = \delta_t + (\gamma\lambda)\,\delta_{t+1} + (\gamma\lambda)^2\,\delta_{t+2} + \dots \qquad \delta_t = r_t + \gamma V_{t+1} - V_t $$
@@ -153,9 +154,9 @@ def gae(rewards: Tensor, values: Tensor, acts: Tensor, discount: float,
     """Exercise 19.2 ●●○ 15 min. How much better was each token than expected?
 
     All are `b t`. `values[:, i]` is what the critic expects before the token
-    with the reward `rewards[:, i]`; it says something everywhere, in prompt
-    and padding, too. `acts` is True on an answer, which has no gaps; behind
-    it nothing follows. Return the advantages, `b t`, 0 outside the answers.
+    with the reward `rewards[:, i]`. `acts` is True on an answer, which has no
+    gaps; behind it nothing follows, and the numbers outside the answers, of
+    values and of rewards, mean nothing. Return the advantages, `b t`, 0 there.
     """
     ### BEGIN SOLUTION
     found, after = torch.zeros_like(rewards), torch.zeros_like(rewards[:, 0])
@@ -186,28 +187,14 @@ def spread(found: Tensor, acts: Tensor) -> Tensor:
     return torch.zeros_like(found).masked_scatter(acts, whitened(found[acts]))
 
 # %% [markdown]
-# `advantages` returns a second thing, the *return*: what the critic should have expected; it learns from that. (A well-known library has the switch of its whitening the wrong
-# way round, and adds the mean back. Whitened advantages with a mean of 0.4 praise almost everything. Ours is held against that library's other functions: rewards and returns are equal to the
-# last bit.)
+# `advantages` returns a second thing, the *return*: advantage plus value, which is what the critic should have expected. It learns from that. Where nothing else is said, $\gamma$ is 1 and $\lambda$ is 0.95.
 #
 # ## The clip
 #
-# Say that an answer was good, and we step. Its odds rise. We step again with the same answer, and again: nothing in $r \nabla \ln p$ ever stops. The weight
+# Say that an answer was good, and we step. It gets likelier. We step again with the same answer, and again: nothing in $r \nabla \ln p$ ever stops. The weight
 # $\rho = p_{now} / p_{then}$ makes the answer count as it would if it were drawn now, and so makes it worse: it grows with every step. PPO promises itself less:
 #
 # $$ L = -\min\big(\rho A,\ \text{clamp}(\rho,\, 1 - \epsilon,\, 1 + \epsilon)\, A\big) $$
-
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels: what is promised against the ratio from 0 to 2. For a good token the line rises and is flat from 1.2 on. For a bad token it is flat up to 0.8 and falls from there on. Beyond the other side there is no clip."}}
-fig, axes = plots.figure("Nothing more is to be gained beyond the clip",
-                         x="ratio: odds now over odds then",
-                         y="objective", columns=2)
-axes[0].plot([0, 1.2, 2], [0, 1.2, 1.2])
-axes[1].plot([0, 0.8, 2], [-0.8, -0.8, -2])
-for ax, start, name in zip(axes, (1, -1), ("a good token", "a bad token"),
-                           strict=True):
-    ax.plot([1], [start], "o", color=plots.ORANGE)
-    ax.set_title(name, fontsize=9, loc="center")
-_ = axes[0].set(ylim=(-0.1, 2.1))
 
 # %% [markdown]
 # > **Predict.** A bad token has, by some other token's fault, become *likelier*: the ratio is 1.5, the advantage -1. Does its gradient still pull?
@@ -215,12 +202,30 @@ _ = axes[0].set(ylim=(-0.1, 2.1))
 # %%
 guess_pull = None       # "yes" or "no"
 
+# %% [markdown]
+# (Set your guess, then look.)
+
 # %%
 reveal("does it pull", guess_pull, "yes")
 
 # %% [markdown]
 # The clip takes gains away and never losses: whoever has gone astray is always called back. That is why there is a minimum in it, and not a clamp alone.
-#
+
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Two panels: the objective against the ratio from 0 to 2, with a dot at a ratio of 1, where one starts. For a good token the line rises to 1.2 and is flat from the ratio 1.2 on. For a bad token it is flat at -0.8 up to the ratio 0.8 and falls to -2 from there on."}}
+fig, axes = plots.figure("Nothing more is to be gained beyond the clip",
+                         x="ratio: probability now / then",
+                         y="objective", columns=2)
+axes[0].plot([0, 1.2, 2], [0, 1.2, 1.2])
+axes[1].plot([0, 0.8, 2], [-0.8, -0.8, -2])
+for ax, start, name in zip(axes, (1, -1), ("a good token, A = 1",
+                                           "a bad token, A = -1"), strict=True):
+    ax.plot([1], [start], "o", color=plots.ORANGE)
+    ax.annotate("here one starts", (1, start), (0.85, start / 2),
+                color=plots.ORANGE)
+    ax.set_title(name, fontsize=9, loc="center")
+    _ = ax.set(ylim=(-2.2, 2.2))
+
+# %% [markdown]
 # ## Your turn: the clip
 
 # %%
@@ -229,8 +234,9 @@ def clipped_loss(now: Tensor, before: Tensor, advantages: Tensor,
     """Exercise 19.3 ●●○ 10 min. What is the mean loss of the drawn tokens?
 
     All are `b t`: log-probabilities now and when the answers were drawn, in
-    nats; advantages; and where a token was drawn. The ratio may go by `clip`.
-    Each token that was drawn counts alike. Return a tensor without axes.
+    nats; advantages; and where a token was drawn. The numbers elsewhere mean
+    nothing. The ratio may go by `clip`. Each token that was drawn counts
+    alike. Return a tensor without axes.
     """
     ### BEGIN SOLUTION
     ratio = (now - before).exp()
@@ -250,7 +256,7 @@ check("19.3", clipped_loss)
 #
 # ## Build it: the loss, and where batches come from
 #
-# The critic's values are clipped in the same spirit. A critic is a reward model that is asked at every token; `ActorCritic` holds both, so that the one training loop of this course can train them.
+# The critic's values are clipped in the same spirit: of two squared errors, the value's own and that of the value if it had moved by `clip` at most, `clipped_values` takes the larger. A critic is a reward model that is asked at every token; `ActorCritic` holds both, so that the one training loop of this course can train them.
 
 # %% twin="llama_edu.alignment.ppo.ActorCritic"
 class ActorCritic(nn.Module):
@@ -276,9 +282,9 @@ def ppo(model: ActorCritic, batch: Batch, *, clip: float = CLIP,
         "value": critic.detach().sum().item()})
 
 # %% [markdown]
-# A batch has `tokens` and `learn`, `b t`, and what is known of each token that *follows* one, `b t-1`: its log-probability when it was drawn, its value, advantage and return.
+# A batch has `tokens` and `learn`, `b t`, and what is known of each token that *follows* one, `b t-1`: its log-probability when it was drawn, its value, advantage and return. Three notes are kept of each step: the share of tokens beyond the clip, how far $\ln p$ has *moved*, and the critic's loss.
 #
-# In every other chapter the batches stood on a disk. Here the model makes them. That is a generator: when the loop asks for the next batch, the policy, as it is by then, answers.
+# In every other chapter the batches stood on a disk. Here the model makes them. That is a generator: when the loop asks for the next batch, the policy, as it is by then, answers. `answered` has it draw `size` answers, asks the reference about them and the reward; `cut` deals them out in `pieces`, one for each step.
 
 # %%
 def experience(model: ActorCritic, reference: Llama,
@@ -393,7 +399,8 @@ answers = [torch.cat([each, each.new_tensor([max(stops)])]) for each in answers]
 liked = grade([tokens_of(talk) for talk in others], answers)
 poor = [i for i in range(len(others)) if worth[1][i] < 0.8]
 print(f"{len(poor)} of {len(others)} below 0.8; their mean reward "
-      f"{liked[poor].mean():.1f}, of all {liked.mean():.1f}")
+      f"{liked[poor].mean():.1f}, of all {liked.mean():.1f}\n(these are other "
+      f"prompts; to those that it learnt from, {reward:.1f} in the last batch)")
 for i in sorted(poor, key=lambda i: -liked[i])[:2]:
     print(f"\nreward {liked[i]:.1f}, judge {worth[1][i]:.2f}")
     for each in others[i][-3:]:
@@ -401,15 +408,15 @@ for i in sorted(poor, key=lambda i: -liked[i])[:2]:
     print(textwrap.fill(f"answer: {after[i]}", 80))
 
 # %% [markdown]
-# An answer that is no sentence may score twice the mean. The reward model has read pairs of demonstrators, who err in other ways; of answers unlike those its number means nothing, and where the number is high for no reason, there the policy
-# goes. Ten batches are not enough to go far. More are.
+# On the mean the reward marks these low, as it should. But an answer that is no sentence may score twice the mean. The reward model has read pairs of demonstrators, who err in other ways; of answers unlike those its number means little. A policy that looks for reward may find them. In ten batches
+# it has not found many.
 #
 # ## What each device holds back
 #
-# The same, over three seeds, and each answer learnt four times (`tools/recordings/ppo.py`), so that the clip has something to do. And the same with one device missing.
+# The same, over three seeds (`tools/recordings/ppo.py`), with 4 epochs: each answer is learnt four times, in 16 steps for 64 answers where the live run had 4, so that the clip has something to do. That is *right*. And five times with one thing changed:
+# *no clip* (the loss is $-\rho A$), *no KL* (beta is 0), *no whitening* (advantages keep their size), *recomputed* ($p_{then}$ is asked for anew before each step), *helpful alone* (one of the two reward models gives the reward).
 #
-# > **Predict.** For which of these does the judge's mark at the end fall furthest below its best: *right*, *no clip*, *no KL* (beta 0), *no whitening*, *recomputed* (the old log-probabilities are asked
-# > for anew before every step), or *helpful alone* (one of the two reward models)?
+# > **Predict.** For which of these six does the judge's mark at the end fall furthest below its best?
 
 # %%
 guess_fall = None       # one of these names
@@ -429,62 +436,80 @@ def curve(run: str, column: str) -> list[list[float]]:
              if (row["run"], row["seed"]) == (run, seed)] for seed in seeds]
 
 # %%
-def best_is_behind(run: str) -> list[bool]:
-    """Of each seed: was the judge's best before the highest reward?"""
-    found = []
-    for reward, judge in zip(curve(run, "reward"), curve(run, "judge"),
-                             strict=True):
-        top = max(range(1, len(reward)), key=reward.__getitem__)
-        found.append(max(judge[:top]) > max(judge[top:]))
-    return found
+def all_seeds(found: list[float], digits: int = 2) -> str:
+    middle, low, high = (f"{each(found):.{digits}f}"
+                         for each in (median, min, max))
+    return f"{middle} ({low} to {high})"
 
 
 names = list(dict.fromkeys(row["run"] for row in recorded))
-print("medians of three  judge: best   end   fall  reward at the end     KL")
-falls = {}
+print(f"{'':14} judge at the end      fall    reward         KL at the end\n"
+      f"{'':38}first   last")
+falls, ends = {}, {}
 for name in names:
-    judged = curve(name, "judge")
+    judged, rewards = curve(name, "judge"), curve(name, "reward")
+    ends[name] = [each[-1] for each in judged]
     falls[name] = median(max(each) - each[-1] for each in judged)
-    best, last, reward, kl = (median(each) for each in (
-        [max(run) for run in judged], [run[-1] for run in judged],
-        [run[-1] for run in curve(name, "reward")],
-        [run[-1] for run in curve(name, "kl")]))
-    print(f"{name:20}{best:9.2f}{last:6.2f}{falls[name]:7.2f}{reward:14.2f}"
-          f"{kl:13.1f}")
-assert falls["recomputed"] > falls["no clip"] > falls["right"]
-assert sum(best_is_behind(name).count(True) for name in names) == 17
-assert best_is_behind("right").count(True) == 2
+    kl = [each[-1] for each in curve(name, "kl")]
+    print(f"{name:15}{all_seeds(ends[name]):21}{falls[name]:6.2f}"
+          f"{median(each[1] for each in rewards):7.2f}"
+          f"{median(each[-1] for each in rewards):7.2f}   {all_seeds(kl, 1)}")
+    assert all(each[-1] > each[1] for each in rewards)
 reveal("falls furthest", guess_fall, max(falls, key=falls.get))
 
 # %% [markdown]
-# The judge's marks of all seeds:
+# (Medians of three seeds, in brackets the lowest and the highest. The *first* reward is that of the start. GRPO is told of below.) All seeds:
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Small panels, one for each run, with the judge's mark over 96 steps for three seeds. All rise from 0.87 to 0.92 to 0.98 and then fall a little. Without a clip they fall to 0.84 to 0.91; with recomputed odds two of three fall below 0.7."}}
-fig, axes = plots.figure("With odds asked anew, or no clip, the mark falls",
+# %% tags=["hide-input"] mystnb={"image": {"alt": "Small panels, one for each run, with the judge's mark over 96 steps for three seeds, and a dotted line at the start, 0.87. In six panels all lines but one end above it, between 0.88 and 0.97, or at 0.84 without a clip. In the panel with recomputed probabilities two of three fall to 0.69 and 0.54."}}
+fig, axes = plots.figure("Two runs of 21 fall far, both with recomputed ratios",
                          x="steps", y="judge's mean mark", columns=4, rows=2,
                          size=(7.2, 4.0))
 at = [int(row["step"]) for row in recorded
       if (row["run"], row["seed"]) == (names[0], "0")]
+looks = list(zip(plots.COLOURS, ("-", "--", "-."), strict=False))
 for ax, name in zip(axes.flat, names, strict=False):
-    for judged in curve(name, "judge"):
-        ax.plot(at, judged, color=plots.BLUE, linewidth=1.2)
+    for judged, (colour, line) in zip(curve(name, "judge"), looks, strict=True):
+        ax.plot(at, judged, line, color=colour, linewidth=1.2)
+    ax.axhline(judged[0], color="#8a8a8a", linestyle=":", linewidth=1)
     ax.set_title(name, fontsize=8, loc="center")
     ax.set(ylim=(0.5, 1.0))
     ax.label_outer()
+for seed, (colour, line) in enumerate(looks):
+    axes.flat[-1].plot([], [], line, color=colour, label=f"seed {seed}")
+axes.flat[-1].plot([], [], ":", color="#8a8a8a", label="the start")
 axes.flat[-1].set_axis_off()
+_ = axes.flat[-1].legend(loc="center")
 
 # %% [markdown]
-# *Recomputed* odds make every ratio 1: the clip sees nothing, and two of three runs fall apart. (Why worse than *no clip*? There a bad token's ratio shrinks as the token gets rare, and so does its pull. A ratio of 1 pushes it for ever.) Without the clip the policy ends 29 nats from the reference and not 5. Those two belong together: it is not the reward that ruins them, but
-# learning too much from the same answers.
-#
-# In 17 of the 21 runs the judge's mark has its best behind it when the reward is highest, in two of the three right ones, too. (The best of seven noisy marks looks a little too good.) A price of 0.05 a nat is too small to hold anything here. And *no whitening* did best. Our rewards
-# are of about the size of 1 already, and near the end, when most answers are good, whitening makes the small differences that are left (the reward model's errors among them) as loud as the large ones were at the beginning. A
-# device that is usual is not thereby needed: ask, with three seeds at least. (Differences of 0.02 are less than these seeds scatter.)
+# What may one say of this? A few questions that three seeds can answer, or not:
+
+# %%
+start_mark = curve("right", "judge")[0][0]
+below = {name: sum(mark < start_mark for mark in ends[name]) for name in names}
+apart = [name for name in names if max(ends[name]) < min(ends["right"])
+         or min(ends[name]) > max(ends["right"])]
+worst = min((mark, name, seed) for name in names
+            for seed, mark in enumerate(ends[name]))
+print("seeds that end below the start:",
+      {name: n for name, n in below.items() if n})
+print("all three apart from all three of right:", ", ".join(apart),
+      f"(by {min(ends['right']) - max(ends[apart[0]]):.3f})")
+print(f"lowest at the end: {worst[1]}, seed {worst[2]}")
+assert all(max(map(max, curve(name, "clipped"))) == 0
+           for name in ("no clip", "recomputed"))
 
 # %% [markdown]
-# ## Where the reward is wrong
+# *Recomputed* makes every ratio 1, and the clip sees nothing: two of three runs end far below where they began. *No clip* ends below *right* with all seeds, but by a hair, and six numbers in any order fall apart into three and three like that one time in ten. It was compared six times.
+# Both let the policy learn from the same answers without an end. Why is *recomputed* the worse one, though *no clip* goes further away? A bad token's pull is $\rho A\, \nabla \ln p$: without a clip it fades as the token gets rare, and where $\rho$ is always 1 it does not. That may be why; no run here tests it.
 #
-# Ten live batches did not go far. Seed 2 of *recomputed* did; here it is after 64 steps. The reward models are content, the judge is not. What do they like so much? The same prompts, before and after (`tools/recordings/hacked.py`).
+# All other ranges overlap with that of *right*. A price of 0.05 a nat holds nothing here that one could see, and without whitening nothing is lost. So a device that is usual is not thereby needed. But three seeds do not tell a difference of 0.03 from none: whoever wants to know draws more.
+#
+# And the reward? In each of the 21 runs it is higher at the end than at the start, in those that ended below it as well.
+
+# %% [markdown]
+# ## The worst run, read
+#
+# Seed 2 of *recomputed*, after 64 of its 96 steps: not a usual run, but the lowest of 21. What did it say, and what did the reward models think of that? The same prompts, before and after (`tools/recordings/hacked.py`).
 
 # %%
 with (SHIPPED / "hacked.csv").open(encoding="utf-8") as file:
@@ -511,8 +536,8 @@ for row in sorted(fooled, key=lambda row: gain(row, "judge"))[:3]:
     print(f"reward {gain(row, 'reward'):+.2f}, judge {gain(row, 'judge'):+.2f}")
 
 # %% [markdown]
-# Broken tales, and nothing at all where a name was asked for. Most of this is damage: the live run's answers to other prompts, above, are worth more. But the reward models call the damage an *improvement*, from 0.49 to 1.02, while the judge's mark falls
-# from 0.87 to 0.63. Of word salad they have never seen a pair. Whoever watches the reward alone sees nothing; read the answers.
+# Broken tales, and nothing at all where a name was asked for. This policy has not even found what the reward likes best: the live run's answers to other prompts, above, are worth more to it. It is damage. But the reward models call the damage an *improvement*, from 0.49 to 1.02, while the judge's mark falls
+# from 0.87 to 0.63. The pairs that they have read were demonstrators' answers; of word salad there was none. Whoever watches the reward alone sees nothing; read the answers.
 #
 # ## Without a critic: groups
 #
@@ -576,21 +601,16 @@ for name, each in (("ln p/q", plain), ("q/p - ln q/p - 1", k3)):
 assert abs(a @ plain - a @ k3) < 1e-12
 
 # %% [markdown]
-# The recorded GRPO stands in the last line of the table above: no critic, as many answers (to an eighth of the prompts at a time), a mark a little lower, and it stayed much nearer to the reference: the price of 0.04 in its loss,
-# beside advantages of size 1, is a stronger hand than 0.05 in the reward.
+# The recorded GRPO stands in the last line of the table above: as many answers, eight to each of eight prompts, and marks that overlap with those of *right*. It stayed much nearer to the reference. The price in the loss, no critic, fewer prompts at a time, the mean over each answer first: a run that has all of these does not say which of them did it.
+# (On the plane of chapter 20 both are near 1.2 nats. There PPO was stopped early.)
 #
-# ## At equal cost: rejection sampling
+# ## Beside it: rejection sampling
 #
-# Chapter 18 drew eight answers to each of 128 prompts and learnt the best. Per answer drawn, who gets further?
+# Chapter 18 drew eight answers to each of 128 prompts and learnt the best. How many answers has each drawn, and what does the judge say?
 
 # %%
 with (SHIPPED / "rounds.csv").open(encoding="utf-8") as file:
     rejection = [row for row in csv.DictReader(file) if row["keep"] == "1"]
-
-
-def all_seeds(marks: list[float]) -> str:
-    return f"{median(marks):.2f} ({min(marks):.2f} to {max(marks):.2f})"
-
 
 print(f"{'answers drawn':33}judge: median (range)")
 for name in ("right", "no whitening", "GRPO"):
@@ -604,13 +624,13 @@ for version in "124":
 print(f"{'PPO, live':18}{steps * 16:8}{'':7}{end:.2f} (one seed)")
 
 # %% [markdown]
-# PPO comes near 0.95 with fewer answers, but (recorded) reads each four times and trains a critic as well; and the two were marked on different prompts. Whoever goes on too long with the same reward models may lose some of it again, by
-# either way. (Best of n trains nothing, and pays n times for every answer ever after.)
+# PPO comes near 0.95 with a few hundred answers. At equal cost, who gets further? This table cannot say: rejection sampling begins where PPO ends, the two were marked on different prompts, and the recorded PPO reads each answer four times and trains a critic as well. And more is not always better: four rounds of
+# rejection end lower than one. (Best of n trains nothing, and pays n times for every answer ever after.)
 #
 # ## Find the bug: six runs
 #
-# A policy of four answers, so small that nothing needs to be drawn: all is exact, and a run takes a moment. `run(start, reference, scores, beta=0.1, rounds=10, epochs=4)` gives a row for each round: expected score, KL from the reference in nats, and the share
-# of odds whose ratio lies beyond the clip (0.2) after the round's last epoch. The advantage is score less price, less its mean.
+# A policy of four answers, so small that nothing needs to be drawn: all is exact, and a run takes a moment. `run(start, reference, scores, beta=0.1, rounds=10, epochs=4)` gives a row for the start and one for each round: expected score, KL from `reference` in nats, and how
+# likely an answer is whose ratio lies beyond the clip (0.2) in the round's last epoch. The advantage is score less price, less its mean.
 
 # %%
 runs = suspects("19.5")         # a, b, c, d, e, f
@@ -619,8 +639,8 @@ for row in runs["c"](even, even, [1.0, 0.0, -1.0, 2.0], rounds=3):
     print("score {:5.2f}, KL {:.2f}, beyond {:.2f}".format(*row))
 
 # %% [markdown]
-# Possible verdicts: `healthy`; `no clip`; `old recomputed` (the odds to compare with are asked for anew in every epoch); `KL's sign`; `KL left out`; `reference follows` (it is the policy of the
-# last round); `wrong direction`; `no baseline` (the mean is not taken off). At most one thing is wrong with each.
+# Possible verdicts: `healthy`; `no clip`; `old recomputed` (the probabilities to compare with are asked for anew in every epoch); `KL's sign`; `KL left out`; `reference follows` (in round 1 it is the one that you
+# gave, then always the policy of the round before); `wrong direction`; `no baseline` (the mean is not taken off). At most one thing is wrong with each.
 
 # %%
 # Exercise 19.5 ●●● 15 min. Which mistake is in which suspect? Replace each `"?"` by a verdict.
@@ -646,14 +666,14 @@ check("19.5", verdicts)
 def quietest(p: Tensor, rewards: Tensor) -> tuple[float, float]:
     """Exercise 19.6 ●●● 20 min. Which baseline is best, and what noise is left?
 
-    One answer is drawn with the odds `p`, `m`, a softmax of logits; the
-    sampled gradient by the logits is (reward - baseline) times the gradient
-    of its log p. Return the baseline whose gradient has the least variance,
-    and that variance, summed over the logits, of one sample. Two floats.
+    One answer is drawn with the probabilities `p`, a softmax of logits, and
+    is worth its `rewards`; both are `m`, in float64. The sampled gradient by
+    the logits is (reward - baseline) times the gradient of its log p. Return
+    the baseline whose gradient has the least variance, and that variance,
+    summed over the logits, of one sample. Two floats.
     """
     ### BEGIN SOLUTION
-    p, rewards = p.double(), rewards.double()
-    g = torch.eye(len(p), dtype=torch.float64) - p
+    g = torch.eye(len(p), dtype=p.dtype) - p
     weight = torch.einsum("y,yi,yi->y", p, g, g)
     baseline = torch.dot(weight, rewards) / weight.sum()
     drawn = torch.einsum("y,yi->yi", rewards - baseline, g)
@@ -710,10 +730,10 @@ claims.show("A80", "B20", "A92")
 # ## Summary: learn from what you say, and not too much at once
 #
 # - A sampled gradient has the right mean whatever the baseline, and much less noise with a good one.
-# - The score stands at the last token, the price at each. Surprises, each by $\lambda$ less, pass the score back.
+# - The score stands at the last token, the price at each. Surprises, shortened by $\gamma\lambda$ at each step, pass the score back.
 # - The clip takes gains away where the same answers have been learnt enough, and never the way back.
 # - GRPO's critic is the group. Its price is in the loss.
-# - The reward rises in every run. Whether the model gets better, only somebody else can say.
+# - The reward was higher at the end in every run, in those that the judge marked down as well. Whether a model gets better, somebody else has to say.
 #
 # **Read in the package:** `llama_edu.alignment.rollouts`, `ppo` and `grpo`. **Read elsewhere:** Schulman et al. 2017, *Proximal Policy Optimization Algorithms*; Ouyang et al. 2022, *Training language models to follow instructions with
 # human feedback*; Shao et al. 2024, *DeepSeekMath*, section 4.

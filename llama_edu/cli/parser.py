@@ -8,9 +8,9 @@ from typing import NoReturn
 # Without torch, which takes seconds: a command imports what it needs when it runs.
 from .. import __version__
 from ..config import nearest
-from . import chat, claims, convert, generate, info, progress, start, train, tune
+from . import chat, claims, convert, generate, info, perplexity, progress, start, train, tune
 
-COMMANDS = start, progress, info, claims, generate, chat, convert, train, tune
+COMMANDS = start, progress, info, claims, generate, chat, perplexity, convert, train, tune
 CHOICE = re.compile(r"invalid choice: '?(.*?)'? \(")
 
 

@@ -1,8 +1,8 @@
-"""What `generate` and `chat` share: how a token is picked, and where the model runs."""
+"""What commands that run a model share: where it runs, and how a token is picked."""
 
 import argparse
 import math
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from .. import prompts
 from ..training.recipe import DTYPES
@@ -11,7 +11,9 @@ from .say import say
 if TYPE_CHECKING:
     import torch
 
+    from ..formats.source import Source
     from ..inference.decoding import DecodingLlama
+    from ..model import Llama
     from ..sampling import Rule
     from ..tokenizer import Tokenizer
 
@@ -35,32 +37,49 @@ def add_options(command: argparse.ArgumentParser, *, temperature: float, top_p: 
     command.add_argument("--top-k", type=int, metavar="K",
                          help="draw from so many of the likeliest tokens; all without it")
     command.add_argument("--seed", type=int, help="decides what is drawn; 0 without it")
+    add_place(command)
+    command.set_defaults(usual_top_p=top_p)
+
+
+def add_place(command: argparse.ArgumentParser) -> None:
     command.add_argument("--tokenizer", metavar="PATH", help="its files, if not beside the model's")
     command.add_argument("--device", default="cpu")
     command.add_argument("--dtype", type=str.lower, choices=DTYPES, default="float32")
-    command.set_defaults(usual_top_p=top_p)
 
 
 def load(options: argparse.Namespace) -> Loaded:
     """What the options ask for. Raises ValueError or KeyError for what cannot be had."""
-    from ..checkpoint import load_tokenizer, open_source, read_model
     from ..generation import seeded
     from ..inference.decoding import DecodingLlama
     from ..tokenizer.carried import templates
     rules = _rules(options)
-    generator = seeded(options.seed or 0, _device(options.device))
+    generator = seeded(options.seed or 0, device(options.device))
+    source, tokenizer = opened(options)
+    form = prompts.of_template(templates(source.tokenizer).get("default", ""))
+    if options.format is not None:
+        form = prompts.named(options.format)
+    _say_what_is_idle(options)
+    return Loaded(DecodingLlama(read(source, options)), tokenizer, form, rules, generator)
+
+
+def opened(options: argparse.Namespace) -> "tuple[Source, Tokenizer]":
+    """The model's files, not yet read, and its tokenizer. Raises ValueError or KeyError for what
+    cannot be had."""
+    from ..checkpoint import load_tokenizer, open_source
     source = open_source(options.model, tokenizer=options.tokenizer)
     if source.tokenizer is None:
         raise ValueError(f"{options.model!r} has no tokenizer; a tokenizer.json or a "
                          "tokenizer.model is needed. Put the one that the model was published with "
                          "beside it, or name its place: --tokenizer PATH.")
-    tokenizer = load_tokenizer(source, options.model)
-    form = prompts.of_template(templates(source.tokenizer).get("default", ""))
-    if options.format is not None:
-        form = prompts.named(options.format)
-    _say_what_is_idle(options)
-    model = read_model(source, options.device, _dtype(options.dtype))
-    return Loaded(DecodingLlama(model), tokenizer, form, rules, generator)
+    return source, load_tokenizer(source, options.model)
+
+
+def read(source: "Source", options: argparse.Namespace) -> "Llama":
+    """The model in these files, where and as the options say."""
+    import torch
+
+    from ..checkpoint import read_model
+    return read_model(source, options.device, getattr(torch, options.dtype))
 
 
 def _rules(options: argparse.Namespace) -> "tuple[Rule, ...]":
@@ -91,7 +110,7 @@ def _say_what_is_idle(options: argparse.Namespace) -> None:
             "always taken. Add --temperature 0.8 to draw.")
 
 
-def _device(name: str) -> "torch.Tensor":
+def device(name: str) -> "torch.Tensor":
     """A number on that device. Raises ValueError where this machine has none."""
     import torch
     try:
@@ -101,8 +120,3 @@ def _device(name: str) -> "torch.Tensor":
         raise ValueError(f"device {name!r} cannot be used on this machine; cpu always can, cuda "
                          "and mps where there is one. Leave --device out.") from None
     return there
-
-
-def _dtype(name: str) -> Any:
-    import torch
-    return getattr(torch, name)

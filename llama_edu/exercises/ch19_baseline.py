@@ -12,20 +12,19 @@ Found = tuple[float, float]
 
 def _gradients(p: Tensor) -> Tensor:
     """Of log p of each answer by the logits: one-hot less p, a row an answer."""
-    return torch.eye(len(p), dtype=torch.float64) - p.double()
+    return torch.eye(len(p), dtype=p.dtype) - p
 
 
 def _noise(p: Tensor, rewards: Tensor, baseline: float) -> float:
     """The variance of one sampled gradient, summed over the logits; a test draws samples."""
-    p, found = p.double(), _gradients(p) * (rewards.double() - baseline)[:, None]
+    found = _gradients(p) * (rewards - baseline)[:, None]
     mean = p @ found
     return (p @ (found - mean).square().sum(1)).item()
 
 
 def _best(p: Tensor, rewards: Tensor) -> Found:
-    p = p.double()
     weight = p * _gradients(p).square().sum(1)
-    baseline = (weight @ rewards.double() / weight.sum()).item()
+    baseline = (weight @ rewards / weight.sum()).item()
     return baseline, _noise(p, rewards, baseline)
 
 
@@ -33,19 +32,20 @@ def _given(p: list[float], rewards: list[float]) -> Callable[[Generator], Inputs
     def make(rng: Generator) -> Inputs:
         turn = count(rng, 0, len(p) - 1)
         return {"p": torch.tensor(p, dtype=torch.float64).roll(turn),
-                "rewards": torch.tensor(rewards).roll(count(rng, 0, len(p) - 1))}
+                "rewards": torch.tensor(rewards, dtype=torch.float64).roll(
+                    count(rng, 0, len(p) - 1))}
 
     return make
 
 
 def _drawn(rng: Generator, n: int) -> Inputs:
     return {"p": (1.2 * torch.randn(n, generator=rng, dtype=torch.float64)).softmax(-1),
-            "rewards": normal(rng, n, mean=2.0, std=1.5)}
+            "rewards": normal(rng, n, mean=2.0, std=1.5).double()}
 
 
 def _with(baseline: Callable[[Tensor, Tensor], Tensor]) -> Callable:
     def answer(p: Tensor, rewards: Tensor) -> Found:
-        b = float(baseline(p.double(), rewards.double()))
+        b = float(baseline(p, rewards))
         return b, _noise(p, rewards, b)
 
     return answer
@@ -58,9 +58,15 @@ def _weighed(weigh: Callable[[Tensor], Tensor]) -> Callable:
 def _noise_as(noise: Callable[[Tensor, Tensor, float], float]) -> Callable:
     def answer(p: Tensor, rewards: Tensor) -> Found:
         b = _best(p, rewards)[0]
-        return b, noise(p.double(), rewards.double(), b)
+        return b, noise(p, rewards, b)
 
     return answer
+
+
+def _alike(p: Tensor, r: Tensor, b: float) -> float:
+    """Each answer counts once, around the right mean."""
+    found = _gradients(p) * (r - b)[:, None]
+    return (found - p @ found).square().mean(0).sum().item()
 
 
 def _square(p: Tensor, r: Tensor, b: float) -> float:
@@ -75,7 +81,7 @@ BASELINE = Exercise(
         Probe("five answers", lambda rng: _drawn(rng, 5)),
         Probe("many answers", lambda rng: _drawn(rng, 12)),
         Probe("all worth nearly the same", _given([0.4, 0.35, 0.15, 0.1], [3.0, 3.1, 3.0, 2.9])),
-        Probe("two answers", _given([0.8, 0.2], [1.0, 2.0])),
+        Probe("far from zero", _given([0.4, 0.3, 0.2, 0.1], [21.0, 20.0, 20.5, 19.0])),
     ),
     misconceptions=(
         Misconception("the expected reward", _weighed(lambda p: p),
@@ -115,14 +121,18 @@ BASELINE = Exercise(
                       "that is the noise without any baseline."),
         Misconception("each answer once", _noise_as(lambda p, r, b: (
                           _gradients(p) * (r - b)[:, None]).var(0, correction=0).sum().item()),
-                      "in your variance each answer counts alike. It is drawn with its p."),
+                      "in your variance each answer counts alike. It is drawn with its p.",
+                      also=(_noise_as(_alike), _noise_as(lambda p, r, b: (
+                          _gradients(p) * (r - b)[:, None]).var(0).sum().item()),
+                          _noise_as(lambda p, r, b: len(p) * _alike(p, r, b)))),
     ),
     hints=(
         "One sample's gradient is (r - b) g, with g = one-hot less p. Its mean does not depend on "
         "b (why?). So make the mean of (r - b)^2 |g|^2 small.",
         "Set the derivative by b to 0: b = E[|g|^2 r] / E[|g|^2], with the expectation over p.",
-        "g = torch.eye(len(p)) - p; w = p * g.square().sum(1); b = (w @ rewards) / w.sum(); the "
-        "variance is p @ |g (r - b)|^2 less the squared length of p @ (g r).",
+        "g = torch.eye(len(p), dtype=p.dtype) - p; w = p * g.square().sum(1); b = (w @ rewards) / "
+        "w.sum(). Then drawn = g * (rewards - b)[:, None], a row an answer; its mean is p @ drawn; "
+        "the variance is p @ (drawn - p @ drawn).square().sum(1). Both as float(...).",
     ))
 
 EXERCISES = [BASELINE]

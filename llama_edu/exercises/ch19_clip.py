@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from ..alignment.grpo import LEAST_SPREAD, group_advantages
 from ..alignment.ppo import clipped
-from .ch19_credit import acts_of
+from .ch19_price import acts_of
 from .data import Exercise, Inputs, Misconception, Probe, normal
 
 # -- 19.3: the clip --------------------------------------------------------------------------------
@@ -47,6 +47,26 @@ def _both(r: Tensor, a: Tensor, c: float) -> Tensor:
     return -torch.minimum(r * a, r.clamp(1 - c, 1 + c) * a)
 
 
+def _divided(loss: Callable[[Tensor, Tensor, float], Tensor]) -> Callable:
+    """The logarithms divided, where a token was drawn: elsewhere both may be 0."""
+    return lambda now, before, advantages, acts, clip: loss(
+        now[acts] / before[acts], advantages[acts], clip).mean()
+
+
+def _plain(r: Tensor, a: Tensor, c: float) -> Tensor:
+    return -r * a
+
+
+def _again(size: Callable[[Tensor], Tensor]) -> Callable:
+    """Advantages whitened once more."""
+    def answer(now: Tensor, before: Tensor, advantages: Tensor, acts: Tensor, clip: float
+               ) -> Tensor:
+        held = advantages[acts]
+        return clipped((now - before)[acts], (held - held.mean()) / size(held), clip).mean()
+
+    return answer
+
+
 def _of_rows(now: Tensor, before: Tensor, advantages: Tensor, acts: Tensor, clip: float) -> Tensor:
     loss = clipped(now - before, advantages, clip) * acts
     return (loss.sum(1) / acts.sum(1)).mean()
@@ -76,6 +96,9 @@ CLIP = Exercise(
         Probe("far away", lambda rng: _moved(rng, 6, (1, 4), (2, 4), by=1.5)),
         Probe("another clip", lambda rng: _moved(rng, 6, (1, 4), (2, 3), clip=0.5, by=0.6)),
         Probe("as rollouts come", lambda rng: _moved(rng, 8, (1, 2), (3, 5), zero=True)),
+        Probe("7.0 outside", lambda rng: (held := _moved(rng, 7, (2, 3), (1, 4)))
+              | {name: held[name].where(held["acts"], 7.0)
+                 for name in ("now", "before", "advantages")}),
         Probe("not moved at all", lambda rng: (held := _moved(rng, 6, (1, 4), (2, 3)))
               | {"now": held["before"].clone()}),
     ),
@@ -95,6 +118,18 @@ CLIP = Exercise(
                           lambda r, a, c: -torch.minimum(r * a, r.clamp(max=1 + c) * a)),
                       "you clipped above only. A bad token that has become much less likely is to "
                       "stop the pull, too: 1 - clip."),
+        Misconception("the advantage outside", _mean(
+                          lambda r, a, c: -torch.minimum(r, r.clamp(1 - c, 1 + c)) * a),
+                      "you took the lesser of the two *ratios* and then multiplied. For an "
+                      "advantage below 0 that is the greater objective: first multiply each with "
+                      "the advantage, then take the lesser."),
+        Misconception("one over 1 + clip", _mean(
+                          lambda r, a, c: -torch.minimum(r * a, r.clamp(1 / (1 + c), 1 + c) * a)),
+                      "your lower bound is 1 / (1 + clip), the same way in logarithms. PPO's is "
+                      "1 - clip."),
+        Misconception("whitened once more", _again(lambda held: held.std()),
+                      "you whitened the advantages. They come as they are to be taken.",
+                      also=(_again(lambda held: held.std(correction=0)),)),
         Misconception("the ratio upside down", _mean(
                           _both, ratio=lambda now, before: (before - now).exp()),
                       "your ratio is before over now. How much likelier is it *now*?"),
@@ -108,10 +143,12 @@ CLIP = Exercise(
         Misconception("the logarithms divided", _mean(
                           _both, ratio=lambda now, before: now / before),
                       "you divided the logarithms. The ratio is of probabilities: "
-                      "exp(now - before)."),
+                      "exp(now - before).", also=(_divided(_both), _divided(_plain))),
         Misconception("the clip around zero", _mean(
                           lambda r, a, c: -torch.minimum(r * a, r.clamp(-c, c) * a)),
-                      "you clipped the ratio around 0. It stands at 1 where nothing has moved."),
+                      "you clipped the ratio around 0. It stands at 1 where nothing has moved.",
+                      also=(_mean(lambda r, a, c: -torch.minimum(r * a,
+                                                                 (r.clamp(-c, c) + 1) * a)),)),
         Misconception("the product clipped", _mean(
                           lambda r, a, c: -torch.minimum(r * a, (r * a).clamp(1 - c, 1 + c))),
                       "you clipped ratio times advantage. The clip is on the ratio alone."),

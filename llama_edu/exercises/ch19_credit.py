@@ -1,151 +1,13 @@
-"""The exercises of chapter 19 on credit: 19.1, the reward of every token, and 19.2, GAE."""
+"""The exercise of chapter 19 on credit: 19.2, generalised advantage estimation."""
 
 from collections.abc import Callable
 
 import torch
 from torch import Generator, Tensor
 
-from ..alignment.ppo import advantages, token_rewards
-from .data import Exercise, Inputs, Misconception, Probe, count, normal
-
-# -- 19.1: a price for every token, the score at the last ----------------------------------------
-
-BETA = 0.25
-
-
-def _rewards(scores: Tensor, log_probs: Tensor, reference: Tensor, acts: Tensor, beta: float
-             ) -> Tensor:
-    return token_rewards(scores, log_probs, reference, acts, beta=beta)
-
-
-def acts_of(t: int, *spans: tuple[int, int]) -> Tensor:
-    """True on the answers, from a place and so many tokens long."""
-    places = torch.arange(t)
-    return torch.stack([(places >= start) & (places < start + n) for start, n in spans])
-
-
-def _answers(rng: Generator, t: int, *spans: tuple[int, int], beta: float = BETA,
-             zero: bool = False) -> Inputs:
-    """zero: log-probabilities are 0 outside the answers, as rollouts have them; else anything."""
-    acts = acts_of(t, *spans)
-    log_probs, reference = (-normal(rng, len(spans), t).abs() - 0.1 for _ in range(2))
-    if zero:
-        log_probs, reference = log_probs * acts, reference * acts
-    return {"scores": normal(rng, len(spans), mean=0.5, std=2.0), "log_probs": log_probs,
-            "reference": reference, "acts": acts, "beta": beta + count(rng, 0, 3) / 8}
-
-
-def _last(acts: Tensor) -> Tensor:
-    return acts & (acts.flip(1).cumsum(1).flip(1) == 1)
-
-
-def _made(price: Callable[[Tensor, Tensor], Tensor], *,
-          where: Callable[[Tensor], Tensor] = _last, of: Callable[[Tensor], Tensor] = lambda a: a
-          ) -> Callable:
-    """Rewards with another price of a token, the score elsewhere, or other tokens that pay."""
-    def answer(scores: Tensor, log_probs: Tensor, reference: Tensor, acts: Tensor, beta: float
-               ) -> Tensor:
-        return (-beta * price(log_probs, reference) * of(acts)
-                + scores[:, None] * where(acts))
-
-    return answer
-
-
-def _ratio(p: Tensor, q: Tensor) -> Tensor:
-    return p - q
-
-
-def _k3(p: Tensor, q: Tensor) -> Tensor:
-    return (q - p).exp() - (q - p) - 1
-
-
-def _summed(scores: Tensor, log_probs: Tensor, reference: Tensor, acts: Tensor, beta: float
-            ) -> Tensor:
-    far = ((log_probs - reference) * acts).sum(1)
-    return (scores - beta * far)[:, None] * _last(acts)
-
-
-def _at_row_end(acts: Tensor) -> Tensor:
-    return torch.arange(acts.shape[1]) == acts.shape[1] - 1
-
-
-def _share(acts: Tensor) -> Tensor:
-    return acts / acts.sum(1, keepdim=True)
-
-
-def _first(acts: Tensor) -> Tensor:
-    return acts & (acts.cumsum(1) == 1)
-
-
-def _after(acts: Tensor) -> Tensor:
-    return _last(acts).roll(1, 1)
-
-
-REWARDS = Exercise(
-    "19.1", "The reward of every token", "Your turn: who pays, and where", _rewards,
-    probes=(
-        Probe("three answers", lambda rng: _answers(rng, 7, (2, 3), (1, 4), (2, 5))),
-        Probe("as rollouts come", lambda rng: _answers(rng, 8, (1, 2), (3, 5), (2, 4), zero=True)),
-        Probe("an answer of one token", lambda rng: _answers(rng, 5, (2, 1), (1, 4))),
-        Probe("all filled", lambda rng: _answers(rng, 4, (0, 4), (0, 4))),
-        Probe("no price", lambda rng: _answers(rng, 6, (2, 3), (1, 2)) | {"beta": 0.0}),
-    ),
-    misconceptions=(
-        Misconception("the sign of the price", _made(lambda p, q: q - p),
-                      "you pay the policy for leaving the reference. A token that it now likes "
-                      "better than the reference did has log p - log q above 0, and that costs."),
-        Misconception("the score at every token", _made(_ratio, where=lambda acts: acts),
-                      "every token of an answer got the whole score: a long answer is paid many "
-                      "times. It is given once, at the last token."),
-        Misconception("the score shared out", _made(_ratio, where=_share),
-                      "you shared the score out over the answer. Nobody knows which token earned "
-                      "it; that is what the advantages will find out. It stands at the last one."),
-        Misconception("the score at the row's end", _made(_ratio, where=_at_row_end),
-                      "the score stands at the end of the row: for the shorter answers that is "
-                      "padding, where nothing was done."),
-        Misconception("the score at the first token", _made(_ratio, where=_first),
-                      "the score stands at each answer's first token. It is known when the answer "
-                      "is over."),
-        Misconception("the score behind the answer", _made(_ratio, where=_after),
-                      "the score stands one place behind the last token that was drawn."),
-        Misconception("all tokens pay", _made(_ratio, of=torch.ones_like),
-                      "prompt and padding pay as well. Nobody chose them: only where `acts` is "
-                      "True was a token drawn."),
-        Misconception("one price at the end", _summed,
-                      "you took the price of the whole answer at its last token. Each token pays "
-                      "for itself, where it went astray."),
-        Misconception("never below zero", _made(_k3),
-                      "you took q/p - log(q/p) - 1 for the price. That is an estimate whose mean "
-                      "is the KL, too, and GRPO's; here the price of a token is log p - log q."),
-        Misconception("absolute values", _made(lambda p, q: (p - q).abs()),
-                      "you took the distance without its sign. A token that the policy likes less "
-                      "than the reference did earns something back; only so is the mean a KL."),
-        Misconception("odds without logarithm", _made(lambda p, q: p.exp() - q.exp()),
-                      "you subtracted probabilities. The price is the difference of the "
-                      "logarithms, which is how it is given."),
-        Misconception("weighed with p", _made(lambda p, q: p.exp() * (p - q)),
-                      "you weighed with p. The token was drawn with p already: its chance to come "
-                      "up is the weight."),
-        Misconception("no price", _made(lambda p, q: torch.zeros_like(p)),
-                      "there is no price in it: nothing holds the policy near the reference."),
-        Misconception("beta misplaced", _made(lambda p, q: (p - q) / BETA),
-                      "beta divides or is left out. It multiplies the difference.",
-                      also=(lambda scores, log_probs, reference, acts, beta: (
-                                -(log_probs - reference) * acts
-                                + scores[:, None] * _last(acts)),
-                            lambda scores, log_probs, reference, acts, beta: (
-                                -(log_probs - reference) * acts / (beta or 1)
-                                + scores[:, None] * _last(acts)))),
-    ),
-    hints=(
-        "Write the two parts apart: a price at each token that was drawn, and a score at one.",
-        "The price is -beta * (log_probs - reference), times acts. Which place of a row is the "
-        "last True one?",
-        "last = acts & (acts.flip(1).cumsum(1).flip(1) == 1); then the price times acts, plus "
-        "scores[:, None] * last.",
-    ))
-
-# -- 19.2: what an action was worth ----------------------------------------------------------------
+from ..alignment.ppo import advantages, spread
+from .ch19_price import acts_of
+from .data import Exercise, Inputs, Misconception, Probe, normal
 
 
 def _gae(rewards: Tensor, values: Tensor, acts: Tensor, discount: float, lam: float) -> Tensor:
@@ -153,19 +15,20 @@ def _gae(rewards: Tensor, values: Tensor, acts: Tensor, discount: float, lam: fl
 
 
 def _course(rng: Generator, t: int, *spans: tuple[int, int], discount: float = 1.0,
-            lam: float = 0.5, full: bool = True) -> Inputs:
-    """full: the critic says something at every place, as it does."""
+            lam: float = 0.5, full: bool = True, outside: float = 0.0) -> Inputs:
+    """full: the critic says something at every place, as it does. outside: the rewards there."""
     acts = acts_of(t, *spans)
     values = normal(rng, len(spans), t, mean=1.0)
-    return {"rewards": normal(rng, len(spans), t) * acts, "values": values if full
+    return {"rewards": normal(rng, len(spans), t).where(acts, outside), "values": values if full
             else values * acts, "acts": acts, "discount": discount, "lam": lam}
 
 
-def _backwards(step: Callable[..., Tensor], *, behind: bool = False, outside: bool = False
-               ) -> Callable:
+def _backwards(step: Callable[..., Tensor], *, behind: bool = False, outside: bool = False,
+               carried: bool = False, bare: bool = False) -> Callable:
     """A pass from the end: step(reward, value, next value, next advantage, discount, lam).
 
-    behind: the values behind an answer count. outside: it runs over the padding, too.
+    behind: the values behind an answer count. carried: so do its advantages. outside: both, as
+    acts are never looked at. bare: what is returned is not 0 outside.
     """
     def answer(rewards: Tensor, values: Tensor, acts: Tensor, discount: float, lam: float
                ) -> Tensor:
@@ -173,9 +36,9 @@ def _backwards(step: Callable[..., Tensor], *, behind: bool = False, outside: bo
         following = torch.zeros_like(after)
         for i in reversed(range(rewards.shape[1])):
             held = step(rewards[:, i], values[:, i], following, after, discount, lam)
-            after = held if outside else held * acts[:, i]
+            after = held if outside or carried else held * acts[:, i]
             following = values[:, i] if behind or outside else values[:, i] * acts[:, i]
-            found[:, i] = after
+            found[:, i] = held if bare else after
         return found
 
     return answer
@@ -183,6 +46,37 @@ def _backwards(step: Callable[..., Tensor], *, behind: bool = False, outside: bo
 
 def _right(r: Tensor, v: Tensor, later: Tensor, after: Tensor, g: float, lam: float) -> Tensor:
     return r + g * later - v + g * lam * after
+
+
+def _at_the_end(answer: Callable, *, silent: bool = False) -> Callable:
+    """What an answer gives, and acts on the result alone. silent: the values are 0 outside."""
+    return lambda rewards, values, acts, discount, lam: acts * answer(
+        rewards, values * acts if silent else values, acts, discount, lam)
+
+
+def _early(rewards: Tensor, values: Tensor, acts: Tensor, discount: float, lam: float) -> Tensor:
+    """r_t + discount V_t - V_{t-1}: what is expected before a token is taken for what is after."""
+    found, after = torch.zeros_like(rewards), torch.zeros_like(rewards[:, 0])
+    for i in reversed(range(rewards.shape[1])):
+        surprise = rewards[:, i] + discount * values[:, i] - values[:, i - 1]
+        after = (surprise + discount * lam * after) * acts[:, i]
+        found[:, i] = after
+    return found
+
+
+def _summed_forwards(rewards: Tensor, values: Tensor, acts: Tensor, discount: float, lam: float
+                     ) -> Tensor:
+    surprise = _gae(rewards, values, acts, discount, 0.0)
+    return _gae(surprise.flip(1), torch.zeros_like(values), acts.flip(1), discount, lam).flip(1)
+
+
+def _whitened(size: Callable[[Tensor], Tensor]) -> Callable:
+    def answer(rewards: Tensor, values: Tensor, acts: Tensor, discount: float, lam: float
+               ) -> Tensor:
+        found = _gae(rewards, values, acts, discount, lam)
+        return (found - found[acts].mean()) / size(found[acts]) * acts
+
+    return answer
 
 
 GAE = Exercise(
@@ -193,6 +87,7 @@ GAE = Exercise(
         Probe("only the next surprise", lambda rng: _course(rng, 6, (1, 3), (2, 4), lam=0.0)),
         Probe("all surprises to come", lambda rng: _course(rng, 6, (1, 3), (2, 4), lam=1.0)),
         Probe("an answer of one token", lambda rng: _course(rng, 4, (2, 1), (1, 3))),
+        Probe("rewards of 7 outside", lambda rng: _course(rng, 7, (2, 3), (1, 4), outside=7.0)),
         Probe("values are 0 outside", lambda rng: _course(rng, 7, (2, 3), (1, 6), full=False)),
     ),
     misconceptions=(
@@ -202,8 +97,21 @@ GAE = Exercise(
         Misconception("over the padding", _backwards(_right, outside=True),
                       "prompt and padding have advantages, and what stands behind an answer flows "
                       "into it. Nobody acted there: 0.",
+                      also=(_backwards(_right, carried=True),
+                            lambda rewards, values, acts, discount, lam: _backwards(
+                                _right, outside=True)(rewards, values * acts, acts, discount,
+                                                      lam))),
+        Misconception("masked at the end alone", _at_the_end(_backwards(_right, outside=True)),
+                      "outside the answers yours is 0, but only at the end: on the way, what "
+                      "stands behind an answer is carried into its last token. The carry, too, is "
+                      "0 where nobody acted.",
+                      also=(_at_the_end(_backwards(_right, carried=True)),
+                            _at_the_end(_backwards(_right, outside=True), silent=True))),
+        Misconception("not zero outside", _backwards(_right, bare=True),
+                      "on the answers yours is right. Outside them, where nobody acted, it is to "
+                      "be 0.",
                       also=(lambda rewards, values, acts, discount, lam: _backwards(
-                          _right, outside=True)(rewards, values, acts, discount, lam) * acts,)),
+                          _right, bare=True)(rewards, values * acts, acts, discount, lam),)),
         Misconception("rewards without values", _backwards(
                           lambda r, v, later, after, g, lam: r + g * lam * after),
                       "you summed the rewards to come. An advantage is what was better than the "
@@ -238,11 +146,20 @@ GAE = Exercise(
                       "become rarer."),
         Misconception("the value of the token before", lambda rewards, values, acts, discount, lam:
                       _gae(rewards, values.roll(1, 1), acts, discount, lam),
-                      "your values are one place late."),
+                      "your values are one place late: values[:, i] is what is expected *before* "
+                      "token i, so what follows it is values[:, i + 1].",
+                      also=(_early, lambda rewards, values, acts, discount, lam: _early(
+                          rewards, values * acts, acts, discount, lam))),
         Misconception("forwards", lambda rewards, values, acts, discount, lam: _gae(
                           rewards.flip(1), values.flip(1), acts.flip(1), discount, lam).flip(1),
                       "you went from the beginning to the end. What comes later is what an action "
-                      "is worth: begin at the end."),
+                      "is worth: begin at the end.", also=(_summed_forwards,)),
+        Misconception("whitened", lambda rewards, values, acts, discount, lam: spread(
+                          _gae(rewards, values, acts, discount, lam), acts),
+                      "you whitened the advantages. That comes later, over the whole batch; here "
+                      "they keep their size.",
+                      also=(_whitened(lambda found: found.std()),
+                            _whitened(lambda found: found.std(correction=0)))),
         Misconception("values not taken away", _backwards(
                           lambda r, v, later, after, g, lam: r + g * later + g * lam * after),
                       "the critic's value at the place itself is missing: take it away."),
@@ -256,4 +173,4 @@ GAE = Exercise(
         "both by acts[:, i] as you pass.",
     ))
 
-EXERCISES = [REWARDS, GAE]
+EXERCISES = [GAE]

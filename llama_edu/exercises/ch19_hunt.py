@@ -20,6 +20,13 @@ def _unclipped(now: Tensor, before: Tensor, better: Tensor) -> Tensor:
     return -(now - before).exp() * better
 
 
+def _row(log_p: Tensor, reference: Tensor, worth: Tensor, beyond: float
+         ) -> tuple[float, float, float]:
+    """Expected score, KL from the reference in nats, and the share beyond the clip."""
+    p = log_p.exp()
+    return (p @ worth).item(), (p @ (log_p - reference)).item(), beyond
+
+
 def _run(*, loss: Callable[[Tensor, Tensor, Tensor], Tensor] = _loss, price: float = 1.0,
          follows: bool = False, recomputed: bool = False, sign: float = 1.0,
          centred: bool = True) -> Callable[..., Curves]:
@@ -32,7 +39,7 @@ def _run(*, loss: Callable[[Tensor, Tensor, Tensor], Tensor] = _loss, price: flo
         worth = torch.tensor(scores, dtype=torch.float64)
         original = torch.tensor(reference, dtype=torch.float64).log()
         logits = torch.tensor(start, dtype=torch.float64).log()
-        held, curves = original, []
+        held, curves = original, [_row(logits.log_softmax(-1), original, worth, 0.0)]
         for _ in range(rounds):
             old = logits.log_softmax(-1)
             better = worth - price * beta * (old - held)
@@ -47,7 +54,7 @@ def _run(*, loss: Callable[[Tensor, Tensor, Tensor], Tensor] = _loss, price: flo
                 (old.exp() * loss(now, before, sign * better)).sum().backward()
                 logits = logits.detach() - LR * logits.grad
             new = logits.log_softmax(-1)
-            curves.append(((new.exp() @ worth).item(), (new.exp() @ (new - original)).item(), far))
+            curves.append(_row(new, original, worth, far))
             held = new if follows else held
         return curves
 
@@ -77,10 +84,11 @@ RUNS = Hunt(
             "moves away from the reference where nothing is to be gained"),
         "KL left out": Bug(
             lambda: _run(price=0.0),
-            "stays where it is when all scores are 0, however far from the reference"),
+            "never leaves its first row when all scores are 0, however far from the reference it "
+            "starts: not in round 1 either"),
         "reference follows": Bug(
             lambda: _run(follows=True),
-            "goes towards the reference in the first round only, and then has one of its own"),
+            "goes towards the reference in round 1, and in no other"),
         "wrong direction": Bug(
             lambda: _run(sign=-1.0),
             "has a score that falls"),

@@ -1,5 +1,5 @@
-"""The exercises of chapter 20 on the loss: 20.1, an answer's log-probability, 20.2, the loss of
-pairs, and 20.3, how hard each pair pulls."""
+"""The exercises of chapter 20 on the loss: 20.2, the loss of pairs, and 20.3, how hard each pair
+pulls."""
 
 from collections.abc import Callable
 
@@ -8,118 +8,8 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from ..alignment.dpo import dpo
-from ..losses import learnt_log_probs
+from .ch20_sum import Said
 from .data import Exercise, Inputs, Misconception, Probe, normal
-
-# -- 20.1: the log-probability of an answer --------------------------------------------------------
-
-
-class _Said:
-    """A model that says these logits, whatever it reads."""
-
-    def __init__(self, logits: Tensor):
-        self.said = logits
-
-    def hidden(self, tokens: Tensor, **more: object) -> Tensor:
-        return self.said[:, :tokens.shape[1]]
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        return hidden
-
-
-def _package_sum(logits: Tensor, tokens: Tensor, answer: Tensor) -> Tensor:
-    return learnt_log_probs(_Said(logits), {"tokens": tokens, "learn": answer}).sum(-1)
-
-
-def _texts(rng: Generator, t: int, *spans: tuple[int, int], v: int = 7) -> Inputs:
-    """Rows with an answer from a place on, so many tokens long; what follows it is padding."""
-    places = torch.arange(t)
-    answer = torch.stack([(places >= start) & (places < start + n) for start, n in spans])
-    tokens = torch.randint(1, v, (len(spans), t), generator=rng)
-    ends = torch.tensor([start + n for start, n in spans])
-    return {"logits": normal(rng, len(spans), t, v, std=1.5),
-            "tokens": tokens.where(places < ends[:, None], 0), "answer": answer}
-
-
-def _picked(logits: Tensor, tokens: Tensor) -> Tensor:
-    return logits.log_softmax(-1).gather(-1, tokens[..., None])[..., 0]
-
-
-def _next(logits: Tensor, tokens: Tensor) -> Tensor:
-    """log p of tokens 1 to t - 1."""
-    return _picked(logits[:, :-1], tokens[:, 1:])
-
-
-def _over(pick: Callable[[Tensor], Tensor]) -> Callable:
-    """The sum over other tokens than the answer's; pick(answer) says over which of t - 1."""
-    return lambda logits, tokens, answer: (_next(logits, tokens) * pick(answer)).sum(1)
-
-
-def _real(answer: Tensor) -> Tensor:
-    """All up to the answer's end, the prompt included."""
-    return answer.flip(1).cumsum(1).flip(1)[:, 1:] > 0
-
-
-SUM = Exercise(
-    "20.1", "The log-probability of an answer", "Your turn: how likely was that answer?",
-    _package_sum,
-    probes=(
-        Probe("two answers", lambda rng: _texts(rng, 7, (2, 4), (3, 2))),
-        Probe("the longest fills its row", lambda rng: _texts(rng, 6, (2, 4), (3, 1), (1, 2))),
-        Probe("an answer of one token", lambda rng: _texts(rng, 5, (2, 1), (3, 1))),
-        Probe("one text", lambda rng: _texts(rng, 6, (1, 5))),
-        Probe("a larger vocabulary", lambda rng: _texts(rng, 8, (2, 3), (4, 4), v=40)),
-    ),
-    misconceptions=(
-        Misconception("off by one", lambda logits, tokens, answer: (
-                          _picked(logits, tokens) * answer).sum(1),
-                      "you asked the logits at a token about that very token. Those at place i "
-                      "speak of token i + 1."),
-        Misconception("off by one, the mark", _over(lambda answer: answer[:, :-1]),
-                      "the logits are shifted, the marks are not: you count from the prompt's last "
-                      "token to the answer's last but one."),
-        Misconception("the mean", lambda logits, tokens, answer: (
-                          (_next(logits, tokens) * answer[:, 1:]).sum(1) / answer.sum(1)),
-                      "you took the mean. The probability of an answer is a product over its "
-                      "tokens: a sum of logarithms."),
-        Misconception("the prompt, too", _over(_real),
-                      "the prompt is in your sum. How likely was the *answer*?"),
-        Misconception("padding, too", _over(lambda answer: ~_real(answer) | answer[:, 1:]),
-                      "padding is in your sum: a short answer looks unlikely for its neighbour's "
-                      "length.",
-                      also=(_over(torch.ones_like),
-                            _over(lambda answer: answer.cumsum(1)[:, 1:] > 0))),
-        Misconception("logits", lambda logits, tokens, answer: (
-                          logits[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0]
-                          * answer[:, 1:]).sum(1),
-                      "you summed logits. They become log-probabilities by log_softmax."),
-        Misconception("probabilities", lambda logits, tokens, answer: (
-                          _next(logits, tokens).exp() * answer[:, 1:]).sum(1),
-                      "you summed probabilities: their logarithms add up.",
-                      also=(lambda logits, tokens, answer: (
-                          (_next(logits, tokens) * answer[:, 1:]).sum(1).exp()),)),
-        Misconception("the sign", lambda logits, tokens, answer: -_package_sum(
-                          logits, tokens, answer),
-                      "that is the loss, the surprise. A log-probability is below 0."),
-        Misconception("over the wrong axis", lambda logits, tokens, answer: (
-                          logits.log_softmax(1)[:, :-1].gather(-1, tokens[:, 1:, None])[..., 0]
-                          * answer[:, 1:]).sum(1),
-                      "your softmax runs over the places. It runs over the vocabulary, the last "
-                      "axis."),
-        Misconception("the sum of all", lambda logits, tokens, answer: _package_sum(
-                          logits, tokens, answer).sum(),
-                      "you summed over the texts as well: one number for each is asked for."),
-        Misconception("the first token left out", _over(
-                          lambda answer: answer[:, 1:] & (answer.cumsum(1)[:, 1:] > 1)),
-                      "the answer's first token is missing. The prompt's last logits speak of it."),
-    ),
-    gradients=("logits",),
-    hints=(
-        "Which logits speak of token 5? Those at place 4.",
-        "logits[:, :-1].log_softmax(-1), gathered at tokens[:, 1:]: `b t-1`. Which of them are the "
-        "answer's?",
-        "(found * answer[:, 1:]).sum(1).",
-    ))
 
 # -- 20.2: the loss --------------------------------------------------------------------------------
 
@@ -134,7 +24,7 @@ def _package_loss(chosen: Tensor, rejected: Tensor, chosen_before: Tensor, rejec
     logits = torch.stack([sums, other], -1)[:, None].expand(-1, 2, -1)
     tokens = torch.zeros(len(sums), 2, dtype=torch.long)
     learn = torch.tensor([False, True]).expand(len(sums), 2)
-    loss = dpo(_Said(logits), {"tokens": tokens, "learn": learn, "counts": learn, "reference":
+    loss = dpo(Said(logits), {"tokens": tokens, "learn": learn, "counts": learn, "reference":
                                torch.stack([chosen_before, rejected_before], -1)},
                beta=beta, nll=0.0)
     return loss.total / loss.count
@@ -151,6 +41,13 @@ def _same(rng: Generator) -> Inputs:
     held = _sums(rng, 3)
     return held | {"chosen": held["chosen_before"].clone(),
                    "rejected": held["rejected_before"].clone()}
+
+
+def _lost(rng: Generator) -> Inputs:
+    """One pair is told wrongly by a thousand, as two long answers may be."""
+    held = _sums(rng, 3)
+    held["chosen"][1] -= 2000
+    return held
 
 
 def _of(margin: Callable[..., Tensor], *, loss: Callable[[Tensor], Tensor] = lambda m:
@@ -170,13 +67,15 @@ LOSS = Exercise(
         Probe("before the first step", _same),
         Probe("one pair", lambda rng: _sums(rng, 1)),
         Probe("a high price", lambda rng: _sums(rng, 5, beta=2.0)),
+        Probe("wrong by far", _lost),
     ),
     misconceptions=(
         Misconception("no reference", _of(lambda c, r, c0, r0, beta: beta * (c - r)),
                       "the reference is missing: answers that were unlikely from the start are "
                       "pushed most. What counts is by how much each has *moved*."),
         Misconception("exchanged", _of(lambda *of: -_margin(*of)),
-                      "you prefer the rejected answer."),
+                      "your margin has the other sign. Either chosen and rejected are exchanged, "
+                      "or policy and reference: the rejected answer would be preferred."),
         Misconception("the reference's sides exchanged", _of(
                           lambda c, r, c0, r0, beta: beta * ((c - r0) - (r - c0))),
                       "you hold each answer against the reference of the *other* one, or add what "
@@ -198,6 +97,27 @@ LOSS = Exercise(
         Misconception("no logarithm", _of(_margin, loss=lambda m: 1 - m.sigmoid()),
                       "your loss is a probability: it has no logarithm, and hardly pulls where the "
                       "model is most wrong.", also=(_of(_margin, loss=lambda m: -m.sigmoid()),)),
+        Misconception("sigmoid, then log", _of(_margin, loss=lambda m: -m.sigmoid().log()),
+                      "you took the sigmoid and then its logarithm. Where a pair is wrong by far "
+                      "the sigmoid is 0, and the loss infinite: F.logsigmoid never leaves the "
+                      "logarithms.", also=(_of(_margin, loss=lambda m: ((-m).exp() + 1).log()),)),
+        Misconception("of the mean margin", lambda c, r, c0, r0, beta: -F.logsigmoid(
+                          _margin(c, r, c0, r0, beta).mean()),
+                      "that is the loss of the mean margin. Each pair has a loss of its own, and "
+                      "the mean is of those: else one pair that is told rightly by far would pay "
+                      "for all that are not."),
+        Misconception("logarithms divided", _of(
+                          lambda c, r, c0, r0, beta: beta * (c / c0 - r / r0)),
+                      "you divided the log-probabilities. The logarithm of a ratio is their "
+                      "*difference*."),
+        Misconception("ratios for logarithms", _of(
+                          lambda c, r, c0, r0, beta: beta * ((c - c0).exp() - (r - r0).exp())),
+                      "your rewards are the ratios themselves. The implicit reward is beta times "
+                      "the ratio's logarithm."),
+        Misconception("a hinge", _of(_margin, loss=lambda m: (1 - m).relu()),
+                      "yours is a hinge, which stops at a margin of 1. Bradley and Terry's loss is "
+                      "-log sigmoid of the margin.", also=(_of(_margin, loss=lambda m: (-m).relu()),
+                                                           )),
         Misconception("the sigmoid left out", _of(_margin, loss=torch.neg),
                       "you returned the margin itself, with the other sign: it would be pushed for "
                       "ever."),
@@ -254,6 +174,11 @@ PULL = Exercise(
                       "sigmoid of minus the margin."),
         Misconception("beta left out", _weighed(lambda m, beta: (-m).sigmoid()),
                       "by the chain rule there is a factor beta."),
+        Misconception("beta outside alone", lambda c, r, c0, r0, beta: (
+                          beta * (-_margin(c, r, c0, r0, 1.0)).sigmoid()),
+                      "beta stands before your sigmoid and not inside it: there it multiplies the "
+                      "margin.", also=(lambda c, r, c0, r0, beta:
+                                       (-_margin(c, r, c0, r0, 1.0)).sigmoid(),)),
         Misconception("the sign", _weighed(lambda m, beta: -beta * (-m).sigmoid()),
                       "that is the gradient of the loss; the pull goes the other way."),
         Misconception("of a probability", _weighed(
@@ -286,4 +211,4 @@ PULL = Exercise(
         "beta * torch.sigmoid(-margin).",
     ))
 
-EXERCISES = [SUM, LOSS, PULL]
+EXERCISES = [LOSS, PULL]

@@ -61,7 +61,7 @@ OPTIMUM = Exercise(
                       "was unlikely stays less likely than an equally good one that was not."),
         Misconception("no price", _by(lambda p, w, beta: p * _rewards(w).exp()),
                       "beta is missing: rewards are divided by it before they tilt, and dividing "
-                      "the odds themselves changes nothing once they sum to 1."),
+                      "the probabilities themselves changes nothing once they sum to 1."),
         Misconception("times beta", _by(lambda p, w, beta: p * (_rewards(w) * beta).exp()),
                       "you multiplied by beta. A high price keeps the policy near the reference: "
                       "divide."),
@@ -69,16 +69,33 @@ OPTIMUM = Exercise(
                           lambda p, w, beta: p * (w.mean(1) / beta).exp()),
                       "you took an answer's mean win rate for its reward. Bradley and Terry's "
                       "reward is a *logit*: its differences are the log-odds of winning.",
-                      also=(_by(lambda p, w, beta: p * (w.sum(1) / beta).exp()),)),
+                      also=(_by(lambda p, w, beta: p * (w.sum(1) / beta).exp()),
+                            _by(lambda p, w, beta: p * (w[:, 0] / beta).exp()))),
+        Misconception("the logit of a mean", _by(
+                          lambda p, w, beta: p * (w.mean(1).logit() / beta).exp()),
+                      "you took the mean of the win rates and then its logit. Only each rate by "
+                      "itself is a difference of two rewards: first the logits.",
+                      also=(_by(lambda p, w, beta: p * (((w.sum(1) - 0.5) / (len(p) - 1)).logit()
+                                                        / beta).exp()),)),
+        Misconception("a mean over the others", _by(
+                          lambda p, w, beta: p * (_rewards(w) * len(p) / (len(p) - 1)
+                                                  / beta).exp()),
+                      "you divided the sum of an answer's logits by the number of *others*. The "
+                      "logit against itself is 0 and counts: r_i less the mean of all rewards is "
+                      "their mean over all m. Or take one column alone.",
+                      also=(_by(lambda p, w, beta: p * (w.logit().sum(1) / beta).exp()),)),
         Misconception("log for logit", _by(
                           lambda p, w, beta: p * (w.log().mean(1) / beta).exp()),
-                      "you took log w. The difference of two rewards is log(w / (1 - w))."),
+                      "you took log w. The difference of two rewards is log(w / (1 - w)).",
+                      also=(_by(lambda p, w, beta: p * (w[:, 0].log() / beta).exp()),)),
         Misconception("columns", _by(lambda p, w, beta: p * (_rewards(w.T) / beta).exp()),
                       "you read the columns: w[i, j] says how often i is preferred to j."),
         Misconception("linear", _by(lambda p, w, beta: p * (1 + _rewards(w) / beta).clamp(min=0)),
                       "the tilt is exp(r / beta), and not 1 + r / beta."),
         Misconception("not normalised", lambda p, w, beta: p * (_rewards(w) / beta).exp(),
-                      "your odds do not sum to 1."),
+                      "your probabilities do not sum to 1.",
+                      also=tuple(lambda p, w, beta, i=i: p * (w.logit()[:, i] / beta).exp()
+                                 for i in (0, -1))),
         Misconception("logits returned", lambda p, w, beta: p.log() + _rewards(w) / beta,
                       "you returned logarithms: take the softmax."),
         Misconception("p once more in the power", _by(

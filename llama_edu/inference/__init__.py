@@ -1,1 +1,1 @@
-"""Generating fast: a layout for decoding, recorded passes, drafts, and a talk in a terminal."""
+"""Generating fast: a layout for decoding, recorded passes, drafts, batches of pages, and a talk."""

@@ -50,6 +50,19 @@ def documents(path: str | Path, *, field: str = "text") -> Iterator[str]:
                 yield text
 
 
+def plain_text(file: Path) -> str:
+    """All that is in a file, whatever its name. Raises ValueError for one that is missing, binary
+    or not in UTF-8, and for one without text."""
+    if not file.is_file():
+        raise ValueError(f"there is no file {str(file)!r}; one with text is needed. Check the "
+                         "path.")
+    text = _decode(file.read_bytes(), file)
+    if not text.strip():
+        raise ValueError(f"{file} holds nothing but spaces; some text is needed. Take it away, or "
+                         "fill it.")
+    return text
+
+
 def _files(path: Path) -> list[Path]:
     known = ", ".join(READERS)
     if path.is_file():
@@ -72,11 +85,7 @@ def _files(path: Path) -> list[Path]:
 
 
 def _plain(file: Path, field: str) -> Iterator[tuple[str, float]]:
-    text = _decode(file.read_bytes(), file)
-    if not text.strip():
-        raise ValueError(f"{file} holds nothing but spaces; some text is needed. Take it away, or "
-                         "fill it.")
-    yield text, 1.0
+    yield plain_text(file), 1.0
 
 
 def _json_lines(file: Path, field: str) -> Iterator[tuple[str, float]]:

@@ -5,7 +5,7 @@ import torch
 from models import assert_same, tiny_config
 from torch.nn import functional as F
 
-from benchmarks import _rounds, decode, lora_step, rollouts, train_step
+from benchmarks import _rounds, batching, decode, lora_step, rollouts, train_step
 from llama_edu.family.accounting import parameters
 from llama_edu.losses import next_learnt_token
 from llama_edu.model import Llama
@@ -87,6 +87,23 @@ def test_the_report_on_rollouts_counts_what_each_way_draws(monkeypatch):
     assert all(len(rates) == 1 and rates[0] > 0 for rates in speed.values())
     row = rollouts.line(3, {rollouts.BATCHED: [12.0, 60.0], rollouts.ALONE: [2.0, 10.0]})
     assert row == "| 3 | 36 | 6 | 6.00 (6.00 to 6.00) | met |"
+
+
+def test_both_ways_of_batching_give_the_same_answers_as_long_as_asked_for(monkeypatch):
+    monkeypatch.setattr(batching, "LONGEST", 40)
+    requests, model = batching.drawn(CONFIG, 20), drawn().double()
+    both = [way(model, requests) for way in (batching.continuous, batching.static)]
+    assert both[0] == both[1]
+    assert [len(answer) for answer in both[0]] == [n for _, n in requests]
+
+
+def test_the_report_on_batching_names_both_ways_and_the_goal(monkeypatch):
+    for name, value in (("MODEL", CONFIG), ("N", 12), ("ROUNDS", 1), ("LONGEST", 20)):
+        monkeypatch.setattr(batching, name, value)
+    *_, continuous, static, _, goal = batching.run()
+    assert continuous.startswith("| continuous |")
+    assert "1.00 (1.00 to 1.00)" in static
+    assert goal.startswith("Goal 2.0 times: ")
 
 
 def test_a_token_reads_every_matrix_once():

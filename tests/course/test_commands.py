@@ -29,7 +29,8 @@ IN_A_SHELL = "", "sh"       # what such a block says of itself
 SPAN = re.compile(r"(?<!`)`([^`\n]+(?:\n[^`\n]+)?)`(?!`)")
 OURS = r"\.venv[/\\](?:bin|Scripts)[/\\]\S+"
 COMMAND = re.compile(rf"make|(?:make|llama-edu|python|py|pip|jupyter|{OURS}) .*")
-FILLED_IN = {"MODEL": str(checkpoint.TALES), "FROM": str(checkpoint.TALES), "TO": "converted.gguf"}
+FILLED_IN = {"MODEL": str(checkpoint.TALES), "FROM": str(checkpoint.TALES), "TO": "converted.gguf",
+             "TEXT": str(ROOT / "README.md")}
 SHORTER = {     # in an example's recipe
     "steps = 300": "steps = 4", "warmup = 20": "warmup = 2", "tales = 2_000": "tales = 150"}
 NOT_HERE = {

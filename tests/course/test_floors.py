@@ -19,7 +19,7 @@ FLOORS = [
     {"generation", "inference.decoding", "losses", "data", "checkpoint", "compress.gptq",
      "alignment.messages", "alignment.message_files",
      "training.adapter_files", "training.state", "training.text_files"},
-    {"inference", "training_loop", "formats.convert", "training.lora", "alignment"},
+    {"inference", "evaluation", "training_loop", "formats.convert", "training.lora", "alignment"},
     {"plots", "exercises", "explorers", "claims"},
     {"training"},  # carries out a recipe, and draws its curve
     {"cli"},  # up here, because `llama-edu progress` reads the exercises

@@ -106,3 +106,74 @@ def test_the_losses_of_the_hunt_show_what_the_chapter_says_of_them():
     small = {name: suspect([1], [2], [3], 1e-9)[0] for name, suspect in found.items()}
     assert small.pop("c") < 1e-6
     assert all(each == pytest.approx(math.log(2)) for each in small.values())
+
+
+# -- wrong ones that readers wrote -----------------------------------------------------------------
+
+def by_answer(row: Callable[[Tensor, Tensor], Tensor]) -> Callable:
+    """20.1 row by row: row(logits that speak of the answer's tokens, these tokens)."""
+    def answer(logits: Tensor, tokens: Tensor, marks: Tensor) -> Tensor:
+        found = []
+        for said, read, mark in zip(logits, tokens, marks, strict=True):
+            at = mark.nonzero().flatten()
+            found.append(row(said[at - 1], read[at]))
+        return torch.stack(found)
+
+    return answer
+
+
+def odds(said: Tensor, read: Tensor) -> Tensor:
+    return said.softmax(-1)[torch.arange(len(read)), read]
+
+
+def one_late(logits: Tensor, tokens: Tensor, answer: Tensor) -> Tensor:
+    told = logits[:, 1:].log_softmax(-1).gather(-1, tokens[:, :-1, None]).squeeze(-1)
+    return (told * answer[:, 1:]).sum(1)
+
+
+def over_time(logits: Tensor, tokens: Tensor, answer: Tensor) -> Tensor:
+    told = logits[:, :-1].log_softmax(1).gather(-1, tokens[:, 1:, None]).squeeze(-1)
+    return torch.where(answer[:, 1:], told, 0.0).sum(1)
+
+
+def gap(c: Tensor, r: Tensor, c0: Tensor, r0: Tensor) -> Tensor:
+    return c - c0 - r + r0
+
+
+@pytest.mark.parametrize(("id", "answer", "diagnosis"), [
+    ("20.1", by_answer(lambda said, read: odds(said, read).prod().log()),
+     "the logarithm of the product"),
+    ("20.1", by_answer(lambda said, read: odds(said, read).log().sum()), "softmax, then log"),
+    ("20.1", by_answer(lambda said, read: odds(said, read).prod()), "the probability itself"),
+    ("20.1", by_answer(lambda said, read: odds(said, read).sum().log()),
+     "the logarithm of a sum"),
+    ("20.1", by_answer(lambda said, read: odds(said, read).sum()), "probabilities"),
+    ("20.1", one_late, "shifted the wrong way"),
+    ("20.1", over_time, "over the wrong axis"),
+    ("20.2", lambda *of: -(of[4] * gap(*of[:4])).sigmoid().log().mean(), "sigmoid, then log"),
+    ("20.2", lambda *of: (1 + (-of[4] * gap(*of[:4])).exp()).log().mean(), "sigmoid, then log"),
+    ("20.2", lambda c, r, c0, r0, beta: -torch.nn.functional.logsigmoid(
+        beta * ((c0 - c) - (r0 - r))).mean(), "exchanged"),
+    ("20.2", lambda *of: torch.nn.functional.softplus(-of[4] * gap(*of[:4]).mean()),
+     "of the mean margin"),
+    ("20.2", lambda c, r, c0, r0, beta: torch.nn.functional.softplus(
+        beta * (r / r0 - c / c0)).mean(), "logarithms divided"),
+    ("20.2", lambda c, r, c0, r0, beta: torch.nn.functional.softplus(
+        beta * (r.exp() / r0.exp() - c.exp() / c0.exp())).mean(), "ratios for logarithms"),
+    ("20.2", lambda *of: torch.clamp(1 - of[4] * gap(*of[:4]), min=0).mean(), "a hinge"),
+    ("20.3", lambda *of: of[4] / (1 + gap(*of[:4]).exp()), "beta outside alone"),
+    ("20.4", lambda p, w, beta: (p.log() + w[:, 0] / beta).softmax(0), "win rates for rewards"),
+    ("20.4", lambda p, w, beta: (p.log() + w[:, 0].log() / beta).softmax(0), "log for logit"),
+    ("20.4", lambda p, w, beta: (p.log() + w.mean(1).logit() / beta).softmax(0),
+     "the logit of a mean"),
+    ("20.4", lambda p, w, beta: (p.log() + w.logit().sum(1) / (len(p) - 1) / beta).softmax(0),
+     "a mean over the others"),
+    ("20.4", lambda p, w, beta: p * (w[:, 0] / w[0])**(1 / beta), "not normalised"),
+])  # fmt: skip
+def test_a_wrong_answer_of_a_reader_is_named(id: str, answer: Callable, diagnosis: str):
+    assert check(id, answer).diagnosis == diagnosis
+
+
+def test_margins_of_the_wrong_sign_are_said_to_have_two_causes():
+    report = check("20.2", lambda c, r, c0, r0, beta: loss_by_odds(c0, r0, c, r, beta))
+    assert "policy and reference" in report.message

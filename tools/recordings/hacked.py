@@ -6,8 +6,9 @@ judge's mark. To llama_edu/assets/dialogues/hacked.csv.
 """
 
 import torch
+from choices import reward
 from ppo import RUNS, Run
-from rounds import is_tagged, reward, tokens
+from rounds import is_tagged, tokens
 from tables import record
 
 from llama_edu.alignment.exam import answered, replies

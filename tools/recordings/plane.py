@@ -1,7 +1,7 @@
 """The plane that closes part V: python tools/recordings/plane.py [SEED ...]
 
 Every method begins at the assistant that learnt from sloppy demonstrations, has the same prompts
-and the shipped reward models (whose rule is in `rounds.py`), and about half a million tokens at
+and the shipped reward models (whose rule is in `choices.py`), and about half a million tokens at
 most; PPO stops at a third of them, as it does the more harm the longer it goes on (ppo.csv). Then
 other prompts are answered: the judge's mean mark, who chooses nothing; the mean reward; and the
 Kullback-Leibler divergence from the start in nats per answer, all on fresh samples. It goes to
@@ -21,13 +21,13 @@ from itertools import islice
 from typing import NamedTuple
 
 import torch
+from choices import reward
 from ppo import BETA, EPOCHS, N_GROUP, PEAK_LR, PIECES, SIZE, WARMUP
-from rounds import MAX_NEW, Graded, is_tagged, learnt, reward, some_prompts, tokens
+from rounds import MAX_NEW, Graded, is_tagged, judged, learnt, some_prompts, tokens
 from tables import record
 
 from llama_edu import checkpoint
 from llama_edu.alignment.dpo import AnswerPair, batches, document, dpo, log_probs, with_reference
-from llama_edu.alignment.exam import answered, judge
 from llama_edu.alignment.grpo import groups, grpo
 from llama_edu.alignment.ppo import ActorCritic, experience, ppo
 from llama_edu.alignment.preferences import orders
@@ -77,14 +77,6 @@ def rewards(prompts, found):
     return reward(texts, prompts.tagged.repeat_interleave(n)).view(-1, n)
 
 
-def marks(prompts, found, tokenizer):
-    """The judge's, `p n`."""
-    stops = stop_ids(tokenizer, LLAMA_3)
-    return torch.tensor([[judge(answered(talk, tokenizer.decode(
-        [t for t in answer.tolist() if t not in stops]))).score for answer in answers]
-        for talk, answers in zip(prompts.talks, found, strict=True)])
-
-
 def measured(model, start, held_out, tokenizer, seed):
     """What answers of a model are like, and how far it has gone."""
     model.eval()
@@ -94,7 +86,7 @@ def measured(model, start, held_out, tokenizer, seed):
              zip(held_out.given, found, strict=True) for answer in answers]
     now, before = (log_probs(each, texts, size=64) for each in (model, start))
     return {"reward": rewards(held_out, found).mean().item(),
-            "judge": marks(held_out, found, tokenizer).mean().item(),
+            "judge": judged(held_out.talks, found, tokenizer).mean().item(),
             "kl": (now - before).mean().item()}
 
 
@@ -103,8 +95,8 @@ def best_of(start, tokenizer, seed):
     few = Prompts(some_prompts(N_FEW, 2000), tokenizer)
     found, spent = drawn(start, few, tokenizer, n=N_DRAWN,
                          chance=torch.Generator().manual_seed(3000 + seed))
-    given, judged = rewards(few, found), marks(few, found, tokenizer)
-    worth = {"reward": expected_best(given), "judge": expected_best(given, judged)}
+    given, marks = rewards(few, found), judged(few.talks, found, tokenizer)
+    worth = {"reward": expected_best(given), "judge": expected_best(given, marks)}
     for n in (1, *BEST_OF):
         row = {name: values[:, n - 1].mean().item() for name, values in worth.items()}
         row["kl"] = torch.stack([divergence(each, n) for each in given]).mean().item()

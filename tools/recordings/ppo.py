@@ -12,7 +12,8 @@ from itertools import chain
 from statistics import mean
 
 import torch
-from rounds import JUDGES, Graded, some_prompts, tokens
+from choices import JUDGES
+from rounds import Graded, some_prompts, tokens
 from tables import record
 
 from llama_edu import checkpoint

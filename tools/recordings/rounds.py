@@ -1,37 +1,38 @@
 """Four rounds of rejection sampling in the talks: python tools/recordings/rounds.py [SEED ...]
 
 V0 is the assistant that learnt from sloppy demonstrations. In each round it answers every prompt
-eight times; the shipped reward models choose, and it is tuned on what they chose: on the best of
-all rounds so far, or of this round alone. Its mean mark by the judge, who chooses nothing, and
-its mean reward, both on other prompts, go to llama_edu/assets/dialogues/rounds.csv.
+eight times; a reward chooses, and it is tuned on what was chosen: on the best of all rounds so far,
+or of this round alone. The reward is that of the shipped models ("stale"), or that of one model
+which before each round learns from labellers' choices among four more answers to each prompt
+("fresh"). The policy's mean mark by the judge, who chooses nothing, and its mean reward by the
+shipped models, both on other prompts, go to llama_edu/assets/dialogues/rounds.csv.
 """
 
+import random
 import sys
 from functools import partial
 
 import torch
+from choices import Fresh, Stale, compared, labelled, reward, taught
 from tables import record
 
 from llama_edu import checkpoint
-from llama_edu.alignment import reward_files
 from llama_edu.alignment.dpo import document
-from llama_edu.alignment.exam import answered, marks, messages, replies
-from llama_edu.alignment.rejection import rounds
-from llama_edu.alignment.reward import combined, scores
+from llama_edu.alignment.exam import answered, judge, marks, messages, replies
+from llama_edu.alignment.rejection import rounds, samples
 from llama_edu.data.dialogues import dialogues, prompts, understand
-from llama_edu.data.dialogues_tokenizer import FOLDER
+from llama_edu.losses import next_token
 from llama_edu.prompts import dialog_tokens
 from llama_edu.prompts.dialog import stop_ids
 from llama_edu.prompts.llama3 import LLAMA_3
 from llama_edu.sampling import known, temperature
 from llama_edu.training import packing
-from llama_edu.training_loop import cosine, train
 
 SEEDS = 0, 1, 2
 N_PROMPTS, N_HELD_OUT = 128, 128
 N, N_ROUNDS, MAX_NEW = 8, 4, 96
-STEPS, BATCH, PEAK_LR, WARMUP, ROW = 50, 4, 5e-4, 5, 257
-JUDGES = [reward_files.load(FOLDER / about)[0] for about in ("helpful", "safe")]
+N_LABELLED = 4                  # answers to each prompt that labellers compare two by two
+STEPS, BATCH, PEAK_LR, ROW = 50, 4, 5e-4, 257
 
 
 def some_prompts(n, seed):
@@ -46,12 +47,6 @@ def tokens(talk, tokenizer):
 
 def is_tagged(talk):
     return understand(talk).sort == "forbidden"
-
-
-def reward(texts, tagged):
-    """Llama 2's rule over the two reward models. tagged: one truth for all texts, or one each."""
-    helpful, safe = (scores(model, texts, size=64) for model in JUDGES)
-    return combined(helpful, safe, torch.as_tensor(tagged).expand(len(texts)))
 
 
 class Graded:
@@ -73,13 +68,19 @@ def learnt(choice):
     return document(choice.prompt, choice.answer)[:, :2].int()
 
 
-def tuned(model, found, seed):
+def tuned(model, found, seed, *, steps=STEPS):
     """Tune a model on the answers that were chosen."""
     rows = list(packing.pack(map(learnt, found), length=ROW))
-    for _ in train(model, packing.shuffled(rows, size=BATCH, length=ROW, seed=seed), steps=STEPS,
-                   lr=cosine(PEAK_LR, warmup=WARMUP, steps=STEPS)):
-        pass
-    model.eval()
+    taught(model, packing.shuffled(rows, size=BATCH, length=ROW, seed=seed), next_token, steps,
+           PEAK_LR)
+
+
+def judged(talks, found, tokenizer):
+    """The judge's marks of several answers to each prompt, `p n`."""
+    stops = stop_ids(tokenizer, LLAMA_3)
+    return torch.tensor([[judge(answered(talk, tokenizer.decode(
+        [t for t in answer.tolist() if t not in stops]))).score for answer in answers]
+        for talk, answers in zip(talks, found, strict=True)])
 
 
 def measured(model, tokenizer, talks, seed):
@@ -91,33 +92,43 @@ def measured(model, tokenizer, talks, seed):
     return marks(talks, said)["score"], torch.cat(rewards).mean().item()
 
 
-def run(seed, keep):
+def run(seed, keep, kind):
     """The rows of one run: V0 and the model after each round."""
     model, tokenizer = checkpoint.load("dialogues-sloppy")
     asked, held_out = some_prompts(N_PROMPTS, 1000 + seed), some_prompts(N_HELD_OUT, 2000)
     given = [tokens(talk, tokenizer) for talk in asked]
     tagged = {tuple(prompt.tolist()): is_tagged(talk)
               for prompt, talk in zip(given, asked, strict=True)}
+    chooser, labeller = kind(), random.Random(seed)
+    drawn = {"max_new": MAX_NEW, "stop_ids": stop_ids(tokenizer, LLAMA_3),
+             "generator": torch.Generator().manual_seed(seed)}
 
     def score(texts):
         read = tuple(texts[0].tolist())         # the first turn's prompt begins the second's
         prompt = max((p for p in tagged if p == read[:len(p)]), key=len)
-        return reward(texts, tagged[prompt])
+        return chooser(texts, tagged[prompt])
+
+    def learn(number):
+        found = samples(model, given, temperature(1.0), n=N_LABELLED, **drawn)
+        choices = labelled(compared(found, judged(asked, found, tokenizer)), labeller)
+        chooser.learn(given, found, choices, seed=100 * seed + number)
 
     measure = partial(measured, model, tokenizer, held_out, 3000 + seed)
-    row = {"seed": seed, "keep": int(keep)}
+    row = {"reward_is": kind.__name__.lower(), "seed": seed, "keep": int(keep)}
     yield row | dict(zip(("round", "judge", "reward"), (0, *measure()), strict=True))
     going = rounds(model, given, score, known(tokenizer.n_vocab), temperature(1.0), n=N,
-                   n_rounds=N_ROUNDS, max_new=MAX_NEW, stop_ids=stop_ids(tokenizer, LLAMA_3),
-                   generator=torch.Generator().manual_seed(seed), keep=keep)
-    for number, found in enumerate(going, start=1):
-        tuned(model, found, seed + number)
+                   n_rounds=N_ROUNDS, keep=keep, **drawn)
+    for number in range(1, N_ROUNDS + 1):
+        if kind is Fresh:
+            learn(number)
+        tuned(model, next(going), seed + number)
         yield row | dict(zip(("round", "judge", "reward"), (number, *measure()), strict=True))
 
 
 def main(seeds):
-    record("rounds", (row for seed in seeds or SEEDS for keep in (True, False)
-                      for row in run(seed, keep)))
+    record("rounds", (row for seed in seeds or SEEDS
+                      for keep, kind in ((True, Stale), (False, Stale), (True, Fresh))
+                      for row in run(seed, keep, kind)))
 
 
 if __name__ == "__main__":
