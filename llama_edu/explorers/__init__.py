@@ -164,6 +164,17 @@ def _edges(n: int) -> list[int]:
     return edges if n > NAMED else []
 
 
+def bits(rows: Sequence[Mapping[str, str]], names: Mapping[str, str]) -> Explorer:
+    """What a model answers with weights of so many bits, by who shares a scale.
+
+    `rows` are those of a recorded table: shared, bits, nats, answer. `names` says which of them to
+    show, and in which words; the page leaves a number of bits out where nothing was recorded.
+    """
+    return _explorer("bits", {
+        name: [[int(row["bits"]), float(row["nats"]), row["answer"]]
+               for row in rows if row["shared"] == shared] for shared, name in names.items()})
+
+
 def _digits(values: Tensor) -> list[float]:
     return [round(each, 4) for each in values.tolist()]
 

@@ -13,10 +13,10 @@ FLOORS = [
     {"config", "formats.whole_files", "formats.gguf.header"},
     {"family.releases", "family.accounting", "family.hardware", "tokenizer", "training.recipe"},
     {"cache", "family.card", "training.tune_recipe"},  # cache: below layers, which write into it
-    {"layers", "prompts", "compress.surgery",
+    {"layers", "prompts", "compress.grid", "compress.surgery",
      "formats.names", "formats.source", "formats.strict_json"},
     {"model", "sampling", "compress.quant", "formats", "training.packing"},
-    {"generation", "inference.decoding", "losses", "data", "checkpoint",
+    {"generation", "inference.decoding", "losses", "data", "checkpoint", "compress.gptq",
      "alignment.messages", "alignment.message_files",
      "training.adapter_files", "training.state", "training.text_files"},
     {"inference", "evaluation", "training_loop", "formats.convert", "training.lora", "alignment"},

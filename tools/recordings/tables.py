@@ -5,10 +5,10 @@ import csv
 from llama_edu.data.dialogues_tokenizer import FOLDER
 
 
-def record(name, rows):
-    """Write rows, dicts with the same names, to NAME.csv beside the models of the talks; numbers
-    with a fraction have three decimals."""
-    with (FOLDER / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
+def record(name, rows, *, folder=FOLDER):
+    """Write rows, dicts with the same names, to NAME.csv in a folder, or beside the models of the
+    talks; numbers with a fraction have three decimals."""
+    with (folder / f"{name}.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         for i, row in enumerate(rows):
             if i == 0:
