@@ -28,7 +28,8 @@ def labelled(places, labeller):
 
 
 class Fresh:
-    """A reward model that goes on learning, from the choices of all rounds."""
+    """A reward model that begins as the shipped one for help, and learns on, from the choices of
+    all rounds."""
 
     def __init__(self):
         self.model, self.pairs = reward_files.load(FOLDER / "helpful")[0], []
@@ -40,7 +41,7 @@ class Fresh:
         some = preferences.batches(self.pairs, size=BATCH, seed=seed, margins=preferences.SMALL)
         taught(self.model, some, preferences.preference, STEPS, PEAK_LR)
 
-    def __call__(self, texts, tagged):
+    def __call__(self, texts):
         return scores(self.model, texts, size=64)
 
 
@@ -48,16 +49,6 @@ def reward(texts, tagged):
     """Llama 2's rule over the two reward models. tagged: one truth for all texts, or one each."""
     helpful, safe = (scores(model, texts, size=64) for model in JUDGES)
     return combined(helpful, safe, torch.as_tensor(tagged).expand(len(texts)))
-
-
-class Stale:
-    """The shipped reward models and their rule, as they are."""
-
-    def learn(self, prompts, found, choices, *, seed):
-        pass
-
-    def __call__(self, texts, tagged):
-        return reward(texts, tagged)
 
 
 def taught(model, some, objective, steps, lr):

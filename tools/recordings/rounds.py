@@ -1,25 +1,22 @@
 """Four rounds of rejection sampling in the talks: python tools/recordings/rounds.py [SEED ...]
 
 V0 is the assistant that learnt from sloppy demonstrations. In each round it answers every prompt
-eight times; a reward chooses, and it is tuned on what was chosen: on the best of all rounds so far,
-or of this round alone. The reward is that of the shipped models ("stale"), or that of one model
-which before each round learns from labellers' choices among four more answers to each prompt
-("fresh"). The policy's mean mark by the judge, who chooses nothing, and its mean reward by the
-shipped models, both on other prompts, go to llama_edu/assets/dialogues/rounds.csv.
+eight times; the shipped reward models choose, and it is tuned on what they chose: on the best of
+all rounds so far, or of this round alone. Its mean mark by the judge, who chooses nothing, and
+its mean reward, both on other prompts, go to llama_edu/assets/dialogues/rounds.csv.
 """
 
-import random
 import sys
 from functools import partial
 
 import torch
-from choices import Fresh, Stale, compared, labelled, reward, taught
+from choices import reward, taught
 from tables import record
 
 from llama_edu import checkpoint
 from llama_edu.alignment.dpo import document
 from llama_edu.alignment.exam import answered, judge, marks, messages, replies
-from llama_edu.alignment.rejection import rounds, samples
+from llama_edu.alignment.rejection import rounds
 from llama_edu.data.dialogues import dialogues, prompts, understand
 from llama_edu.losses import next_token
 from llama_edu.prompts import dialog_tokens
@@ -31,7 +28,6 @@ from llama_edu.training import packing
 SEEDS = 0, 1, 2
 N_PROMPTS, N_HELD_OUT = 128, 128
 N, N_ROUNDS, MAX_NEW = 8, 4, 96
-N_LABELLED = 4                  # answers to each prompt that labellers compare two by two
 STEPS, BATCH, PEAK_LR, ROW = 50, 4, 5e-4, 257
 
 
@@ -92,43 +88,33 @@ def measured(model, tokenizer, talks, seed):
     return marks(talks, said)["score"], torch.cat(rewards).mean().item()
 
 
-def run(seed, keep, kind):
+def run(seed, keep):
     """The rows of one run: V0 and the model after each round."""
     model, tokenizer = checkpoint.load("dialogues-sloppy")
     asked, held_out = some_prompts(N_PROMPTS, 1000 + seed), some_prompts(N_HELD_OUT, 2000)
     given = [tokens(talk, tokenizer) for talk in asked]
     tagged = {tuple(prompt.tolist()): is_tagged(talk)
               for prompt, talk in zip(given, asked, strict=True)}
-    chooser, labeller = kind(), random.Random(seed)
-    drawn = {"max_new": MAX_NEW, "stop_ids": stop_ids(tokenizer, LLAMA_3),
-             "generator": torch.Generator().manual_seed(seed)}
 
     def score(texts):
         read = tuple(texts[0].tolist())         # the first turn's prompt begins the second's
         prompt = max((p for p in tagged if p == read[:len(p)]), key=len)
-        return chooser(texts, tagged[prompt])
-
-    def learn(number):
-        found = samples(model, given, temperature(1.0), n=N_LABELLED, **drawn)
-        choices = labelled(compared(found, judged(asked, found, tokenizer)), labeller)
-        chooser.learn(given, found, choices, seed=100 * seed + number)
+        return reward(texts, tagged[prompt])
 
     measure = partial(measured, model, tokenizer, held_out, 3000 + seed)
-    row = {"reward_is": kind.__name__.lower(), "seed": seed, "keep": int(keep)}
+    row = {"seed": seed, "keep": int(keep)}
     yield row | dict(zip(("round", "judge", "reward"), (0, *measure()), strict=True))
     going = rounds(model, given, score, known(tokenizer.n_vocab), temperature(1.0), n=N,
-                   n_rounds=N_ROUNDS, keep=keep, **drawn)
-    for number in range(1, N_ROUNDS + 1):
-        if kind is Fresh:
-            learn(number)
-        tuned(model, next(going), seed + number)
+                   n_rounds=N_ROUNDS, max_new=MAX_NEW, stop_ids=stop_ids(tokenizer, LLAMA_3),
+                   generator=torch.Generator().manual_seed(seed), keep=keep)
+    for number, found in enumerate(going, start=1):
+        tuned(model, found, seed + number)
         yield row | dict(zip(("round", "judge", "reward"), (number, *measure()), strict=True))
 
 
 def main(seeds):
-    record("rounds", (row for seed in seeds or SEEDS
-                      for keep, kind in ((True, Stale), (False, Stale), (True, Fresh))
-                      for row in run(seed, keep, kind)))
+    record("rounds", (row for seed in seeds or SEEDS for keep in (True, False)
+                      for row in run(seed, keep)))
 
 
 if __name__ == "__main__":

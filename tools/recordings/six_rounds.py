@@ -4,7 +4,7 @@ V0 is the assistant that learnt from sloppy demonstrations. A round takes new pr
 answers each eight times; labellers who err choose in pairs of them; a reward model learns from the
 choices of all rounds so far; V0 is tuned on what that takes for the best of each eight, in all
 rounds so far (SFT), then on the choices of this round (DPO, twice, in two orders), and the weights
-of those two are averaged.
+of those two are averaged. Beside it the same rounds without DPO: rejection sampling alone.
 
 After each stage the policy answers other prompts, and the judge, who chooses nothing, marks them. A
 row says, too, how often the reward ranks two of the policy's new answers, of unlike worth, as the
@@ -28,6 +28,7 @@ from llama_edu.prompts.dialog import stop_ids
 from llama_edu.prompts.llama3 import LLAMA_3
 
 SEEDS = 0, 1, 2
+DPO, ALONE = "SFT and DPO", "SFT alone"
 N_ROUNDS, N_PROMPTS, N = 6, 128, 8
 N_HELD_OUT, N_MEASURED = 128, 2
 SFT_STEPS = 100
@@ -60,10 +61,10 @@ def graded(judge, prompts, found):
     """The rewards of all answers, `p n`."""
     texts = [torch.cat([prompt, answer]) for prompt, answers in
              zip(prompts.given, found, strict=True) for answer in answers]
-    return judge(texts, prompts.tagged.repeat_interleave(N)).view(-1, N)
+    return judge(texts).view(-1, N)
 
 
-def run(seed):
+def run(seed, name):
     """The rows of one run."""
     start, tokenizer = checkpoint.load("dialogues-sloppy")
     held_out = Prompts(some_prompts(N_HELD_OUT, 2000), tokenizer)
@@ -74,8 +75,8 @@ def run(seed):
                         chance=torch.Generator().manual_seed(3000 + seed))
         return judged(held_out.talks, said, tokenizer).mean().item()
 
-    yield {"seed": seed, "round": 0} | dict.fromkeys(("ranked", "best", "sft", "dpo"), "") | {
-        "averaged": mark(policy)}
+    yield {"run": name, "seed": seed, "round": 0} | dict.fromkeys(("ranked", "best"), "") | {
+        "sft": mark(policy), "dpo": "", "averaged": ""}
     for number in range(1, N_ROUNDS + 1):
         prompts = Prompts(some_prompts(N_PROMPTS, 10_000 + 10 * seed + number), tokenizer)
         found, _ = drawn(policy, prompts, tokenizer, n=N,
@@ -93,16 +94,21 @@ def run(seed):
         kept += chosen
         tuned(policy, kept, seed + number, steps=SFT_STEPS)
         sft = mark(policy)
-        several = [preferred(policy, prompts, found, choices, tokenizer, order)
-                   for order in range(ORDERS)]
-        policy = averaged(several)
-        yield {"seed": seed, "round": number, "ranked": torch.stack(ranked).float().mean().item(),
-               "best": worth.gather(1, best[:, None]).mean().item(), "sft": sft,
-               "dpo": sum(map(mark, several)) / ORDERS, "averaged": mark(policy)}
+        row = {"run": name, "seed": seed, "round": number,
+               "ranked": torch.stack(ranked).float().mean().item(),
+               "best": worth.gather(1, best[:, None]).mean().item(), "sft": sft}
+        if name == DPO:
+            several = [preferred(policy, prompts, found, choices, tokenizer, order)
+                       for order in range(ORDERS)]
+            policy = averaged(several)
+            yield row | {"dpo": sum(map(mark, several)) / ORDERS, "averaged": mark(policy)}
+        else:
+            yield row | {"dpo": "", "averaged": ""}
 
 
 def main(seeds):
-    record("six_rounds", (row for seed in seeds or SEEDS for row in run(seed)))
+    record("six_rounds", (row for name in (DPO, ALONE) for seed in seeds or SEEDS
+                          for row in run(seed, name)))
 
 
 if __name__ == "__main__":
