@@ -31,10 +31,9 @@ class Int8Linear(nn.Module):
 
     def __init__(self, weight: Tensor):
         super().__init__()
-        wide = weight.float()       # a quotient in 16 bits would itself be rounded
-        scale = least(wide.abs().amax(1, keepdim=True) / 127, weight.dtype)
+        whole, scale = in_8_bits(weight)
         self.register_buffer("scale", scale[:, 0])
-        self.register_buffer("weight", (wide / scale).round().clamp(-127, 127).to(torch.int8))
+        self.register_buffer("weight", whole)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x, self.weight.type_as(x)) * self.scale
@@ -147,6 +146,14 @@ def plain(name: str, layer: nn.Linear) -> Tensor:
         raise ValueError(f"{name} has weights that are NaN or infinite; finite ones are needed. "
                          "The file may be damaged; load it again.")
     return layer.weight.detach()
+
+
+def in_8_bits(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows `... n` as whole numbers from -127 to 127, int8, and the scale of each, `... 1`, in the
+    rows' dtype. A number is off by half a scale at most."""
+    wide = x.float()        # a quotient in 16 bits would itself be rounded
+    scale = least(wide.abs().amax(-1, keepdim=True) / 127, x.dtype)
+    return (wide / scale).round().clamp(-127, 127).to(torch.int8), scale
 
 
 def least(scale: Tensor, dtype: torch.dtype) -> Tensor:

@@ -4,11 +4,10 @@ Every row of a head, one token's key or value `d`, becomes whole numbers from -1
 scale; what is read back are floats, each off by half a scale at most. A token is rounded once.
 """
 
-import torch
 from torch import Tensor
 
 from ..cache import KVCache, Slot
-from ..compress.quant import least
+from ..compress.quant import in_8_bits
 
 
 class Int8Cache(KVCache):
@@ -31,15 +30,7 @@ class Int8Slot:
 
     def append(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """What `Slot.append` does, but for rounding. No gradient flows through it."""
-        (k, k_scale), (v, v_scale) = rounded(k), rounded(v)
+        (k, k_scale), (v, v_scale) = in_8_bits(k.detach()), in_8_bits(v.detach())
         k, v = self.numbers.append(k, v)
         k_scale, v_scale = self.scales.append(k_scale, v_scale)
         return k * k_scale, v * v_scale
-
-
-@torch.no_grad()
-def rounded(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows `... d` as whole numbers in int8, and the scale of each, `... 1`, in the rows' dtype."""
-    wide = x.float()        # a quotient in 16 bits would itself be rounded
-    scale = least(wide.abs().amax(-1, keepdim=True) / 127, x.dtype)
-    return (wide / scale).round().clamp(-127, 127).to(torch.int8), scale

@@ -4,9 +4,10 @@ import pytest
 import torch
 from models import distance, loud_model, some_tokens, tiny_config
 
+from llama_edu.compress.quant import in_8_bits
 from llama_edu.generation import stream
 from llama_edu.inference.decoding import DecodingLlama
-from llama_edu.inference.int8_cache import Int8Cache, rounded
+from llama_edu.inference.int8_cache import Int8Cache
 from llama_edu.sampling import top_k
 
 MODEL = loud_model(tiny_config())
@@ -29,7 +30,7 @@ def one_by_one(model, cache, tokens=TOKENS):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_number_is_off_by_half_a_scale_at_most(dtype):
     x = (3 * torch.randn(2, 2, 9, 16, generator=torch.Generator().manual_seed(0))).to(dtype)
-    numbers, scale = rounded(x)
+    numbers, scale = in_8_bits(x)
     assert (numbers.dtype, scale.dtype, scale.shape) == (torch.int8, dtype, (2, 2, 9, 1))
     off = (numbers.float() * scale.float() - x.float()).abs()
     # bfloat16 keeps 8 bits of the scale, so a row's largest number may lie beyond 127 of it
@@ -39,7 +40,8 @@ def test_a_number_is_off_by_half_a_scale_at_most(dtype):
 
 
 def test_each_row_has_a_scale_of_its_own_and_zeros_have_one_too():
-    numbers, scale = rounded(torch.tensor([[127.0, -63.6, 0.4], [0.0, 0.5, 0.1], [0.0, 0.0, 0.0]]))
+    rows = torch.tensor([[127.0, -63.6, 0.4], [0.0, 0.5, 0.1], [0.0, 0.0, 0.0]])
+    numbers, scale = in_8_bits(rows)
     assert numbers.tolist() == [[127, -64, 0], [0, 127, 25], [0, 0, 0]]
     assert scale[:2, 0].tolist() == pytest.approx([1, 0.5 / 127])
     assert scale.all()

@@ -1,6 +1,7 @@
 """Choices of labellers who err, and a reward model that learns from them while the policy moves."""
 
 import torch
+from reward import SHARPNESS
 
 from llama_edu.alignment import preferences, reward_files
 from llama_edu.alignment.reward import combined, scores
@@ -8,17 +9,16 @@ from llama_edu.data.dialogues_labels import chosen_first, rated
 from llama_edu.data.dialogues_tokenizer import FOLDER
 from llama_edu.training_loop import cosine, train
 
-SHARPNESS = 6.0                 # of the labellers
-STEPS, PEAK_LR, BATCH = 100, 2e-4, 16
+STEPS, PEAK_LR, WARMUP, BATCH = 100, 2e-4, 5, 16
 JUDGES = [reward_files.load(FOLDER / about)[0] for about in ("helpful", "safe")]
 
 
-def compared(found, judged):
+def compared(judged):
     """The answers of each prompt two by two, where the judge's marks `p n` differ: prompt, places
     of both, and the lead of the first."""
     return [(prompt, i, i + 1, (marks[i] - marks[i + 1]).item())
             for prompt, marks in enumerate(judged) for i in range(0, len(marks), 2)
-            if marks[i] != marks[i + 1] and not torch.equal(found[prompt][i], found[prompt][i + 1])]
+            if marks[i] != marks[i + 1]]
 
 
 def labelled(places, labeller):
@@ -39,7 +39,9 @@ class Fresh:
                                           for place in (i, j)), rated(lead))
                        for at, i, j, lead in choices]
         some = preferences.batches(self.pairs, size=BATCH, seed=seed, margins=preferences.SMALL)
-        taught(self.model, some, preferences.preference, STEPS, PEAK_LR)
+        taught(self.model, some, preferences.preference, STEPS,
+               cosine(PEAK_LR, warmup=WARMUP, steps=STEPS))
+        self.model.eval()
 
     def __call__(self, texts):
         return scores(self.model, texts, size=64)
@@ -51,7 +53,6 @@ def reward(texts, tagged):
     return combined(helpful, safe, torch.as_tensor(tagged).expand(len(texts)))
 
 
-def taught(model, some, objective, steps, lr):
-    for _ in train(model, some, objective, steps=steps, lr=cosine(lr, warmup=5, steps=steps)):
+def taught(model, batches, objective, steps, lr):
+    for _ in train(model, batches, objective, steps=steps, lr=lr):
         pass
-    model.eval()

@@ -13,7 +13,8 @@ from functools import partial
 from statistics import mean
 
 import torch
-from rounds import some_prompts, tokens
+from choices import compared, labelled
+from rounds import judged, some_prompts, tokens
 from tables import record
 from torch.nn import functional as F
 
@@ -26,11 +27,9 @@ from llama_edu.alignment.dpo import (
     rewards,
     with_reference,
 )
-from llama_edu.alignment.exam import answered, marks, replies
+from llama_edu.alignment.exam import marks, replies
 from llama_edu.alignment.preferences import right
 from llama_edu.alignment.rejection import samples
-from llama_edu.data.dialogues import judge
-from llama_edu.data.dialogues_labels import chosen_first
 from llama_edu.losses import Loss, learnt_log_probs
 from llama_edu.prompts.dialog import stop_ids
 from llama_edu.prompts.llama3 import LLAMA_3
@@ -39,7 +38,6 @@ from llama_edu.training_loop import cosine, train
 
 SEEDS = 0, 1, 2
 N_PROMPTS, N_HELD_OUT, N, AT_ONCE = 256, 96, 4, 32
-SHARPNESS = 6.0                 # of the labellers
 STEPS, EVERY, SIZE, PEAK_LR, WARMUP = 120, 20, 16, 3e-4, 6
 
 
@@ -64,16 +62,9 @@ def pairs_of(model, tokenizer, *, seed, n, formatting):
     for start in range(0, n, AT_ONCE):
         drawn += samples(model, given[start:start + AT_ONCE], temperature(1.0), n=N, max_new=96,
                          stop_ids=stops, generator=generator)
-    for talk, prompt, answers in zip(talks, given, drawn, strict=True):
-        said = [tokenizer.decode([t for t in each.tolist() if t not in stops]) for each in answers]
-        worth = [judge(answered(talk, each)).score for each in said]
-        for i in range(0, N, 2):
-            lead = worth[i] - worth[i + 1]
-            if lead:
-                both = answers[i:i + 2][::1 if chance.random() < chosen_first(lead, SHARPNESS)
-                                        else -1]
-                yield AnswerPair.of(prompt, *both, formatting=stops if formatting else ()), (
-                    lead if both[0] is answers[i] else -lead)
+    for at, i, j, lead in labelled(compared(judged(talks, drawn, tokenizer)), chance):
+        yield AnswerPair.of(given[at], drawn[at][i], drawn[at][j],
+                            formatting=stops if formatting else ()), lead
 
 
 def run(seed, objective=dpo, formatting=True):

@@ -21,7 +21,7 @@ from itertools import islice
 from typing import NamedTuple
 
 import torch
-from choices import reward
+from choices import reward, taught
 from ppo import BETA, EPOCHS, N_GROUP, PEAK_LR, PIECES, SIZE, WARMUP
 from rounds import MAX_NEW, Graded, is_tagged, judged, learnt, some_prompts, tokens
 from tables import record
@@ -38,7 +38,7 @@ from llama_edu.prompts.dialog import stop_ids
 from llama_edu.prompts.llama3 import LLAMA_3
 from llama_edu.sampling import temperature
 from llama_edu.training import packing
-from llama_edu.training_loop import cosine, train
+from llama_edu.training_loop import cosine
 
 SEEDS = 0, 1, 2
 N_PROMPTS, N = 256, 8               # to learn from, and answers drawn to each
@@ -68,13 +68,17 @@ def drawn(model, prompts, tokenizer, *, n, chance):
                       zip(prompts.given, found, strict=True) for answer in answers)
 
 
+def texts(prompts, found):
+    """Each prompt with each of its answers."""
+    return [torch.cat([prompt, answer]) for prompt, answers in
+            zip(prompts.given, found, strict=True) for answer in answers]
+
+
 @torch.no_grad()
 def rewards(prompts, found):
     """Llama 2's rule over the two reward models, `p n`."""
-    texts = [torch.cat([prompt, answer]) for prompt, answers in
-             zip(prompts.given, found, strict=True) for answer in answers]
     n = len(found[0])
-    return reward(texts, prompts.tagged.repeat_interleave(n)).view(-1, n)
+    return reward(texts(prompts, found), prompts.tagged.repeat_interleave(n)).view(-1, n)
 
 
 def measured(model, start, held_out, tokenizer, seed):
@@ -172,11 +176,6 @@ def learning_ppo(model, given, rules):
 
 def learning_grpo(model, given, rules):
     return model, groups(model, *given, n=N_GROUP, **rules)
-
-
-def taught(model, batches, objective, steps, lr):
-    for _ in train(model, batches, objective, steps=steps, lr=lr):
-        pass
 
 
 METHODS = {"rejection-sampled": rejection, "DPO": preferred,

@@ -24,11 +24,12 @@ from llama_edu.prompts.dialog import stop_ids
 from llama_edu.prompts.llama3 import LLAMA_3
 from llama_edu.sampling import known, temperature
 from llama_edu.training import packing
+from llama_edu.training_loop import cosine
 
 SEEDS = 0, 1, 2
 N_PROMPTS, N_HELD_OUT = 128, 128
 N, N_ROUNDS, MAX_NEW = 8, 4, 96
-STEPS, BATCH, PEAK_LR, ROW = 50, 4, 5e-4, 257
+STEPS, BATCH, PEAK_LR, WARMUP, ROW = 50, 4, 5e-4, 5, 257
 
 
 def some_prompts(n, seed):
@@ -68,7 +69,8 @@ def tuned(model, found, seed, *, steps=STEPS):
     """Tune a model on the answers that were chosen."""
     rows = list(packing.pack(map(learnt, found), length=ROW))
     taught(model, packing.shuffled(rows, size=BATCH, length=ROW, seed=seed), next_token, steps,
-           PEAK_LR)
+           cosine(PEAK_LR, warmup=WARMUP, steps=steps))
+    model.eval()
 
 
 def judged(talks, found, tokenizer):

@@ -17,7 +17,7 @@ import sys
 
 import torch
 from choices import Fresh, compared, labelled, taught
-from plane import Prompts, drawn
+from plane import Prompts, drawn, texts
 from rounds import judged, some_prompts, tuned
 from tables import record
 
@@ -26,13 +26,14 @@ from llama_edu.alignment.dpo import AnswerPair, batches, dpo, with_reference
 from llama_edu.alignment.rejection import Choice
 from llama_edu.prompts.dialog import stop_ids
 from llama_edu.prompts.llama3 import LLAMA_3
+from llama_edu.training_loop import cosine
 
 SEEDS = 0, 1, 2
 DPO, ALONE = "SFT and DPO", "SFT alone"
 N_ROUNDS, N_PROMPTS, N = 6, 128, 8
 N_HELD_OUT, N_MEASURED = 128, 2
 SFT_STEPS = 100
-DPO_STEPS, DPO_LR, BATCH = 40, 1e-4, 16
+DPO_STEPS, DPO_LR, WARMUP, BATCH = 40, 1e-4, 5, 16
 ORDERS = 2                      # of the same pairs, whose models are averaged
 
 
@@ -52,16 +53,16 @@ def preferred(policy, prompts, found, choices, tokenizer, seed):
                                                   formatting=ends) for at, i, j, _ in choices],
                            size=64)
     model = copy.deepcopy(policy)
-    taught(model, batches(pairs, size=BATCH, seed=seed), dpo, DPO_STEPS, DPO_LR)
+    taught(model, batches(pairs, size=BATCH, seed=seed), dpo, DPO_STEPS,
+           cosine(DPO_LR, warmup=WARMUP, steps=DPO_STEPS))
+    model.eval()
     return model
 
 
 @torch.no_grad()
 def graded(judge, prompts, found):
     """The rewards of all answers, `p n`."""
-    texts = [torch.cat([prompt, answer]) for prompt, answers in
-             zip(prompts.given, found, strict=True) for answer in answers]
-    return judge(texts).view(-1, N)
+    return judge(texts(prompts, found)).view(-1, N)
 
 
 def run(seed, name):
@@ -82,7 +83,7 @@ def run(seed, name):
         found, _ = drawn(policy, prompts, tokenizer, n=N,
                          chance=torch.Generator().manual_seed(100 * seed + number))
         worth = judged(prompts.talks, found, tokenizer)
-        places = compared(found, worth)
+        places = compared(worth)
         before = graded(judge, prompts, found)      # by what has not yet learnt of these answers
         ranked = [(before[at, i] > before[at, j]) == (lead > 0) for at, i, j, lead in places]
         choices = labelled(places, labeller)
