@@ -351,7 +351,7 @@ for n in exits:
 _ = ax.legend(title="of its blocks (numbers)", loc="upper left")
 
 # %% [markdown]
-# Blocks write for the blocks after them, not for the output. The last ones turn what was gathered into a word, and none of the others was ever trained to. (It can be taught: Elhoseiny et al. 2024 train with losses at every exit, *LayerSkip*.) What pays is a small model that was trained to speak. Beside a large one it costs little:
+# Blocks write for the blocks after them, not for the output. The last ones turn what was gathered into a word, and none of the others was ever trained to. (It can be taught: Elhoushi et al. 2024 train with losses at every exit, *LayerSkip*.) What pays is a small model that was trained to speak. Beside a large one it costs little:
 
 # %%
 def tokens_for_a_pass(r: float, c: float) -> tuple[float, int]:
@@ -751,8 +751,8 @@ claims.show("C10")
 #
 # - A pass takes at least as long as the slower of two clocks: bytes to read, operations to do. Every trick either lowers a clock or comes nearer to it.
 # - For one text the clock of bytes decides. A cache, fewer bits and fewer starts are what helps.
-# - A batch shares the weights and not the caches. With long texts arithmetic never decides.
-# - A draft pays if it agrees more often than it costs. A model's own first blocks do not, unless they were trained to.
+# - A batch shares the weights and not the caches. With texts of 1,024 tokens an 8B never brings an H100 to its arithmetic.
+# - A draft pays if it agrees more often than it costs. SmolLM2's own first blocks do not; they were not trained to.
 # - Pages let texts take memory as they grow, share beginnings, and leave when they are done.
 #
 # **Read in the package:** `llama_edu.inference` (`decoding`, `static`, `speculative`, `paging`, `batching`), `llama_edu.family.accounting`. **Read elsewhere:** Kwon et al. 2023, *Efficient Memory Management for Large Language Model Serving with PagedAttention*; Leviathan et al. 2023, *Fast Inference from
