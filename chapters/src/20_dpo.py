@@ -11,26 +11,30 @@
 # %%
 import csv
 import random
-from statistics import median
+from statistics import mean, median
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from llama_edu import checkpoint, claims, plots
+from llama_edu import checkpoint, claims, load, plots
 from llama_edu.alignment.dpo import (BETA, NLL, NOTES, WITHOUT, AnswerPair,
                                      batches, counted, rewards, with_reference)
 from llama_edu.alignment.exam import answered, marks, messages, replies
-from llama_edu.alignment.preferences import right
+from llama_edu.alignment.preferences import calibration, right
 from llama_edu.alignment.rejection import samples
+from llama_edu.data import brief
 from llama_edu.data import dialogues as talks
 from llama_edu.data.dialogues_labels import chosen_first
 from llama_edu.exercises import check, hint, reveal, suspects
 from llama_edu.losses import Batch, Loss, learnt_log_probs
 from llama_edu.model import Llama
 from llama_edu.prompts import LLAMA_3, dialog_tokens
+from llama_edu.prompts.chatml import SMOLLM2
 from llama_edu.prompts.dialog import stop_ids
-from llama_edu.sampling import temperature
+from llama_edu.sampling import temperature, top_k
+from llama_edu.tokenizer import installed
+from llama_edu.training.lora import load_adapter
 from llama_edu.training_loop import cosine, train
 
 plots.use_style()
@@ -55,11 +59,11 @@ for power in (0.0, 1.0, 2.0, 3.0, 4.0):
           f"reward less price {reward - beta * kl:.4f}")
 
 # %% [markdown]
-# The most is at a tilt of 2, which is $1/\beta$. That is no accident: the best policy is
+# Of these five, a tilt of 2 gets the most, and 2 is $1/\beta$. That is no accident: of all policies, the best is
 #
 # $$ \pi^*(y) = \frac{1}{Z}\; p(y)\; e^{r(y)/\beta} $$
 #
-# with $Z$ such that the odds sum to 1. (For $\text{E}_\pi r - \beta\,\text{KL}(\pi \| p) = \beta \ln Z - \beta\,\text{KL}(\pi \| \pi^*)$, and a KL is never below 0.) One cannot compute $Z$ for
+# with $Z$ such that the probabilities sum to 1. (For $\text{E}_\pi r - \beta\,\text{KL}(\pi \| p) = \beta \ln Z - \beta\,\text{KL}(\pi \| \pi^*)$, and a KL is never below 0.) One cannot compute $Z$ for
 # texts: there are too many. So PPO climbs.
 #
 # ## The idea: read it backwards
@@ -95,7 +99,7 @@ check("20.1", log_prob)
 
 # %% [markdown]
 # ### BEGIN SOLUTION
-# **Discussion of 20.1.** *The mean* is what a loss of training reports, and so it slips in. A policy's odds of an answer are a product. *The prompt, too* does no harm in DPO with sums: it stands in both answers and
+# **Discussion of 20.1.** *The mean* is what a loss of training reports, and so it slips in. The probability of an answer is a product. *The prompt, too* does no harm in DPO with sums: it stands in both answers and
 # falls out of their difference. With means it does.
 # ### END SOLUTION
 #
@@ -126,6 +130,8 @@ check("20.2", dpo_loss)
 # ### END SOLUTION
 #
 # ## Your turn: how hard does a pair pull?
+#
+# A loss pulls by its derivative. What it does with a pair that is told rightly already, and with one that is quite wrong, decides what the policy learns.
 
 # %%
 def pull(chosen: Tensor, rejected: Tensor, chosen_before: Tensor,
@@ -152,7 +158,7 @@ check("20.3", pull)
 #
 # ## Build it: the objective
 #
-# A pair is read in one pass, chosen rows first; `learnt_log_probs` has your 20.1 for every token, `counted` sums what counts, `b 2`. `learn` marks the answer, `counts` what counts for its reward, both `b t`; `reference`, `b 2`, was asked once before training, so no second model is kept. Two changes are Llama 3's (Grattafiori et al. 2024,
+# A pair is read in one pass, chosen rows first; `learnt_log_probs` has your 20.1 for every token. In the batch, `learn` marks the answer and `counts` what counts for its reward, both `b t`; `counted` sums the latter, `b 2`. `reference`, `b 2`, was asked once before training, so no second model is kept. Two changes are Llama 3's (Grattafiori et al. 2024,
 # section 4.1.4): *formatting tokens* (headers, and the end token that both answers share) do not count, and the chosen answer is learnt as in SFT, with a weight of 0.2.
 
 # %% twin="llama_edu.alignment.dpo.dpo"
@@ -176,7 +182,7 @@ def dpo(model: Llama, batch: Batch, *, beta: float = BETA,
 # %% [markdown]
 # ## Pairs of its own answers
 #
-# The policy begins as `dialogues-sloppy`, as in the last two chapters. It answers 256 prompts four times; labellers of chapter 18, who see what an answer is worth and err as often as is known, choose between two and two. Where both are worth the
+# The policy begins as `dialogues-sloppy`, as in the last two chapters. It answers 256 prompts four times; chapter 18's labellers choose between two and two. They err: one prefers the better answer with probability $\sigma(6 \cdot \text{lead})$, the lead in the judge's marks. Where both are worth the
 # same nothing is learnt.
 
 # %%
@@ -261,7 +267,7 @@ end, after = examined(policy)
 print(f"the judge: {start:.2f} before, {end:.2f} after")
 
 # %% [markdown]
-# (The first loss is $\ln 2$ and, on top, 0.2 of the chosen answer's cross-entropy.) No reward model, no critic, no rollouts while it learns.
+# ("told" is the share of a batch's pairs whose chosen answer has the higher implicit reward. The first loss is $\ln 2$ and, on top, 0.2 of the chosen answer's cross-entropy.) No reward model, no critic, no rollouts while it learns.
 
 # %%
 implicit = rewards(policy, others, size=32)
@@ -276,8 +282,20 @@ reveal("chosen answers are", guess_moved,
        "lower" if moved[0] < 0 else "higher")
 
 # %% [markdown]
-# The chosen ones have become *less* likely, on the mean, and the rejected ones much less. Where does the probability go? To answers that are in no pair. The loss looks at a difference, and both sides of a pair are answers to one prompt and share many words, so pushing one
-# down takes the other along. That is why Llama 3 adds the term of 0.2: it holds the chosen answer up. Recorded, over three seeds (`tools/recordings/dpo.py`):
+# The chosen ones have become *less* likely, on the mean, and the rejected ones much less. (These are pairs that it did not learn from.) The loss looks at a difference; how low both may fall it does not say. Both sides of a pair are answers to one prompt and share many words, so pushing one
+# down may take the other along. Llama 3's term of 0.2 is meant against that.
+#
+# An implicit reward is a probability, too: the policy says $\sigma(\text{gap})$ that the first answer of two is the better one. How often is that so?
+
+# %%
+print("it says   it is so   pairs")
+for each in calibration(gap * truth.sign(), n_bins=4):
+    print(f"{each.predicted:7.2f}{each.observed:11.2f}{each.count:8}")
+
+# %% [markdown]
+# It is right more often than it says: here the order is learnt, the size is not calibrated (one seed, and few pairs).
+#
+# Now five ways to train, twice as long, over three seeds (`tools/recordings/dpo.py`): *right* is what we did; *without NLL* drops the term of 0.2; *end counts* lets end tokens count as well; *mean of tokens* takes the mean for the sum, with a beta of 1; *beta 0.01* is a tenth of ours.
 
 # %%
 SHIPPED = checkpoint.ASSETS / "dialogues"
@@ -291,15 +309,14 @@ def at(run: str, column: str, step: int) -> list[float]:
 
 # %%
 names = list(dict.fromkeys(row["run"] for row in recorded))
-print("medians of three           judge at step            at step 120")
-print(f"{'':24}{'60':>6}{'120':>6}{'words':>9}{'told':>7}"
-      f"{'chosen':>8}{'rejected':>10}")
+print("medians of three seeds;  at step 60  |  at step 120")
+print(f"{'':24}judge  told | judge  told  words  chosen  rejected")
 for name in names:
-    first, last = (median(at(name, "judge", n)) for n in (60, 120))
-    words, told, up, down = (median(at(name, column, 120)) for column in
-                             ("words", "told", "chosen", "rejected"))
-    print(f"{name:24}{first:6.2f}{last:6.2f}{words:9.1f}{told:7.2f}{up:8.1f}"
-          f"{down:10.1f}")
+    first, second = ([median(at(name, column, step)) for column in
+                      ("judge", "told", "words", "chosen", "rejected")]
+                     for step in (60, 120))
+    print(f"{name:24}{first[0]:5.2f}{first[1]:6.2f} |{second[0]:6.2f}"
+          f"{second[1]:6.2f}{second[2]:7.1f}{second[3]:8.1f}{second[4]:10.1f}")
 longest = max(at("end counts, without NLL", "words", 120))
 print(f"longest answers of a seed where the end counts: {longest:.1f} words")
 assert all(median(at(name, "judge", 60)) > median(at(name, "judge", 120)) + 0.01
@@ -310,7 +327,7 @@ assert (median(at("without NLL", "chosen", 120))
         < median(at("right", "chosen", 120)) < 0)
 
 # %% [markdown]
-# How far both answers of other pairs have moved, of the first two of these:
+# How far both answers of other pairs have moved, of the first two of these (bands: all three seeds):
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "Log-probabilities of chosen and rejected answers over 120 steps, less those at the start, medians of three seeds. All four lines fall. The rejected ones fall to -5.5 and -6.8 nats; the chosen ones to -2.3 with the term of 0.2 and -3.0 without."}}
 fig, ax = plots.figure("Both fall; the rejected one falls faster",
@@ -318,15 +335,19 @@ fig, ax = plots.figure("Both fall; the rejected one falls faster",
 places = [0, 20, 40, 60, 80, 100, 120]
 for name, line in zip(names[:2], ("-", "--"), strict=True):
     for column, colour in (("chosen", plots.BLUE), ("rejected", plots.ORANGE)):
-        ax.plot(places, [median(at(name, column, step)) for step in places],
-                line, color=colour, label=f"{column}, {name}")
+        seeds = [at(name, column, step) for step in places]
+        ax.plot(places, [median(each) for each in seeds], line, color=colour,
+                label=f"{column}, {name}")
+        ax.fill_between(places, *zip(*((min(each), max(each)) for each in
+                                       seeds), strict=True), color=colour,
+                        alpha=0.12, linewidth=0)
 _ = ax.legend(loc="lower left")
 
 # %% [markdown]
-# The term of 0.2 does what it is for: chosen answers fall less. Where end tokens count, both answers' last tokens are pushed at, one up and one down, though they are the same token; in one of three seeds answers grew longer by about a quarter (from 16 words; Llama 3's
-# authors saw tails that repeat or end abruptly, and masked these tokens). *Mean of tokens* is not DPO any more (a policy's odds are a product). Here it does about as well, though answers have from two to forty tokens; why, these runs do not say.
+# With the term of 0.2 chosen answers fall a little less, and so do rejected ones; the judge sees no difference at the end. (At step 60 these runs are further than ours above, whose learning rate had gone down by then.) Where end tokens count, both answers' last tokens are pushed at, one up and one down, though they are the same token; in one of three seeds answers grew longer by about a quarter (from 16 words; Llama 3's
+# authors saw tails that repeat or end abruptly, and masked these tokens). *Mean of tokens* is not DPO any more (the probability of an answer is a product). Here it does about as well, though answers have from two to forty tokens; why, these runs do not say.
 #
-# And in all but the last the judge's mark is better at step 60 than at step 120, and none tells more of other pairs rightly then. There are a few hundred pairs, and a quarter of their labels is wrong. (With a $\beta$ of 0.01 a pair pulls a tenth as hard, beside the same 0.2 of
+# And in all but the last the judge's mark is better at step 60 than at step 120, and none of the medians tells more of other pairs rightly at 120. There are a few hundred pairs, and a quarter of their labels is wrong. (With a $\beta$ of 0.01 a pair pulls a tenth as hard, beside the same 0.2 of
 # cross-entropy: it moved least, and kept what it had.)
 #
 # ## Harder: no reward model, no training
@@ -387,7 +408,8 @@ check("20.5", verdicts)
 #
 # ## The plane: what is gained, and how far one went for it
 #
-# All methods of this part from one start, with the same prompts and the same shipped reward (for DPO it picks the best and the worst of eight answers), three seeds each (`tools/recordings/plane.py`). Up is what the judge says, whom nobody asked. To the right is the price, the KL divergence from the start.
+# All methods of this part from one start, with the same prompts and the same shipped reward (for DPO it picks the best and the worst of eight answers), three seeds each (`tools/recordings/plane.py`). Up is what the judge says, who chooses nothing. To the right is the price, the KL divergence from the start: estimated from drawn answers,
+# and for the best of $n$ from the places that scores have among answers drawn. *Tokens* count what the policy reads and writes, those that are learnt from three times; the best of $n$ pays its tokens again for every new prompt.
 
 # %%
 with (SHIPPED / "plane.csv").open(encoding="utf-8") as file:
@@ -399,42 +421,128 @@ def of(method: str, column: str) -> list[float]:
     return [float(row[column]) for row in plane if row["method"] == method]
 
 
+best = ["start", *(name for name in methods if name.startswith("best of"))]
+
+
+def on_the_curve(kl: float) -> float:
+    """The judge's mark of the best of n at this price, between two of them."""
+    curve = torch.tensor([[median(of(name, column)) for column in
+                           ("kl", "judge")] for name in best]).T
+    i = min(int((curve[0] < kl).sum()), len(best) - 1)
+    (a, b), (low, high) = curve[:, i - 1:i + 1]
+    return float(low + (kl - a) / (b - a) * (high - low))
+
+# %% [markdown]
+# What is measured, and what the best of $n$ would have got at DPO's price:
+
+# %%
 print(f"{'medians of three':20}{'judge':>7}{'reward':>8}{'KL':>6}"
       f"{'tokens':>12}")
 for method in methods:
     judge, reward, kl, tokens = (median(of(method, column)) for column in
                                  ("judge", "reward", "kl", "tokens"))
     print(f"{method:20}{judge:7.3f}{reward:8.2f}{kl:6.2f}{tokens:12,.0f}")
+at_its_price = [median(of("DPO", "kl")), median(of("DPO", "judge"))]
+print("DPO's price buys best of n", f"{on_the_curve(at_its_price[0]):.3f}")
 assert max(float(row["judge"]) for row in plane) < 0.97
+for method, above in (("DPO", True), ("PPO", False), ("GRPO", False)):
+    for kl, judge in zip(of(method, "kl"), of(method, "judge"), strict=True):
+        assert (judge > on_the_curve(kl)) is above
 
 # %% tags=["hide-input"] mystnb={"image": {"alt": "The judge's mean mark against the KL divergence from the start in nats, three seeds a method. Best of n goes up along a curve from 0.86 to 0.95 at 1.6 nats; DPO reaches nearly as much at 0.4 nats; a round of rejection sampling lies at 0.96 and 1.4 nats, PPO at 0.95 and GRPO at 0.93 and 1.2 nats."}}
-fig, ax = plots.figure("DPO comes nearly as high and stays near the start",
+fig, ax = plots.figure("Here DPO lies above the best of n, PPO and GRPO below",
                        x="KL divergence from the start (nats an answer)",
                        y="judge's mean mark")
-best = [method for method in methods if method.startswith("best of")]
-ax.plot([median(of(method, "kl")) for method in ("start", *best)],
-        [median(of(method, "judge")) for method in ("start", *best)],
+ax.plot([median(of(method, "kl")) for method in best],
+        [median(of(method, "judge")) for method in best],
         "o-", color="#8a8a8a", markersize=3, linewidth=1, label="best of n")
-apart = [method for method in methods if method not in ("start", *best)]
+apart = [method for method in methods if method not in best]
 for method, colour, mark in zip(apart, plots.COLOURS, "s^Dv", strict=False):
     ax.plot(of(method, "kl"), of(method, "judge"), mark, color=colour,
             markersize=5, label=method)
 _ = ax.legend(loc="lower right")
 
 # %% [markdown]
-# Best of $n$ pays at every answer, for ever. The others pay once. (PPO and GRPO had few answers here; chapter 19's live run, gentler and with more, came to 0.97.) Which one is best? On this plane, with three seeds, what lies within 0.01 of each other is not told apart. What can be told: none of them comes to 1, for they lean on one and the same reward, and it is the reward
-# that errs (chapter 18).
+# Best of $n$ pays at every answer, for ever. The others pay once. All three seeds of DPO lie above the curve of the best of $n$, all of PPO and GRPO below it. Each is one setting, found with little search, so that is no verdict on a method: PPO was stopped at a third of the tokens because chapter 19's curves, which the judge drew, fall later; its live run there, gentler and with more answers,
+# came to 0.97. What lies within 0.01 of each other three seeds do not tell apart. What can be told: none of them comes to 1. They lean on one and the same reward, and it errs (chapter 18).
 #
 # ## In the Llamas: six rounds
 #
 # Llama 3 (section 4): six rounds, each with new preferences, a new reward model, rejection sampling (10 to 30 answers), SFT on what was chosen, DPO, and then the mean of several models' weights. DPO with a learning rate of 1e-5 and
 # $\beta = 0.1$, mostly on pairs from the best models of the last rounds: pairs that are near the policy's own answers. PPO was tried and left: DPO needed less compute for large models and did better at following instructions.
 #
-# What DPO cannot do: nobody asks the policy what it says *now*. Its pairs are those of the start, and the further it goes, the less they tell. Hence the rounds.
+# What DPO cannot do: nobody asks the policy what it says *now*. Its pairs are those of the start, and the further it goes, the less they tell. Hence the rounds. In miniature (`tools/recordings/six_rounds.py`, three seeds): 128 new prompts a round, eight answers to each, chapter 18's labellers, and a reward model that learns from the choices of all rounds. Chapter 18's rounds had
+# one that never learnt, and the judge's mark fell from the second on.
+#
+# > **Predict.** After six rounds with a reward model that learns: has the mark fallen, too, held what it gained, or gone on rising?
+
+# %%
+guess_rounds = None     # "fallen", "held" or "risen"
+
+# %%
+with (SHIPPED / "six_rounds.csv").open(encoding="utf-8") as file:
+    six = [row for row in csv.DictReader(file) if row["run"] == "SFT and DPO"]
+
+
+def stage(column: str, number: int) -> list[float]:
+    return [float(row[column]) for row in six if row["round"] == str(number)]
+
+
+print("the judge's mark, medians of three seeds; of the mean    new pairs")
+print("round  best of 8   SFT   DPO   mean  lowest  highest  ranked right")
+first = median(stage("sft", 0))
+for n in range(1, 7):
+    chosen, sft, tuned, joined, ranked = (median(stage(column, n)) for column in
+                                          ("best", "sft", "dpo", "averaged",
+                                           "ranked"))
+    ends = stage("averaged", n)
+    print(f"{n:5}{chosen:11.3f}{sft:6.2f}{tuned:6.2f}{joined:7.3f}"
+          f"{min(ends):8.3f}{max(ends):9.3f}{ranked:14.2f}")
+change = [a - b for a, b in zip(stage("averaged", 6), stage("averaged", 2),
+                                strict=True)]
+reveal("the mark has", guess_rounds, "held")
+assert min(stage("averaged", 6)) > first + 0.1
+assert all(-0.01 < each < 0.01 for each in change)
+
+# %% [markdown]
+# Most is gained in the first round; after that the mark holds, where a reward that never learnt let it fall. What DPO and the averaging of two models add after SFT three seeds do not show here.
+#
+# ## On a real model: fewer words, all facts
+#
+# Asked for the news in a letter, SmolLM2 talks at length and misses it. The package brings 200 letters, each with a short answer of ours (chosen) and what the model itself said (rejected), and an adapter that learnt from them in seven minutes of one core: `llama-edu tune`, a table `[dpo]`, LoRA. (The reference is the model without the adapter, so there is no second
+# copy.) A rule counts words, and how many of five facts are named. Eight letters that it never saw:
+
+# %%
+def told(adapter: bool) -> tuple[float, float, str]:
+    """Words and facts of the likeliest answers, on average; and one."""
+    model, words = load("smollm2")
+    if adapter:
+        load_adapter(model, brief.FOLDER)
+    some = list(brief.letters(8, seed=1))
+    asked = [[{"role": "user", "content": brief.asked(letter)}]
+             for letter, _ in some]
+    said = replies(model, words, SMOLLM2, asked, top_k(1), max_new=48)
+    facts = [brief.keeps(answer, news)
+             for answer, (_, news) in zip(said, some, strict=True)]
+    return (mean(map(brief.n_words, said)), mean(facts),
+            said[0].replace("\n", " ")[:44])
+
+
+if installed.find("smollm2") is None:
+    print(installed.how_to_get("smollm2"))
+else:
+    for name, adapter in (("without", False), ("with", True)):
+        n_words, facts, first = told(adapter)
+        print(f"{name:8}{n_words:5.1f} words, {facts:4.0%} of facts: {first}")
+    assert n_words < 10 and facts > 0.9
+
+# %% [markdown]
+# (Without the adapter answers are cut off at 48 tokens.) On forty letters, to 64 tokens: from 52.5 words to 8.0, from 39 % of the facts to 99 %; the README in the adapter's folder has the intervals. Was it DPO that did it? The same steps of plain SFT on the chosen answers came to 8.0 words and 99 %. Where a good answer can be written down, learn it. Pairs are for what one can tell
+# and not write.
 #
 # ## Fact check: three claims
 #
-# `right`, `imprecise` or `wrong`?
+# `right`, `imprecise` or `wrong`? (The first two say the same of different times: A91 of April 2024, when Llama 3 was announced, D50 of all that bears the name.)
 
 # %%
 claims.judge({"A91": "?", "D50": "?", "D82": "?"})
@@ -450,8 +558,7 @@ claims.show("A91", "D50", "D82")
 #
 # - The best policy at a price is the reference, tilted by $e^{r/\beta}$. Read backwards, every policy has a reward: $\beta \ln(\pi / p)$.
 # - In the difference of two answers to one prompt the unknown $Z$ falls out. What is left is a loss of four log-probabilities.
-# - The difference is learnt, not the chosen answer: it may fall, and does. A little cross-entropy holds it.
-# - A loss that stays at $\ln 2$ has read two texts that are alike.
+# - The difference is learnt, not the chosen answer: it may fall, and here it does, with a little cross-entropy a little less.
 # - No rollouts while it learns, no critic, no reward model; and only as good as its pairs are near.
 #
 # **Read in the package:** `llama_edu.alignment.dpo`; `llama-edu tune --help` (DPO on your own pairs, with LoRA). **Read elsewhere:** Rafailov et al. 2023, *Direct Preference Optimization: Your Language Model is Secretly a Reward Model*; Grattafiori et al. 2024, *The Llama 3 Herd of
