@@ -647,14 +647,15 @@ behind = all(post[3] > pre[3] + 0.5 for (pre, _), (post, _) in pairs)
 ratios = [post.min(1).values / pre.min(1).values
           for (_, pre), (_, post) in pairs]
 as_large = all(ratio[3] > 0.5 for ratio in ratios)
-assert all(ratio[15] < 0.01 for ratio in ratios)
+# single steps jump, in other places on other processors: nine around 16
+assert all(ratio[11:20].median() < 0.01 for ratio in ratios)
 reveal("what showed first", guess,
        "loss" if behind and as_large else "gradients")
 
 # %% [markdown]
 # Before step 4 post-norm's smallest gradient is about as large as pre-norm's, in all three runs.
-# But pre-norm has learnt by then and post-norm has not. By step 16 post-norm's is less than a
-# hundredth of pre-norm's. A learning rate ten times smaller rescues it (again some seconds):
+# But pre-norm has learnt by then and post-norm has not. Around step 16 (the median of nine steps)
+# post-norm's is less than a hundredth of pre-norm's. A learning rate ten times smaller rescues it (again some seconds):
 
 # %%
 gentle = [train(False, seed, lr=0.001)[0][-10:].mean().item()

